@@ -1,0 +1,237 @@
+"""The one command line: `identity-mappings COMMAND`. Imports what a command needs when it is called."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from .errors import UserError
+from .records.experiment import Experiment
+
+
+def _resolved(arguments: argparse.Namespace) -> Experiment:
+    """The experiment that a command names: by a resolved parameter file, or by name and scale."""
+    if arguments.experiment.endswith(".json"):
+        experiment = Experiment.load(Path(arguments.experiment))
+    else:
+        from .parameters import load
+
+        experiment = load().resolve(arguments.experiment, arguments.scale)
+        if experiment is None:
+            raise UserError(f"{arguments.experiment} has no counterpart at scale {arguments.scale}")
+    if arguments.digest and experiment.digest != arguments.digest:
+        raise UserError(
+            f"{experiment.name}: params/ now give the digest {experiment.digest}, asked for is {arguments.digest}: "
+            "they changed meanwhile; call it again"
+        )
+    return experiment
+
+
+def _results(arguments: argparse.Namespace, experiment: Experiment) -> Path:
+    if arguments.results:
+        return arguments.results
+    if arguments.experiment.endswith(".json"):
+        return Path("results")
+    from .parameters import load
+
+    return Path(load().scale(experiment.scale).results)
+
+
+def resolve(arguments: argparse.Namespace) -> int:
+    experiment = _resolved(arguments)
+    if arguments.output:
+        experiment.save(arguments.output)
+        print(f"{arguments.output}: {experiment.folder}")
+    else:
+        from .records.files import json_bytes
+
+        sys.stdout.write(json_bytes(experiment.as_json()).decode())
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    # Must be there before CUDA starts, or deterministic cuBLAS refuses to work.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    experiment = _resolved(arguments)
+    from .training.loop import Options, train
+
+    options = Options(
+        results=_results(arguments, experiment),
+        data_folder=arguments.data,
+        device=arguments.device,
+        stop_after=arguments.stop_after,
+        checkpoint_seconds=arguments.checkpoint_seconds,
+        log=arguments.log,
+    )
+    return train(experiment, arguments.seed, options)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    experiment = _resolved(arguments)
+    from .training.evaluate import evaluate
+
+    path = evaluate(
+        experiment,
+        arguments.seed,
+        arguments.protocol,
+        _results(arguments, experiment),
+        arguments.data,
+        arguments.device,
+    )
+    print(path)
+    return 0
+
+
+def data(arguments: argparse.Namespace) -> int:
+    from .data import sources
+
+    if arguments.action == "fetch":
+        sources.fetch(arguments.name, arguments.data)
+    else:
+        sources.verify(arguments.name, arguments.data)
+    sources.commit(arguments.name, arguments.data)
+    print(f"{arguments.data / arguments.name}: as published, and in DVC's cache")
+    return 0
+
+
+def lease(arguments: argparse.Namespace) -> int:
+    from .training.lease import run
+
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        raise UserError("lease: no command to run: add it after --")
+    run(arguments.gpus, arguments.granted, command, arguments.patience)
+    return 0
+
+
+def device(arguments: argparse.Namespace) -> int:
+    experiment = _resolved(arguments)
+    from .training.devices import choose
+
+    print(f"{choose(arguments.device, experiment)} for {experiment.name}")
+    return 0
+
+
+def tables(arguments: argparse.Namespace) -> int:
+    from .reporting.tables import write
+
+    write(arguments.scale)
+    return 0
+
+
+def figures(arguments: argparse.Namespace) -> int:
+    from .reporting.figures import write
+
+    write(arguments.scale)
+    return 0
+
+
+def diff(arguments: argparse.Namespace) -> int:
+    from .reporting.diff import show
+
+    return show(arguments.scale)
+
+
+def status(arguments: argparse.Namespace) -> int:
+    from .reporting.status import show
+
+    show(arguments.scale)
+    return 0
+
+
+def schemas(_: argparse.Namespace) -> int:
+    from .parameters.schemas import write
+
+    write()
+    return 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="identity-mappings", description=__doc__)
+    commands = top.add_subparsers(dest="name_of_command", required=True, metavar="COMMAND")
+
+    def command(function, text: str, name: str | None = None) -> argparse.ArgumentParser:
+        added = commands.add_parser(name or function.__name__, help=text, description=text)
+        added.set_defaults(function=function)
+        return added
+
+    def of_experiment(added: argparse.ArgumentParser) -> None:
+        added.add_argument("experiment", help="name of an experiment, or a .json file made by `resolve`")
+        added.add_argument("--scale", default="paper", help="a scale of params/scales (default: paper)")
+        added.add_argument("--digest", help="refuse unless the parameters have this digest")
+
+    def of_run(added: argparse.ArgumentParser) -> None:
+        of_experiment(added)
+        added.add_argument("--seed", type=_natural, default=0)
+        added.add_argument("--results", type=Path, help="folder of records (default: the scale's)")
+        added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
+        added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="the CPU is never taken silently")
+
+    added = command(train, "train a run to its record, or go on with it")
+    of_run(added)
+    added.add_argument("--stop-after", type=_positive, metavar="N", help="stop after N iterations with a checkpoint")
+    added.add_argument("--checkpoint-seconds", type=float, default=300, metavar="S", help="(default: 300)")
+    added.add_argument("--log", type=Path, help="file that takes standard error, for the provenance")
+
+    added = command(evaluate, "test a trained run again")
+    of_run(added)
+    added.add_argument("--protocol", default="single-view", choices=("single-view", "single-view-recomputed"))
+
+    added = command(resolve, "write an experiment with all its parameters; `train` takes the file anywhere")
+    of_experiment(added)
+    added.add_argument("--output", "-o", type=Path, metavar="FILE.json")
+
+    added = command(data, "get a dataset, or check it; ends with it in DVC's cache")
+    added.add_argument("action", choices=("fetch", "verify"))
+    added.add_argument("name", help="cifar10 or cifar100")
+    added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
+
+    added = command(lease, "run a command with GPUs of its own, held exactly as long as it lives")
+    added.add_argument("--gpus", type=_natural, required=True, help="how many; 0 hides all")
+    added.add_argument("--granted", type=_natural, help="how many Snakemake granted; refused if it differs")
+    added.add_argument("--patience", type=float, default=86400, metavar="S", help="seconds to wait (default: a day)")
+    added.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
+
+    added = command(device, "say whether there is a device for an experiment")
+    of_experiment(added)
+    added.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
+
+    for function, text in (
+        (tables, "make the tables from the records that are there"),
+        (figures, "make the figures from the records that are there"),
+        (diff, "compare with the papers; exit status 1 if a cell contradicts them"),
+        (status, "what is wanted, finished, unfinished"),
+    ):
+        command(function, text).add_argument("--scale", default="paper")
+    command(schemas, "write workflow/schemas/ from the typed parameters")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parsed = parser().parse_args(arguments)
+    try:
+        return parsed.function(parsed)
+    except UserError as error:
+        print(f"identity-mappings: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

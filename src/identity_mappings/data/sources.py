@@ -1,0 +1,125 @@
+"""Getting the datasets of data.dvc, checking them, and putting them into DVC's cache."""
+
+import hashlib
+import tarfile
+from pathlib import Path
+
+from ..errors import UserError
+from ..records.files import write_atomically
+from .cifar import LAYOUTS, Layout, cure
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def layout_of(name: str) -> Layout:
+    if name not in LAYOUTS:
+        raise UserError(f"no dataset {name!r} to get: there are {', '.join(LAYOUTS)} (digits come with scikit-learn)")
+    return LAYOUTS[name]
+
+
+def problems(name: str, folder: Path) -> list[str]:
+    """What is wrong with data/NAME, a line for each file; nothing if all is as published."""
+    root, found = folder / name, []
+    files = layout_of(name).files
+    for path, md5 in files.items():
+        if not (root / path).is_file():
+            found.append(f"{root / path}: missing")
+        elif (actual := _md5(root / path)) != md5:
+            found.append(f"{root / path}: MD5 {actual}, published {md5}")
+    if root.is_dir():
+        others = sorted(p for p in root.rglob("*") if p.is_file() and p.relative_to(root).as_posix() not in files)
+        found += [f"{other}: does not belong to the dataset: move it out of {root}" for other in others]
+    return found
+
+
+def verify(name: str, folder: Path) -> None:
+    """Check every file of data/NAME.
+
+    Raises:
+        UserError: naming each wrong file.
+    """
+    if found := problems(name, folder):
+        raise UserError("\n".join([*found, f"{name} is not as published: {cure(name)}"]))
+
+
+def fetch(name: str, folder: Path) -> None:
+    """Get data/NAME from its official source through torchvision, unless it is there.
+
+    What is already right is kept: files, and an archive that an earlier try downloaded. A file takes its place only
+    when its MD5 is the published one.
+
+    Raises:
+        UserError: no network, a wrong archive, or files in data/NAME that do not belong there.
+    """
+    layout = layout_of(name)
+    wrong = [path for path, md5 in layout.files.items() if not _is(folder / name / path, md5)]
+    if wrong:
+        archive = _download(name, layout, folder / ".downloads")
+        _extract(archive, layout, wrong, folder / name)
+    verify(name, folder)
+    if wrong:
+        archive.unlink()
+
+
+def _is(path: Path, md5: str) -> bool:
+    return path.is_file() and _md5(path) == md5
+
+
+def _download(name: str, layout: Layout, downloads: Path) -> Path:
+    from torchvision import datasets
+    from torchvision.datasets.utils import download_url
+
+    source = getattr(datasets, layout.torchvision)
+    archive = downloads / source.filename
+    print(f"{name}: {archive} from {source.url}", flush=True)
+    try:
+        # Skips an archive that is there with the right MD5; replaces one that a failure left half.
+        download_url(source.url, str(downloads), source.filename, source.tgz_md5)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{name}: {source.url} could not be fetched ({error}): call this again when the network is there; it goes "
+            f"on where it stopped. Or put the archive at {archive}"
+        ) from None
+    return archive
+
+
+def _extract(archive: Path, layout: Layout, wanted: list[str], root: Path) -> None:
+    """Take the wanted files out of the archive by name: no other member is looked at, no path of it is used."""
+    with tarfile.open(archive) as tar:
+        for path in wanted:
+            try:
+                member = tar.extractfile(path)
+            except KeyError:
+                member = None
+            content = member.read() if member else b""
+            if hashlib.md5(content).hexdigest() != layout.files[path]:
+                raise UserError(f"{archive}: its {path} is not the published file: remove the archive and fetch again")
+            write_atomically(root / path, content)
+
+
+def commit(name: str, folder: Path) -> None:
+    """Put data/NAME into DVC's cache, so that `dvc status` is clean and `dvc push` has something to send.
+
+    `dvc commit` cannot do it while another dataset of data.dvc is missing, so the one output is committed by itself.
+
+    Raises:
+        UserError: data.dvc pins something else, or this is no DVC repository.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import NoSCMError
+
+    output = folder / name
+    try:
+        with Repo(str(folder.parent)) as repo, repo.lock:
+            [out] = repo.find_outs_by_path(str(output.absolute()))
+            pinned = out.hash_info
+            out.save()
+            if out.hash_info != pinned:
+                raise UserError(f"data.dvc pins {pinned.value} for {output}, its files are {out.hash_info.value}")
+            out.commit()
+    except (DvcException, NoSCMError) as error:
+        raise UserError(f"{output} is as published, but DVC could not take it into its cache: {error}") from None

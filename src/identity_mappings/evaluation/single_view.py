@@ -1,0 +1,54 @@
+"""CIFAR's protocol: the single original view of every test image (he2015, Section 4.2)."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..networks.batch_norm import BatchNorm2d
+
+
+class Result(NamedTuple):
+    """Wrong predictions, images, and the mean loss; a prediction from numbers that are not finite is wrong."""
+
+    wrong: int
+    images: int
+    loss: float
+
+    @property
+    def error(self) -> float:
+        """In percent."""
+        return 100 * self.wrong / self.images
+
+
+@torch.no_grad()
+def test(
+    network: nn.Module, images: Tensor, labels: Tensor, normalize: Callable[[Tensor], Tensor], batch_size: int = 500
+) -> Result:
+    """Test error over `images`, uint8 (N, C, H, W), with `labels` (N); leaves the network in training mode."""
+    network.eval()
+    wrong = torch.zeros((), dtype=torch.int64, device=labels.device)
+    loss = torch.zeros((), dtype=torch.float64, device=labels.device)
+    for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        scores = network(normalize(x)).float()
+        correct = (scores.argmax(1) == y) & scores.isfinite().all(1)
+        wrong += (~correct).sum()
+        loss += F.cross_entropy(scores, y, reduction="sum")
+    network.train()
+    return Result(int(wrong), len(labels), float(loss) / len(labels))
+
+
+@torch.no_grad()
+def recompute_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace batch norm's moving averages by plain ones over the batches, as the authors did for released models."""
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    network.train()
+    for count, batch in enumerate(batches, 1):
+        for norm in norms:
+            norm.momentum = 1 / count
+        network(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

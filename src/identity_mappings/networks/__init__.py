@@ -1,0 +1,1 @@
+"""The papers' networks. Imports nothing else of the project."""

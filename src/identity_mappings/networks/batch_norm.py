@@ -1,0 +1,56 @@
+"""Batch normalization whose statistics are those of several devices, computed on one."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class BatchNorm2d(nn.Module):
+    """Batch norm over each of `replicas` parts of a batch, as data parallelism over so many devices computes it.
+
+    he2016 (Appendix) trains with batches of 128 on 2 GPUs: each GPU normalizes its own 64 samples. Here sample i of a
+    batch belongs to replica i mod `replicas`; the order of samples is random, so which half is which has no meaning,
+    and this split needs no copy: (N, C, H, W) is (N / replicas, replicas * C, H, W) in the same memory.
+
+    Args:
+        channels: C of the input.
+        replicas: number of parts, each normalized by itself; N must be a multiple of it in training.
+        eps, momentum: as in torch.nn.BatchNorm2d.
+        kept: whose moving statistics the test uses: "first-replica", or the "mean" over replicas.
+
+    Shape: (N, C, H, W) to the same. Buffers `running_mean` and `running_var` are (replicas, C).
+    """
+
+    def __init__(
+        self, channels: int, replicas: int = 1, eps: float = 1e-5, momentum: float = 0.1, kept: str = "first-replica"
+    ):
+        super().__init__()
+        self.channels, self.replicas, self.eps, self.momentum, self.kept = channels, replicas, eps, momentum, kept
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(replicas, channels))
+        self.register_buffer("running_var", torch.ones(replicas, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            mean, var = (
+                s[0] if self.kept == "first-replica" else s.mean(0) for s in (self.running_mean, self.running_var)
+            )
+            return F.batch_norm(x, mean, var, self.weight, self.bias, training=False, eps=self.eps)
+        n, c, h, w = x.shape
+        if n % self.replicas:
+            raise ValueError(f"a batch of {n} cannot be split evenly over {self.replicas} replicas of batch norm")
+        y = F.batch_norm(
+            x.reshape(n // self.replicas, self.replicas * c, h, w),
+            self.running_mean.view(-1),
+            self.running_var.view(-1),
+            self.weight.repeat(self.replicas),
+            self.bias.repeat(self.replicas),
+            training=True,
+            momentum=self.momentum,
+            eps=self.eps,
+        )
+        return y.view(n, c, h, w)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, replicas={self.replicas}"

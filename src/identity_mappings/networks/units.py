@@ -1,0 +1,70 @@
+"""Residual units: the five places of activation of he2016, Figure 4 and Table 2."""
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor, nn
+
+from .shortcuts import Shortcut
+
+ACTIVATIONS = (
+    "original",  # (a) conv-BN-ReLU ... conv-BN, addition, ReLU
+    "bn-after-addition",  # (b) conv-BN-ReLU ... conv, addition, BN-ReLU
+    "relu-before-addition",  # (c) conv-BN-ReLU ... conv-BN-ReLU, addition
+    "relu-only-pre-activation",  # (d) ReLU-conv-BN ... ReLU-conv-BN, addition
+    "full-pre-activation",  # (e) BN-ReLU-conv ... BN-ReLU-conv, addition
+)
+
+Norm = Callable[[int], nn.Module]
+
+
+def pre_activation(activation: str, channels: int, norm: Norm) -> nn.Module:
+    """What stands before the first convolution of a unit: BN-ReLU (e), ReLU (d), or nothing (a to c)."""
+    if activation == "full-pre-activation":
+        return nn.Sequential(norm(channels), nn.ReLU())
+    return nn.ReLU() if activation == "relu-only-pre-activation" else nn.Identity()
+
+
+def post_activation(activation: str, channels: int, norm: Norm) -> nn.Module:
+    """f of Equation 2, what stands after the addition: ReLU (a), BN-ReLU (b), or the identity (c to e)."""
+    if activation == "bn-after-addition":
+        return nn.Sequential(norm(channels), nn.ReLU())
+    return nn.ReLU() if activation == "original" else nn.Identity()
+
+
+def residual_function(convolutions: Iterable[nn.Conv2d], activation: str, norm: Norm) -> nn.Sequential:
+    """F of Equation 1 behind its pre-activation: the convolutions, and between and after them what Figure 4 shows."""
+    *inner, last = convolutions
+    layers: list[nn.Module] = []
+    for convolution in inner:
+        layers += [convolution, norm(convolution.out_channels), nn.ReLU()]
+    layers.append(last)
+    if activation in ("original", "relu-before-addition", "relu-only-pre-activation"):
+        layers.append(norm(last.out_channels))
+    if activation == "relu-before-addition":
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers)
+
+
+class ResidualUnit(nn.Module):
+    """x_{l+1} = f(y), y = the shortcut's join of x_l and F(x_l) (he2016, Equations 1 and 2).
+
+    Args:
+        pre: activation before the first convolution; the identity in a first unit, whose pre-activation stands before
+            the split (he2016, Appendix).
+        residual: F behind `pre`.
+        shortcut: joins the branches.
+        post: f, the activation after the addition.
+        pre_activated_shortcut: whether the shortcut, too, takes its input behind `pre`.
+    """
+
+    def __init__(
+        self, pre: nn.Module, residual: nn.Module, shortcut: Shortcut, post: nn.Module, pre_activated_shortcut: bool
+    ):
+        super().__init__()
+        self.pre, self.residual, self.shortcut, self.post = pre, residual, shortcut, post
+        self.pre_activated_shortcut = pre_activated_shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = self.pre(x)
+        y = self.shortcut(activated if self.pre_activated_shortcut else x, self.residual(activated))
+        return self.post(y)

@@ -1,0 +1,89 @@
+"""An experiment with every parameter resolved, and the digest that is its identity."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .files import canonical, json_bytes, sha256, write_atomically
+
+# Raised by hand when a change of code changes the numbers that a run gives, and only then: it is part of every digest.
+NUMERICS = 1
+
+
+def identity(parameters: Any) -> Any:
+    """What of the parameters makes an experiment: all but keys that are null.
+
+    A key that is added later and is null by default changes no experiment that does not use it.
+    """
+    if isinstance(parameters, dict):
+        return {key: identity(value) for key, value in parameters.items() if value is not None}
+    return parameters
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Dataset, network and recipe, with nothing left to look up.
+
+    Attributes:
+        name: what a person calls it.
+        scale: the scale at which it was resolved.
+        parameters: {"dataset": ..., "network": ..., "recipe": ...}: all that can change its numbers.
+        gpus: devices that a run wants.
+        custom_source: file of the user's own shortcut, relative to the project; its hash is among the parameters.
+    """
+
+    name: str
+    scale: str
+    parameters: dict[str, Any]
+    gpus: int = 1
+    custom_source: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """12 hexadecimal digits; never of a name, a commit, a time, a host or a path."""
+        return sha256(canonical({"numerics": NUMERICS, **identity(self.parameters)}))[:12]
+
+    @property
+    def folder(self) -> str:
+        return f"{self.name}-{self.digest}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "experiment": self.name,
+            "scale": self.scale,
+            "digest": self.digest,
+            "gpus": self.gpus,
+            "custom_source": self.custom_source,
+            "parameters": self.parameters,
+        }
+
+    def save(self, path: Path) -> None:
+        write_atomically(path, json_bytes(self.as_json()))
+
+    @classmethod
+    def load(cls, path: Path) -> "Experiment":
+        """Read a resolved parameter file.
+
+        Raises:
+            UserError: the file is missing, not such a file, or was edited after it was resolved.
+        """
+        try:
+            saved = json.loads(path.read_bytes())
+            experiment = cls(
+                saved["experiment"], saved["scale"], saved["parameters"], saved["gpus"], saved["custom_source"]
+            )
+            digest = saved["digest"]
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}: make it with `identity-mappings resolve`") from None
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{path}: not a resolved parameter file: make it with `identity-mappings resolve`"
+            ) from None
+        if experiment.digest != digest:
+            raise UserError(
+                f"{path}: its parameters have the digest {experiment.digest}, not {digest} as it says: it was edited "
+                "or resolved by another version; change params/ and resolve it again"
+            )
+        return experiment

@@ -1,0 +1,96 @@
+"""The record of a run: metrics.json, curve.csv and provenance.json in one folder."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .experiment import Experiment, identity
+from .files import json_bytes, sha256, write_atomically
+
+FORMAT = 1
+METRICS, CURVE, PROVENANCE, PARTIAL = "metrics.json", "curve.csv", "provenance.json", "partial"
+FINAL = ("finished", "diverged")
+
+
+def folder_of(results: Path, experiment: Experiment, seed: int) -> Path:
+    return results / "runs" / experiment.folder / f"seed{seed}"
+
+
+def checkpoints_of(results: Path, experiment: Experiment, seed: int) -> Path:
+    return results / "checkpoints" / experiment.folder / f"seed{seed}"
+
+
+def write(folder: Path, metrics: dict[str, Any], curve: bytes, provenance: dict[str, Any]) -> None:
+    """Write a record. metrics.json comes last: where it is, the rest is.
+
+    The record of an unfinished run goes to the folder's `partial/`, where no table and no rule looks for it.
+    """
+    final = metrics["status"] in FINAL
+    target = folder if final else folder / PARTIAL
+    content = json_bytes(metrics)
+    outputs = {METRICS: sha256(content), CURVE: sha256(curve)}
+    write_atomically(target / CURVE, curve)
+    write_atomically(target / PROVENANCE, json_bytes({**provenance, "outputs": outputs}))
+    write_atomically(target / METRICS, content)
+    if final:
+        for name in (METRICS, CURVE, PROVENANCE):
+            (folder / PARTIAL / name).unlink(missing_ok=True)
+        if (folder / PARTIAL).is_dir() and not any((folder / PARTIAL).iterdir()):
+            (folder / PARTIAL).rmdir()
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record that was read and found to be what its place says."""
+
+    path: Path
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+
+    @property
+    def test_error(self) -> float | None:
+        """At the last iteration, in %; None if the run diverged."""
+        return self.metrics["test_error"]
+
+
+class BadRecord(Exception):
+    """Why a record is not to be believed."""
+
+
+def read(folder: Path, experiment: Experiment, seed: int) -> Record | None:
+    """The record of a run, or None if there is none.
+
+    Raises:
+        BadRecord: it is there, but is not a finished record of this experiment and seed, made with these parameters,
+            with the bytes that its own provenance states.
+    """
+    path = folder / METRICS
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        metrics = json.loads(content)
+        provenance = json.loads((folder / PROVENANCE).read_bytes())
+        curve = (folder / CURVE).read_bytes()
+        facts = {
+            "format": (metrics["format"], FORMAT),
+            "experiment's digest": (metrics["digest"], experiment.digest),
+            "seed": (metrics["seed"], seed),
+            "seed of the provenance": (provenance["seed"]["seed"], seed),
+            "parameters": (identity(provenance["params"]["resolved"]), identity(experiment.parameters)),
+            "status": (metrics["status"] in FINAL, True),
+            "hash of metrics.json": (sha256(content), provenance["outputs"][METRICS]),
+            "hash of curve.csv": (sha256(curve), provenance["outputs"][CURVE]),
+            "diverged runs have no test error": (metrics["test_error"] is None, metrics["status"] == "diverged"),
+        }
+    except OSError as error:
+        raise BadRecord(f"{folder}: {Path(error.filename).name} is missing") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadRecord(f"{folder}: not a record of a run ({type(error).__name__}: {error})") from None
+    for name, (found, expected) in facts.items():
+        if found != expected:
+            what = "" if isinstance(found, (dict, bool)) else f": {found}, expected {expected}"
+            raise BadRecord(f"{folder}: {name} does not match{what}")
+    return Record(path, metrics, provenance)

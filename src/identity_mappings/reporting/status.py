@@ -1,0 +1,34 @@
+"""`identity-mappings status`: what is wanted, finished, unfinished."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from ..parameters import load
+from ..records import run
+from .cells import Records
+
+
+def show(scale: str, root: Path = Path()) -> None:
+    """Print a line for each wanted experiment."""
+    project = load(root)
+    records = Records(project, scale)
+    results = root / project.scale(scale).results
+    shown = Table(show_edge=False)
+    for name in ("experiment", "digest", "finished", "diverged", "unfinished"):
+        shown.add_column(name, no_wrap=True)
+    for experiment in project.wanted(scale):
+        found = records.of(experiment)
+        diverged = sum(record.metrics["status"] == "diverged" for record in found)
+        partial = []
+        for path in sorted((results / "runs" / experiment.folder).glob(f"seed*/{run.PARTIAL}/{run.METRICS}")):
+            metrics = json.loads(path.read_text())
+            partial.append(f"seed {metrics['seed']}: {metrics['iterations']} of {metrics['of_iterations']}")
+        finished = f"{len(found)} of {project.scale(scale).runs}"
+        shown.add_row(experiment.name, experiment.digest, finished, str(diverged or ""), ", ".join(partial))
+    console = Console()
+    console.print(shown)
+    for reason in records.bad:
+        console.print(f"not believed: {reason}", style="red", markup=False)

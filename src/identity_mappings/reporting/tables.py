@@ -1,0 +1,167 @@
+"""The papers' tables: rebuilt, published, and side by side."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tabulate
+
+from ..parameters import Project, load
+from ..records.files import json_bytes, write_atomically
+from . import verdict
+from .cells import Filled, Records, fill
+from .fingerprint import fingerprint
+
+TITLES = {
+    "he2015": "Deep Residual Learning for Image Recognition (He et al. 2015, arXiv 1512.03385)",
+    "he2016": "Identity Mappings in Deep Residual Networks (He et al. 2016, arXiv 1603.05027)",
+}
+INTRODUCTION = """\
+`tables.md` holds the values rebuilt here, `paper.md` the published ones, in one layout, so that a diff of the two shows
+the cells that differ. Test errors are in % at the last iteration, the median of the runs; `comparison.md` says how many
+runs there are, how they spread and whether they agree with the paper. Quoted values come from other papers."""
+
+
+def _grid(rows: list[list[str]], headers: list[str]) -> str:
+    """A Markdown table whose columns are as wide as the given texts, which are padded already."""
+    before, tabulate.PRESERVE_WHITESPACE = tabulate.PRESERVE_WHITESPACE, True
+    try:
+        return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    finally:
+        tabulate.PRESERVE_WHITESPACE = before
+
+
+def _padded(tables: list[list[list[str]]]) -> list[list[list[str]]]:
+    """The same table in several versions, each column padded to the widest text of all versions."""
+    widths = [max(len(row[column]) for rows in tables for row in rows) for column in range(len(tables[0][0]))]
+    return [[[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in rows] for rows in tables]
+
+
+def documents(project: Project, scale: str, cells: list[Filled]) -> tuple[str, str]:
+    """tables.md and paper.md: the same text, the same columns and widths, and other numbers."""
+    head = []
+    if not project.scale(scale).published:
+        head = [f"**Scale `{scale}`.** {project.scale(scale).description}", ""]
+    versions: tuple[list[str], list[str]] = ([], [])
+    paper = None
+    for table in project.tables.values():
+        mine = {(cell.row.name, cell.column): cell for cell in cells if cell.table is table}
+        rebuilt, published = _padded(
+            [[table.columns, *_rows(table.rows, mine, text)] for text in (_rebuilt_text, _published_text)]
+        )
+        for lines, rows in zip(versions, (rebuilt, published), strict=True):
+            if table.paper != paper:
+                lines += [f"# {TITLES.get(table.paper, table.paper)}", "", *head, INTRODUCTION, ""]
+            lines += [f"## {table.table}", "", table.title, "", _grid(rows[1:], rows[0]), ""]
+        paper = table.paper
+    return "\n".join(versions[0]), "\n".join(versions[1])
+
+
+def _rebuilt_text(cell: Filled) -> str:
+    return cell.text
+
+
+def _published_text(cell: Filled) -> str:
+    return cell.published_text
+
+
+def _rows(rows: list, cells: dict[tuple[str, str], Filled], text: Callable[[Filled], str]) -> list[list[str]]:
+    def filled(row: Any, template: str) -> str:
+        return re.sub(r"\{([^}]*)\}", lambda name: text(cells[row.name, name[1]]), template)
+
+    return [[filled(row, template) for template in row.texts] for row in rows]
+
+
+def _optional(value: float | None, form: str = ".2f") -> str:
+    return "" if value is None else format(value, form)
+
+
+def comparison(project: Project, scale: str, cells: list[Filled], bad: list[str]) -> str:
+    """comparison.md: published and rebuilt side by side, with spread and verdict."""
+    lines = ["# Published and rebuilt", ""]
+    settings = project.scale(scale)
+    if settings.published:
+        lines += [verdict.rule(project.reporting), ""]
+    else:
+        lines += [f"**Scale `{scale}`.** {settings.description} So there is no verdict.", ""]
+    lines += [
+        "Rebuilt is the median at the last iteration, except where the metric is a mean. *Best* is the median of each "
+        "run's lowest test error: it is chosen on the test set, as many reproductions do, and is not a result.",
+        "",
+    ]
+    if bad:
+        lines += ["Records that were not believed, and fill no cell:", "", *(f"- {reason}" for reason in bad), ""]
+    headers = [
+        "row", "column", "published", "rebuilt", "n", "mean ± sd", "best", "arithmetic", "difference", "verdict",
+    ]  # fmt: skip
+    for table in project.tables.values():
+        rows = []
+        for cell in (cell for cell in cells if cell.table is table):
+            spread = _optional(cell.mean) + (f" ± {cell.deviation:.2f}" if cell.deviation is not None else "")
+            rows.append(
+                [
+                    cell.row.name,
+                    cell.column,
+                    cell.published_text,
+                    "" if cell.verdict == "quoted" else cell.text,
+                    str(len(cell.records) or ""),
+                    spread,
+                    _optional(cell.best),
+                    cell.arithmetic,
+                    _optional(cell.difference, "+.2f") if settings.published else "",
+                    cell.verdict,
+                ]
+            )
+        grid = _padded([[headers, *rows]])[0]
+        lines += [f"## {table.paper}, {table.table}", "", _grid(grid[1:], grid[0]), ""]
+    return "\n".join(lines)
+
+
+def metrics(cells: list[Filled]) -> dict[str, Any]:
+    """metrics.json, for `dvc metrics diff`: the measured numbers by paper, table, row and column, and their count."""
+    counts = {word: sum(cell.verdict == word for cell in cells) for word in ("agrees", "differs", "undecided")}
+    tree: dict[str, Any] = {
+        "cells": {
+            "to be rebuilt": sum(cell.verdict not in ("quoted", "no counterpart", "not counted") for cell in cells),
+            "measured": sum(cell.measured is not None for cell in cells),
+            **counts,
+        }
+    }
+    for cell in cells:
+        if cell.measured is not None:
+            value = {"runs": len(cell.records), "test_error": verdict.median(cell.errors), "mean": cell.mean}
+            place = tree.setdefault(cell.table.paper, {}).setdefault(cell.table.table, {})
+            place.setdefault(cell.row.name, {})[cell.column] = {
+                name: round(number, 4) for name, number in value.items() if number is not None
+            }
+    return tree
+
+
+def collect(project: Project, scale: str) -> tuple[list[Filled], list[str]]:
+    """All cells of a scale, and the records that were not believed."""
+    records = Records(project, scale)
+    return list(fill(project, scale, records)), records.bad
+
+
+def write(scale: str, root: Path = Path()) -> None:
+    """Make tables.md, paper.md, comparison.md, tables.json and metrics.json of a scale."""
+    project = load(root)
+    cells, bad = collect(project, scale)
+    for reason in bad:
+        print(f"not believed: {reason}", file=sys.stderr)
+    rebuilt, published = documents(project, scale, cells)
+    data = {
+        "scale": scale,
+        "fingerprint": fingerprint(project, scale),
+        "cells": [cell.as_json(project.root) for cell in cells],
+    }
+    folder = root / project.scale(scale).results
+    write_atomically(folder / "paper.md", published.encode())
+    write_atomically(folder / "tables.md", rebuilt.encode())
+    write_atomically(folder / "comparison.md", comparison(project, scale, cells, bad).encode())
+    write_atomically(folder / "metrics.json", json_bytes(metrics(cells)))
+    write_atomically(folder / "tables.json", json_bytes(data))
+    measured = sum(cell.measured is not None for cell in cells)
+    print(f"{folder / 'tables.md'}: {measured} of {len(cells)} cells measured")

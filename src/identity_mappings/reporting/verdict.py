@@ -1,0 +1,86 @@
+"""Whether a rebuilt number agrees with the published one: the rule that comparison.md states."""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from ..parameters.models import Cell, Reporting
+
+AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
+FAIL = "fail"
+MEDIAN_VARIANCE = math.pi / 2  # of the median of many normal values, in units of the mean's
+
+RULE = """\
+A rebuilt value is compared with the published one by the standard error *se* of their difference. The spread of a
+rebuilt value is the standard deviation of its n runs, or a prior one where n is below 3 ({prior} points);
+that of a published value is the one that the paper states, or the prior one. A median of n >= 3 runs has the variance
+pi/2 s²/n, a mean or a smaller n has s²/n. The value **agrees** if the difference is at most {agrees:g} se and these are
+no wider than the resolution ({resolution} points); it **differs** if the difference is more than
+{differs:g} se; else it is **undecided**. "fail" is a test error above {fail:g} %, or a loss that is not a number: it
+agrees with "fail" and differs from any number; a number differs from "fail" if it is more than {differs:g} se below
+{fail:g} %, else it is undecided."""
+
+
+def rule(reporting: Reporting) -> str:
+    """The rule in words, with its constants."""
+
+    def by_dataset(values: dict[str, float]) -> str:
+        return ", ".join(f"{value:g} on {name}" for name, value in values.items())
+
+    return RULE.format(
+        prior=by_dataset(reporting.prior_deviation),
+        resolution=by_dataset(reporting.resolution),
+        agrees=reporting.agrees_within,
+        differs=reporting.differs_beyond,
+        fail=reporting.fail_above,
+    )
+
+
+def median(errors: Sequence[float | None]) -> float | None:
+    """Of the test errors of runs, in %; a diverged run (None) is above all others. None if the median diverged."""
+    value = statistics.median(math.inf if error is None else error for error in errors)
+    return value if math.isfinite(value) else None
+
+
+def fails(error: float | None, reporting: Reporting) -> bool:
+    return error is None or error > reporting.fail_above
+
+
+def standard_error(
+    errors: Sequence[float | None], cell: Cell, dataset: str, reporting: Reporting, of_mean: bool = False
+) -> float:
+    """Of the difference between a statistic of `errors` and the published one, in points."""
+    prior = reporting.prior_deviation[dataset]
+    finite = [error for error in errors if error is not None]
+    spread = statistics.stdev(finite) if len(finite) >= 3 else prior
+
+    def variance(deviation: float, n: int) -> float:
+        return deviation**2 / n * (MEDIAN_VARIANCE if n >= 3 and not of_mean else 1)
+
+    published = prior if cell.published_deviation is None else cell.published_deviation
+    return math.sqrt(variance(spread, len(errors)) + variance(published, cell.published_runs))
+
+
+def judge(
+    value: float | None,
+    published: float | str,
+    errors: Sequence[float | None],
+    cell: Cell,
+    dataset: str,
+    reporting: Reporting,
+    of_mean: bool = False,
+) -> str:
+    """The verdict on a rebuilt median or mean `value` (None: diverged) of the runs' `errors`."""
+    failed = fails(value, reporting)
+    if published == FAIL and failed:
+        return AGREES
+    if failed and published != FAIL:
+        return DIFFERS
+    se = standard_error(errors, cell, dataset, reporting, of_mean)
+    if published == FAIL:
+        return DIFFERS if value < reporting.fail_above - reporting.differs_beyond * se else UNDECIDED
+    distance = abs(value - float(published))
+    if distance > reporting.differs_beyond * se:
+        return DIFFERS
+    band = reporting.agrees_within * se
+    return AGREES if distance <= band <= reporting.resolution[dataset] else UNDECIDED

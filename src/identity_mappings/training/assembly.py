@@ -1,0 +1,118 @@
+"""From an experiment's parameters to a network with its initial weights."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data.sampling import generator
+from ..errors import UserError
+from ..networks.batch_norm import BatchNorm2d
+from ..networks.cifar import CifarResNet
+from ..networks.shortcuts import Gate, Shortcut
+from ..records.experiment import Experiment
+
+
+def recipe_of(experiment: Experiment) -> SimpleNamespace:
+    """The recipe's keys as attributes; params/recipes/ and workflow/schemas/recipe.json say what each is."""
+    return SimpleNamespace(**experiment.parameters["recipe"])
+
+
+def custom_shortcut(source: Path, sha256: str, class_name: str) -> type[Shortcut]:
+    """The class of a shortcut of the user's own, from the very bytes whose hash is in the digest.
+
+    Raises:
+        UserError: the file is not there, has changed since the experiment was resolved, or lacks the class.
+    """
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise UserError(f"{source}: {error.strerror}: the experiment's shortcut is defined there") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UserError(f"{source}: changed since the experiment was resolved: resolve it again, it is another run")
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(source.stem, loader=None))
+    exec(compile(content, str(source), "exec"), module.__dict__)
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, Shortcut)):
+        raise UserError(f"{source}: no class {class_name} derived from identity_mappings.networks.shortcuts.Shortcut")
+    return found
+
+
+def build(experiment: Experiment, root: Path = Path()) -> CifarResNet:
+    """The experiment's network, not yet initialized; `root` is what a custom shortcut's path is relative to."""
+    network: dict[str, Any] = dict(experiment.parameters["network"])
+    dataset, recipe = experiment.parameters["dataset"], recipe_of(experiment)
+    shortcut, shortcut_class = dict(network.pop("shortcut")), None
+    if shortcut["kind"] == "custom":
+        if experiment.custom_source is None:
+            raise UserError(f"{experiment.name}: the resolved parameters name no file of its custom shortcut")
+        source = root / experiment.custom_source
+        shortcut_class = custom_shortcut(source, shortcut["sha256"], shortcut["class_name"])
+        shortcut = {"kind": "custom", **shortcut["arguments"]}
+    try:
+        return CifarResNet(
+            classes=dataset["classes"],
+            in_channels=dataset["channels"],
+            shortcut=shortcut,
+            shortcut_class=shortcut_class,
+            replicas=recipe.batch_size // recipe.batch_norm_samples,
+            batch_norm_eps=recipe.batch_norm_eps,
+            batch_norm_momentum=recipe.batch_norm_momentum,
+            running_statistics=recipe.running_statistics,
+            **network,
+        )
+    except TypeError as error:
+        if shortcut_class is None:
+            raise
+        raise UserError(f"{experiment.custom_source}: {shortcut_class.__name__} does not fit: {error}") from None
+
+
+def initialize(network: nn.Module, recipe: SimpleNamespace, seed: int) -> None:
+    """Draw the initial weights: a function of the seed and each weight's name, whatever the order of modules.
+
+    Convolutions: N(0, sqrt(2 / n)), n = k k c_in ("he-fan-in"; He et al. 2015, "Delving deep", Equation 10) or
+    k k c_out ("he-fan-out", the released code). Gates keep their initial bias.
+    """
+    for name, module in network.named_modules():
+        g = generator(seed, "initialization", name)
+        if isinstance(module, nn.Conv2d):
+            receptive = module.kernel_size[0] * module.kernel_size[1]
+            fan_in = recipe.convolution_initialization == "he-fan-in"
+            n = receptive * (module.in_channels if fan_in else module.out_channels)
+            with torch.no_grad():
+                module.weight.normal_(0, (2 / n) ** 0.5, generator=g)
+            if module.bias is not None and not isinstance(module, Gate):
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            with torch.no_grad():
+                if recipe.linear_initialization == "he-fan-in":
+                    module.weight.normal_(0, (2 / module.in_features) ** 0.5, generator=g)
+                else:
+                    bound = module.in_features**-0.5
+                    module.weight.uniform_(-bound, bound, generator=g)
+            nn.init.zeros_(module.bias)
+
+
+def decayed(network: nn.Module, kinds: list[str]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The parameters that weight decay acts on, and the others.
+
+    Args:
+        kinds: of "convolution", "linear" (their weights), "batch-norm" (its scale) and "bias" (of all layers).
+    """
+    with_decay, without = [], []
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if name == "bias":
+                kind = "bias"
+            elif isinstance(module, nn.Conv2d):
+                kind = "convolution"
+            elif isinstance(module, nn.Linear):
+                kind = "linear"
+            else:
+                kind = "batch-norm" if isinstance(module, (BatchNorm2d, nn.BatchNorm2d)) else "other"
+            (with_decay if kind in kinds else without).append(parameter)
+    return with_decay, without

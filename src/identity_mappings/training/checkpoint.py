@@ -1,0 +1,65 @@
+"""Checkpoints: written in one step, read only if every byte is right, set aside if not."""
+
+import hashlib
+import io
+import pickle
+import re
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..records.files import write_atomically
+
+KEPT = 2  # the last, and the one before it in case the last is damaged
+_NAME = re.compile(r"checkpoint-(\d+)-([0-9a-f]{16})\.pt")
+
+
+def _listed(folder: Path) -> list[tuple[int, str, Path]]:
+    """(iteration, hash, path) of the checkpoints in a folder, the newest first."""
+    matches = ((_NAME.fullmatch(path.name), path) for path in folder.glob("checkpoint-*.pt"))
+    return sorted(((int(m[1]), m[2], path) for m, path in matches if m), reverse=True)
+
+
+def save(folder: Path, iteration: int, state: dict[str, Any]) -> Path:
+    """Write a checkpoint, whose name carries the hash of its bytes, and remove all but the last ones."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    path = folder / f"checkpoint-{iteration:08d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
+    write_atomically(path, content)
+    for *_, old in [entry for entry in _listed(folder) if entry[2] != path][KEPT - 1 :]:
+        old.unlink()
+    return path
+
+
+def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, or None. A damaged one is renamed to *.damaged with a message."""
+    for _, digest, path in _listed(folder):
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest()[:16] == digest:
+            try:
+                return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+            except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile):
+                pass
+        aside = path.with_suffix(".damaged")
+        path.rename(aside)
+        print(f"{path}: damaged, not read; set aside as {aside.name}", file=sys.stderr, flush=True)
+    return None
+
+
+def clear(folder: Path) -> None:
+    """Remove the checkpoints of a run that has its record."""
+    for *_, path in _listed(folder):
+        path.unlink()
+
+
+def weights_sha256(state: dict[str, torch.Tensor]) -> str:
+    """Hash of a state_dict's names, types, shapes and raw bytes: unlike a file of torch.save, the same everywhere."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

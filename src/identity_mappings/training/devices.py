@@ -1,0 +1,117 @@
+"""The device of a run, and the settings that make it repeatable."""
+
+import contextlib
+import platform
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from ..errors import UserError
+from ..records.experiment import Experiment
+from .assembly import build, initialize, recipe_of
+
+
+def prepare(arithmetic: str, cpu_threads: int) -> None:
+    """Deterministic algorithms, no tuning by timing, the recipe's arithmetic and its number of threads."""
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, without seconds of torch._inductor
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = arithmetic == "tf32"
+    torch.set_num_threads(cpu_threads)
+    with contextlib.suppress(RuntimeError):  # can be set once in a process
+        torch.set_num_interop_threads(1)
+
+
+def autocast(device: torch.device, arithmetic: str) -> contextlib.AbstractContextManager:
+    """bfloat16 products and convolutions, or nothing."""
+    if arithmetic == "bfloat16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def estimate(experiment: Experiment, root: Path = Path()) -> float:
+    """Seconds that a run would take on this CPU, from one iteration of a small part of a batch."""
+    recipe, dataset = recipe_of(experiment), experiment.parameters["dataset"]
+    prepare(recipe.arithmetic, recipe.cpu_threads)
+    network = build(experiment, root)
+    initialize(network, recipe, 0)
+    images = min(recipe.batch_size, 8 * recipe.batch_size // recipe.batch_norm_samples)
+    x = torch.randn(images, dataset["channels"], dataset["size"], dataset["size"])
+    y = torch.zeros(images, dtype=torch.int64)
+    for _ in range(2):  # the first sets things up
+        begin = time.perf_counter()
+        with autocast(torch.device("cpu"), recipe.arithmetic):
+            loss = F.cross_entropy(network(x), y)
+        loss.backward()
+    return (time.perf_counter() - begin) * recipe.batch_size / images * recipe.iterations
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that a person would use."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
+def choose(kind: str, experiment: Experiment, root: Path = Path()) -> torch.device:
+    """The device for a run.
+
+    Args:
+        kind: "gpu" or "cpu". A GPU is never replaced by the CPU silently.
+
+    Raises:
+        UserError: there are fewer GPUs than the experiment wants; says how long the CPU would take.
+    """
+    if kind == "cpu":
+        return torch.device("cpu")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found >= experiment.gpus:
+        return torch.device("cuda")
+    if found:
+        raise UserError(
+            f"{experiment.name} wants {experiment.gpus} GPUs, there are {found}: it would be another batch norm"
+        )
+    threads = recipe_of(experiment).cpu_threads
+    raise UserError(
+        f"no GPU for {experiment.name}. On this CPU, with {threads} thread(s), a run would take about "
+        f"{duration(estimate(experiment, root))}: if you want that, say --device cpu "
+        "(with Snakemake: --config device=cpu)"
+    )
+
+
+def describe(device: torch.device) -> dict[str, object]:
+    """Hardware and drivers for the provenance."""
+    found: dict[str, object] = {"cpu": _cpu(), "gpu": None}
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found["gpu"] = {
+            "model": properties.name,
+            "uuid": f"GPU-{properties.uuid}",
+            "memory_bytes": properties.total_memory,
+            "driver": _driver(),
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(device),
+        }
+    return found
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _driver() -> str | None:
+    if not (nvidia_smi := shutil.which("nvidia-smi")):
+        return None
+    query = [nvidia_smi, "--query-gpu=driver_version", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    return answer.stdout.split("\n")[0] or None

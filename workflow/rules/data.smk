@@ -1,0 +1,12 @@
+# Gets and checks a dataset of data.dvc. The stamp lies beside the data; its name carries DVC's hash.
+rule dataset:
+    output:
+        touch("data/.verified/{dataset}-{md5}"),
+    log:
+        "logs/data/{dataset}-{md5}.log",
+    wildcard_constraints:
+        md5="[0-9a-f]{32}.dir",
+    conda:
+        "../envs/python.yaml"
+    shell:
+        "identity-mappings data fetch {wildcards.dataset} > {log} 2>&1"
