@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 CORES ?= 2
 # Extra words for Snakemake, e.g. SNAKEMAKE_ARGS="--cores 8 --resources gpu=4"; `dvc repro` reads them too.
 SNAKEMAKE_ARGS ?= --cores all
-READY := $(VENV)/.ready
+READY ?= $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test lint lock reproduce
@@ -20,7 +20,7 @@ $(READY): requirements.lock pyproject.toml workflow/scripts/make-env.sh
 
 demo: $(READY)  ## Tables 1 to 3 and the figures on embedded data: results/demo/
 	@echo "demo: trains every network of Tables 1 and 2 and the depths of Table 3, shortened, on handwritten digits"
-	@$(BIN)/snakemake --cores $(CORES) demo
+	@$(BIN)/snakemake --cores $(CORES) --quiet host reason rules -- demo
 	@$(BIN)/identity-mappings diff --scale demo
 
 test: $(READY)  ## the tests
@@ -38,4 +38,5 @@ lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	  --no-emit-index-url --extra dev pyproject.toml --output-file requirements.lock
 
 reproduce: $(READY)  ## the whole graph, as `dvc repro` calls it
+	@mkdir -p results/runs
 	$(BIN)/snakemake $(SNAKEMAKE_ARGS)

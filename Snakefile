@@ -34,7 +34,6 @@ localrules:
     tables,
     figures,
     data,
-    changed,
     make_tables,
     make_figures,
 

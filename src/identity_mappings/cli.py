@@ -70,16 +70,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     experiment = _resolved(arguments)
     from .training.evaluate import evaluate
+    from .training.loop import Options
 
-    path = evaluate(
-        experiment,
-        arguments.seed,
-        arguments.protocol,
-        _results(arguments, experiment),
-        arguments.data,
-        arguments.device,
-    )
-    print(path)
+    options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
+    print(evaluate(experiment, arguments.seed, arguments.protocol, options))
     return 0
 
 

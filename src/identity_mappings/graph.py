@@ -1,6 +1,7 @@
 """What the Snakefile asks: which runs are wanted, where their records lie, which of them are there."""
 
-import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from .parameters import load
 from .parameters.load import nearest
 from .records import run
 from .records.experiment import Experiment
-from .reporting.fingerprint import fingerprint
+from .reporting.fingerprint import is_current
 
 CONFIG = {"scale": "paper", "device": None}
 
@@ -97,11 +98,18 @@ class Graph:
         return self.project.wanted(self.roots[root])[0].name
 
     def changed(self, root: str, origin: str) -> list[str]:
-        """A file that must be made, if a report was not made of what is there now."""
+        """A file newer than a report, if the report is not of what is there now; else nothing.
+
+        Content decides, not times: those of a clone or of an experiment of DVC mean nothing. But Snakemake makes a
+        file again only for a newer input (or for metadata, which a clone lacks), so it is shown one.
+        """
         path = self.project.root / root / origin
-        now = fingerprint(self.project, self.roots[root])
-        try:
-            made_of = json.loads(path.read_text())["fingerprint"]
-        except (OSError, ValueError, KeyError, TypeError):
-            made_of = None
-        return [] if made_of == now else [f"{root}/.changed-{Path(origin).stem}-{now}"]
+        if not path.is_file() or is_current(self.project, self.roots[root], path):
+            return []
+        stamp = self.project.root / "logs" / root / f".{path.stem}-changed"
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        now = time.time()
+        stamp.write_text(f"{now}")  # other content, too: Snakemake takes a known checksum for no change
+        newest = max(file.stat().st_mtime for file in path.parent.iterdir())
+        os.utime(stamp, (now, max(now, newest + 1)))
+        return [stamp.relative_to(self.project.root).as_posix()]

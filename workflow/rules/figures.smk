@@ -1,3 +1,4 @@
+# The figures, likewise.
 rule make_figures:
     input:
         records=records,

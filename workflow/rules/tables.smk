@@ -1,19 +1,5 @@
-# Appears when parameters, records or the rendering code are no longer those that a report was made of. Content
-# decides, not times: a clone or an experiment of DVC has no times that mean anything.
-rule changed:
-    output:
-        temp(touch("{root}/.changed-{report}-{fingerprint}")),
-    log:
-        "logs/{root}/changed-{report}-{fingerprint}.log",
-    wildcard_constraints:
-        report="tables|figures",
-        fingerprint="[0-9a-f]{16}",
-    conda:
-        "../envs/python.yaml"
-    shell:
-        "echo 'a report is made again' > {log}"
-
-
+# The tables of a scale, from the records that are there. `changed` appears when these, the parameters or the rendering
+# code are no longer those that the tables were made of.
 rule make_tables:
     input:
         records=records,

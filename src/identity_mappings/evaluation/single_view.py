@@ -45,10 +45,13 @@ def recompute_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace batch norm's moving averages by plain ones over the batches, as the authors did for released models."""
     norms = [module for module in network.modules() if isinstance(module, BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
-    network.train()
+    network.eval()  # no dropout
+    for norm in norms:
+        norm.train()
     for count, batch in enumerate(batches, 1):
         for norm in norms:
             norm.momentum = 1 / count
         network(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+    network.train()

@@ -165,7 +165,10 @@ class Project:
             return None
         recipe = check({**self.recipes[experiment.recipe].model_dump(), **overlay.recipe}, path, "recipe")
         if recipe.channel_mean and len(recipe.channel_mean) != self.datasets[dataset].channels:
-            raise UserError(f"{path}: overlay: {name} takes {dataset}, whose channels its recipe's channel_mean lacks")
+            raise UserError(
+                f"{path}: overlay: {name} takes {dataset}, for whose channels its recipe has no channel_mean: "
+                "put it under leave_out"
+            )
         try:
             network = models.Network.model_validate({**network.model_dump(), "depth": depth})
         except ValidationError as error:

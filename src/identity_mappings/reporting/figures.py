@@ -11,10 +11,10 @@ from matplotlib.figure import Figure as Drawing
 from ..parameters import Project, load
 from ..parameters.models import Curve, Figure
 from ..records import run
-from ..records.files import json_bytes, write_atomically
+from . import fingerprint
 from .cells import NO_COUNTERPART, NOT_RUN, Records
-from .fingerprint import fingerprint
 
+ORIGIN = "figures.json"
 COLOURS = ("#3b6fb6", "#c0392b", "#2e8b57", "#8e5ea2", "#d08a1d")
 STYLE = {
     "svg.hashsalt": "identity-mappings",  # the same identifiers every time
@@ -98,11 +98,12 @@ def write(scale: str, root: Path = Path()) -> None:
     project = load(root)
     records = Records(project, scale)
     folder = root / project.scale(scale).results / "figures"
+    files: dict[str, bytes] = {}
     with matplotlib.rc_context(STYLE):
         for name, figure in project.figures.items():
             drawing, data = draw(project, scale, records, figure)
-            for form in ("svg", "png"):
-                write_atomically(folder / f"{name}.{form}", saved(drawing, form))
-            write_atomically(folder / f"{name}.csv", data.to_csv(index=False, lineterminator="\n").encode())
-    write_atomically(folder / "figures.json", json_bytes({"scale": scale, "fingerprint": fingerprint(project, scale)}))
+            files |= {f"{name}.{form}": saved(drawing, form) for form in ("svg", "png")}
+            files[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
+    facts = {"scale": scale, "fingerprint": fingerprint.fingerprint(project, scale)}
+    fingerprint.write(folder, files, ORIGIN, facts)
     print(f"{folder}: {', '.join(project.figures)}")

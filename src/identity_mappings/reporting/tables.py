@@ -9,11 +9,11 @@ from typing import Any
 import tabulate
 
 from ..parameters import Project, load
-from ..records.files import json_bytes, write_atomically
-from . import verdict
+from ..records.files import json_bytes
+from . import fingerprint, verdict
 from .cells import Filled, Records, fill
-from .fingerprint import fingerprint
 
+ORIGIN = "tables.json"
 TITLES = {
     "he2015": "Deep Residual Learning for Image Recognition (He et al. 2015, arXiv 1512.03385)",
     "he2016": "Identity Mappings in Deep Residual Networks (He et al. 2016, arXiv 1603.05027)",
@@ -152,16 +152,18 @@ def write(scale: str, root: Path = Path()) -> None:
     for reason in bad:
         print(f"not believed: {reason}", file=sys.stderr)
     rebuilt, published = documents(project, scale, cells)
-    data = {
+    folder = root / project.scale(scale).results
+    files = {
+        "paper.md": published.encode(),
+        "tables.md": rebuilt.encode(),
+        "comparison.md": comparison(project, scale, cells, bad).encode(),
+        "metrics.json": json_bytes(metrics(cells)),
+    }
+    facts = {
         "scale": scale,
-        "fingerprint": fingerprint(project, scale),
+        "fingerprint": fingerprint.fingerprint(project, scale),
         "cells": [cell.as_json(project.root) for cell in cells],
     }
-    folder = root / project.scale(scale).results
-    write_atomically(folder / "paper.md", published.encode())
-    write_atomically(folder / "tables.md", rebuilt.encode())
-    write_atomically(folder / "comparison.md", comparison(project, scale, cells, bad).encode())
-    write_atomically(folder / "metrics.json", json_bytes(metrics(cells)))
-    write_atomically(folder / "tables.json", json_bytes(data))
+    fingerprint.write(folder, files, ORIGIN, facts)
     measured = sum(cell.measured is not None for cell in cells)
     print(f"{folder / 'tables.md'}: {measured} of {len(cells)} cells measured")

@@ -103,13 +103,20 @@ class Trainer:
         self.optimizer.step(iteration)
         return loss.detach(), (scores.detach().argmax(1) != y).sum(), len(y)
 
-    def test(self, last: bool) -> single_view.Result:
-        """Test error now; `last` is the headline, for which the recipe may ask for recomputed statistics."""
-        if last and self.recipe.test_statistics == "recomputed":
-            steps = range(self.recipe.iterations, self.recipe.iterations + STATISTICS_BATCHES)
-            single_view.recompute_statistics(
-                self.network, (self.augmentation.view(self.sampler.view(step)) for step in steps)
-            )
+    @property
+    def device_name(self) -> str:
+        """The kind of device, as records state it."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    def recompute_statistics(self) -> None:
+        """Take batch norm's statistics from training images, in views that come after those of the training."""
+        steps = range(self.recipe.iterations, self.recipe.iterations + STATISTICS_BATCHES)
+        batches = (self.augmentation.view(self.sampler.view(step)) for step in steps)
+        with devices.autocast(self.device, self.recipe.arithmetic):
+            single_view.recompute_statistics(self.network, batches)
+
+    def test(self) -> single_view.Result:
+        """Test error of the network as it is."""
         with devices.autocast(self.device, self.recipe.arithmetic):
             return single_view.test(self.network, self.test_images, self.test_labels, self.augmentation.normalize)
 
@@ -251,7 +258,9 @@ def _note(trainer: Trainer, progress: Progress) -> None:
     recipe = trainer.recipe
     last = progress.iteration == recipe.iterations
     if progress.iteration % recipe.evaluate_every == 0 or last:
-        result = trainer.test(last)
+        if last and recipe.test_statistics == "recomputed":
+            trainer.recompute_statistics()
+        result = trainer.test()
         progress.tested(result.wrong, result.images, result.loss)
     if progress.iteration % recipe.log_every == 0 or last:
         progress.row(learning_rate(recipe.learning_rate, progress.iteration - 1))
@@ -295,7 +304,7 @@ def _write_record(
         "diverged_at": progress.diverged_at,
         "arithmetic": recipe.arithmetic,
         "cpu_threads": recipe.cpu_threads,
-        "device": torch.cuda.get_device_name(trainer.device) if cuda else "cpu",
+        "device": trainer.device_name,
         "weights": weights(trainer.network),
         "weights_sha256": digest,
         "first_losses": progress.first_losses,
