@@ -1,0 +1,121 @@
+"""A copy of the project that a test may change, with a scale that trains in a second."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("Makefile", "Snakefile", "data.dvc", "dvc.yaml", "params", "profiles", "pyproject.toml", "src", "workflow")
+TINY = """
+description: For tests.
+results: results/tiny
+runs: 1
+device: cpu
+published: false
+experiments: [cifar10-resnet110, cifar10-resnet110-dropout, cifar10-resnet110-exclusive-gate-b6]
+leave_out: [cifar10-resnet1001-full-pre-activation-released-code]
+overlay:
+  datasets: {cifar10: digits, cifar100: null}
+  depths: {basic: {110: 8, 1202: null}, single: {110: 8}, bottleneck: {164: 11, 1001: 11}}
+  recipe:
+    batch_size: 16
+    batch_norm_samples: 8
+    iterations: 8
+    learning_rate: {0: 0.01, 2: 0.1, 6: 0.01}
+    crop_padding: 1
+    evaluate_every: 4
+    log_every: 2
+    cpu_threads: 1
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
+        if item.get_closest_marker("slurm") and not shutil.which("sbatch"):
+            item.add_marker(pytest.mark.skip(reason="no Slurm here"))
+
+
+class Copy:
+    """A copy of the project's files in a folder of its own."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        for part in PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, root / part, ignore=ignore)
+            else:
+                root.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, root / part)
+        shutil.copy2(ROOT / "requirements.lock", root)
+        (root / "params/scales/tiny.yaml").write_text(TINY)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PYTHONPATH": str(self.root / "src"), "PATH": path, "COLUMNS": "200"}
+
+    def call(self, *command: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:
+        """Run a command in the copy; standard output and error together as text."""
+        return subprocess.run(
+            command,
+            cwd=self.root,
+            env={**self.environment, **environment},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            check=False,
+        )
+
+    def snakemake(self, *arguments: str, cores: int = 2, **environment: str) -> subprocess.CompletedProcess:
+        return self.call("snakemake", "--cores", str(cores), *arguments, **environment)
+
+    def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        return self.call(sys.executable, "-m", "identity_mappings", *arguments, **environment)
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        text = (self.root / path).read_text()
+        assert old in text, f"{path} has no {old!r}"
+        (self.root / path).write_text(text.replace(old, new))
+
+    def bytes_of(self, folder: str, *names: str) -> dict[str, bytes]:
+        """{path: content} of the files of these names below a folder."""
+        root = self.root / folder
+        return {str(path.relative_to(root)): path.read_bytes() for name in names for path in sorted(root.rglob(name))}
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    return Copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A copy in which scale tiny was trained. Only to be read, or copied by `clone_of`."""
+    project = Copy(tmp_path_factory.mktemp("trained") / "project")
+    done = project.snakemake("--config", "scale=tiny")
+    assert done.returncode == 0, done.stdout
+    return project
+
+
+@pytest.fixture
+def clone(trained: Copy, tmp_path: Path) -> Copy:
+    """What a git clone of `trained` would be: its committed files, at another place, without Snakemake's metadata."""
+    project = Copy(tmp_path / "elsewhere" / "clone")
+    shutil.rmtree(project.root / "params")
+    shutil.copytree(trained.root / "params", project.root / "params")
+    ignore = shutil.ignore_patterns("checkpoints", ".*")
+    shutil.copytree(trained.root / "results", project.root / "results", ignore=ignore)
+    for number, path in enumerate(sorted(project.root.rglob("*"), key=lambda path: hash(str(path)))):
+        os.utime(path, (1_700_000_000 + number, 1_700_000_000 + number))  # the times of a clone mean nothing
+    return project

@@ -1,0 +1,114 @@
+"""DVC on top of the graph: `dvc repro`, diffs and experiments."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+
+class Repository:
+    """A copy of the project as a clone: a git and DVC repository, committed, with tables and without data.
+
+    Its scale `paper` is the tests' tiny one where `small`.
+    """
+
+    def __init__(self, copy, ready, small):
+        self.copy, self.root = copy, copy.root
+        if small:
+            tiny = self.root / "params/scales/tiny.yaml"
+            (self.root / "params/scales/paper.yaml").write_text(tiny.read_text().replace("results/tiny", "results"))
+            tiny.unlink()
+        ready.touch()
+        os.utime(ready, (2e9, 2e9))  # make must not build another environment
+        self.variables = {
+            "VENV": sys.prefix,
+            "READY": str(ready),
+            "SNAKEMAKE_ARGS": "--cores 2",
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_STUDIO_OFFLINE": "1",
+        }
+        for path in (".gitignore", ".dvcignore"):
+            shutil.copy2(ROOT / path, self.root)
+        assert copy.command("tables").returncode == copy.command("figures").returncode == 0
+        (self.root / "results/runs").mkdir(exist_ok=True)
+        (self.root / "results/runs/.keep").touch()
+        self.git("init", "-q")
+        self.git("config", "user.email", "tests@example.org")
+        self.git("config", "user.name", "Tests")
+        self.dvc("init", "-q")
+        self.git("add", ".")
+        self.git("commit", "-qm", "as cloned")
+
+    def git(self, *words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=self.root, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    def dvc(self, *words: str, status: int = 0, **more: str) -> str:
+        done = self.copy.call("dvc", *words, **self.variables, **more)
+        assert done.returncode == status, done.stdout
+        return done.stdout
+
+
+@pytest.fixture
+def repository(copy, tmp_path) -> Repository:
+    return Repository(copy, tmp_path / "ready", small=True)
+
+
+def test_repro_runs_the_graph_without_any_dataset_of_data_dvc(repository):
+    assert "rule train" in repository.dvc("repro")
+    tables = json.loads((repository.root / "results/tables.json").read_text())
+    assert any(cell["measured"] is not None for cell in tables["cells"])
+    again = repository.dvc("repro")
+    assert "Nothing to be done" in again and "rule train" not in again
+
+
+def test_repro_says_what_is_missing_where_a_run_needs_a_dataset(copy, tmp_path):
+    """The paper's scale, with no CIFAR and no network: two clear messages, no training, and the tables stay."""
+    repository = Repository(copy, tmp_path / "ready", small=False)
+    before = (repository.root / "results/tables.md").read_bytes()
+    offline = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "CUDA_VISIBLE_DEVICES": ""}
+    repository.variables["SNAKEMAKE_ARGS"] = "--cores 2 --config device=cpu"
+    said = repository.dvc("repro", status=255, **offline)
+    assert "could not be fetched" in said and "rule train" not in said
+    assert (repository.root / "results/tables.md").read_bytes() == before
+
+
+def test_params_diff_and_a_new_file_are_seen(repository):
+    repository.dvc("repro")
+    repository.copy.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.9", "momentum: 0.8")
+    assert "0.8" in repository.dvc("params", "diff")
+    repository.copy.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.8", "momentum: 0.9")
+    assert "modified:" not in repository.dvc("status", "reproduce")
+    (repository.root / "params/experiments/new.yaml").write_text("{}\n")
+    assert "modified:           params" in repository.dvc("status", "reproduce")
+
+
+def test_metrics_diff_and_plots_show(repository):
+    path = repository.root / "results/metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["he2016"] = {"Table 1": {"original": {"error": {"runs": 1, "test_error": 6.5}}}}
+    path.write_text(json.dumps(metrics))
+    assert "test_error" in repository.dvc("metrics", "diff")
+    assert "plots" in repository.dvc("plots", "show")
+    assert (repository.root / "dvc_plots/index.html").is_file()
+
+
+def test_an_experiment_of_dvc_records_what_was_trained(repository):
+    """A changed parameter in a temporary workspace, where all files are new at once and have no metadata."""
+    repository.dvc("repro")
+    repository.git("add", ".")
+    repository.git("commit", "-qm", "with records")
+    repository.dvc("exp", "run", "--temp", "-S", "params/recipes/he2016-cifar.yaml:momentum=0.5", "--name", "half")
+    [half] = [ref for ref in repository.git("for-each-ref", "--format=%(refname)").split() if ref.endswith("/half")]
+    made = json.loads(repository.git("show", f"{half}:results/tables.json"))
+    cell = next(cell for cell in made["cells"] if cell["row"] == "original" and cell["records"])
+    provenance = cell["records"][0].replace("metrics.json", "provenance.json")
+    resolved = json.loads(repository.git("show", f"{half}:{provenance}"))["params"]["resolved"]
+    assert resolved["recipe"]["momentum"] == 0.5

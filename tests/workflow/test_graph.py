@@ -1,0 +1,222 @@
+"""The graph from end to end, on embedded data: what it makes, what it makes again, and what it never makes again."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+
+import pytest
+
+pytestmark = pytest.mark.slow
+TINY = ("--config", "scale=tiny")
+REPORTS = ("tables.md", "paper.md", "comparison.md", "metrics.json", "curve.csv", "*.svg", "*.png")
+
+
+def jobs(answer: subprocess.CompletedProcess) -> Counter:
+    """Jobs by rule, from a dry run's statistics."""
+    assert answer.returncode == 0, answer.stdout
+    return Counter({rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", answer.stdout, re.MULTILINE)})
+
+
+def planned(project, *arguments: str) -> Counter:
+    return jobs(project.snakemake("--dry-run", *arguments))
+
+
+def records(project) -> dict[str, dict]:
+    found = sorted((project.root / "results/tiny/runs").glob("*/seed0/metrics.json"))
+    return {path.parts[-3].rsplit("-", 1)[0]: json.loads(path.read_text()) for path in found}
+
+
+def test_records_tables_and_figures_are_made(trained):
+    made = records(trained)
+    assert set(made) == {
+        "cifar10-resnet110",
+        "cifar10-resnet110-dropout",
+        "cifar10-resnet110-exclusive-gate-b6",
+    }
+    for name, metrics in made.items():
+        assert metrics["status"] == "finished", name
+    folder = trained.root / "results/tiny"
+    error = made["cifar10-resnet110"]["test_error"]
+    shown = "fail" if error > 20 else f"{error:.2f}"
+    original = next(line for line in (folder / "tables.md").read_text().splitlines() if line.startswith("| original "))
+    assert shown in original
+    assert (folder / "figures/he2016-figure3.svg").is_file()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["he2016"]["Table 1"]["original"]["error"]["test_error"] == error
+
+
+def test_a_second_call_has_nothing_to_do(trained):
+    answer = trained.snakemake("--dry-run", *TINY)
+    assert "Nothing to be done" in answer.stdout, answer.stdout
+
+
+def test_a_clone_has_nothing_to_do(clone):
+    answer = clone.snakemake("--dry-run", *TINY)
+    assert "Nothing to be done" in answer.stdout, answer.stdout
+
+
+def test_all_asks_for_every_wanted_run_once(copy):
+    """Table 1 to 4 share experiments; 35 of them, 5 seeds each."""
+    answer = copy.snakemake("--dry-run", "--resources", "gpu=4", cores=8)
+    assert jobs(answer)["train"] == 35 * 5
+    outputs = re.findall(r"output: (results/runs/\S+/metrics.json)", answer.stdout)
+    assert len(outputs) == len(set(outputs)) == 35 * 5
+
+
+def test_the_rest_of_a_clone_is_built_without_the_datasets(copy):
+    """No dataset is there: the demo's graph has no job that needs one."""
+    assert set(planned(copy, "demo")) == {"train", "make_tables", "make_figures", "demo", "total"}
+    assert planned(copy)["dataset"] == 2
+
+
+def test_one_changed_experiment_retrains_that_one_in_a_clone(clone):
+    clone.edit(
+        "params/experiments/cifar10.yaml",
+        "kind: exclusive-gate, gate_bias: -6",
+        "kind: exclusive-gate, gate_bias: -6.5",
+    )
+    answer = clone.snakemake("--dry-run", *TINY)
+    assert jobs(answer)["train"] == 1
+    assert "experiment=cifar10-resnet110-exclusive-gate-b6" in answer.stdout
+
+
+def test_a_changed_recipe_retrains_all_that_use_it_in_a_clone(clone):
+    clone.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.9", "momentum: 0.8")
+    assert planned(clone, *TINY)["train"] == 3
+    clone.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.8", "momentum: 0.9")
+    clone.edit("params/recipes/released-code.yaml", "momentum: 0.9", "momentum: 0.8")
+    assert planned(clone, *TINY)["train"] == 0
+
+
+def test_a_changed_dataset_retrains_what_uses_it(clone):
+    text = (clone.root / "params/datasets.yaml").read_text()
+    md5 = re.search(r"digits:.*?md5: (\w+)", text, re.DOTALL)[1]
+    clone.edit("params/datasets.yaml", md5, "f" * 32)
+    assert planned(clone, *TINY)["train"] == 3
+
+
+def test_a_changed_parameter_is_trained_and_shown(clone):
+    """The number that a table shows after the change is that of a run with the changed parameter."""
+    clone.edit("params/scales/tiny.yaml", "2: 0.1", "2: 0.2")
+    before = records(clone)["cifar10-resnet110"]["digest"]
+    answer = clone.snakemake(*TINY)
+    assert answer.returncode == 0, answer.stdout
+    cells = json.loads((clone.root / "results/tiny/tables.json").read_text())["cells"]
+    cell = next(cell for cell in cells if cell["experiment"] == "cifar10-resnet110" and cell["records"])
+    [path] = cell["records"]
+    metrics = json.loads((clone.root / path).read_text())
+    assert metrics["digest"] != before and metrics["digest"] in path
+    provenance = json.loads((clone.root / path).with_name("provenance.json").read_text())
+    assert [2, 0.2] in provenance["params"]["resolved"]["recipe"]["learning_rate"]
+
+
+def test_tables_never_show_a_number_of_other_parameters(clone):
+    """Also where all files have one time, as in an experiment of DVC, and without training anything."""
+    clone.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.9", "momentum: 0.8")
+    for path in clone.root.rglob("*"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    assert set(planned(clone, "tables", *TINY)) <= {"make_tables", "tables", "total"}
+    answer = clone.snakemake("tables", *TINY)
+    assert answer.returncode == 0, answer.stdout
+    cells = json.loads((clone.root / "results/tiny/tables.json").read_text())["cells"]
+    assert all(cell["measured"] is None for cell in cells)
+
+
+@pytest.mark.parametrize(
+    "change", ["comment of parameters", "comment of a rule", "command of a rule", "touch", "commit"]
+)
+def test_what_changes_no_number_retrains_nothing(clone, change):
+    if change == "comment of parameters":
+        clone.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.9", "momentum: 0.9 # as ever")
+    elif change == "comment of a rule":
+        clone.edit("workflow/rules/train.smk", "rule train:", "# another comment\nrule train:")
+    elif change == "command of a rule":
+        clone.edit("workflow/rules/train.smk", "--seed {wildcards.seed} ", "--seed {wildcards.seed}  ")
+    elif change == "touch":
+        for path in [*(clone.root / "params").rglob("*.yaml"), *(clone.root / "src").rglob("*.py")]:
+            path.touch()
+    else:
+        for words in (
+            ["init", "-q"],
+            ["add", "params"],
+            ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"],
+        ):
+            subprocess.run(["git", *words], cwd=clone.root, check=True)
+    assert planned(clone, *TINY)["train"] == 0
+
+
+def test_nothing_is_retrained_after_an_edited_rule_where_metadata_is(trained, tmp_path):
+    """The same with Snakemake's own memory of the run, whose code trigger would fire."""
+    place = tmp_path / "moved"
+    shutil.copytree(trained.root, place)
+    rule = place / "workflow/rules/train.smk"
+    rule.write_text(rule.read_text().replace("--seed {wildcards.seed} ", "--seed {wildcards.seed}  "))
+    moved = type(trained).__new__(type(trained))
+    moved.root = place
+    assert planned(moved, *TINY)["train"] == 0
+
+
+def test_committed_records_make_the_tables_of_a_clone(trained, clone):
+    expected = clone.bytes_of("results/tiny", *REPORTS)
+    for name in ("tables.md", "paper.md", "comparison.md", "tables.json", "metrics.json", "figures"):
+        target = clone.root / "results/tiny" / name
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+    answer = clone.snakemake("tables", "figures", *TINY)
+    assert answer.returncode == 0 and "rule train" not in answer.stdout, answer.stdout
+    assert clone.bytes_of("results/tiny", *REPORTS) == expected == trained.bytes_of("results/tiny", *REPORTS)
+
+
+def test_one_core_and_two_cores_give_the_same_bytes(trained, copy):
+    answer = copy.snakemake(*TINY, cores=1)
+    assert answer.returncode == 0, answer.stdout
+    assert copy.bytes_of("results/tiny", *REPORTS) == trained.bytes_of("results/tiny", *REPORTS)
+    names = copy.bytes_of("results/tiny/runs", "metrics.json")
+    assert len(names) == 3
+
+
+def test_a_crashed_run_hides_no_other(copy):
+    """One of three crashes: the call fails, the other two are in the tables all the same, and nothing else trains."""
+    copy.edit(
+        "src/identity_mappings/networks/shortcuts.py",
+        "        keep = torch.empty_like(x)",
+        '        raise RuntimeError("crash of a test")\n        keep = torch.empty_like(x)',
+    )
+    answer = copy.snakemake(*TINY)
+    assert answer.returncode != 0 and "crash of a test" in answer.stdout
+    assert set(records(copy)) == {"cifar10-resnet110", "cifar10-resnet110-exclusive-gate-b6"}
+    tables = (copy.root / "results/tiny/tables.md").read_text()
+    lines = {line.split("|")[1].strip(): line for line in tables.splitlines() if line.startswith("| ")}
+    assert "not run" in lines["dropout shortcut"] and "not run" not in lines["original"]
+    for target in ("tables", "figures"):
+        answer = copy.snakemake(target, *TINY)
+        assert answer.returncode == 0 and "rule train" not in answer.stdout, answer.stdout
+
+
+def test_without_a_gpu_one_job_says_so_and_no_run_starts(copy):
+    answer = copy.snakemake(*TINY, "device=gpu", "--resources", "gpu=1", CUDA_VISIBLE_DEVICES="")
+    assert answer.returncode != 0
+    assert "On this CPU" in answer.stdout and "device=cpu" in answer.stdout
+    assert "rule train" not in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("scale=tyny", "did you mean 'tiny'?"),
+        ("skale=tiny", "did you mean 'scale'?"),
+        ("device=tpu", "give gpu or cpu"),
+    ],
+)
+def test_a_wrong_config_is_one_line(copy, config, message):
+    answer = copy.snakemake("--dry-run", "--config", config)
+    assert answer.returncode != 0
+    assert message in answer.stdout and "Traceback" not in answer.stdout
+
+
+def test_the_report_is_made(trained):
+    answer = trained.snakemake("--report", "report.zip", *TINY)
+    assert answer.returncode == 0, answer.stdout
+    assert (trained.root / "report.zip").stat().st_size > 10_000
