@@ -20,6 +20,7 @@ import torch
 import torchvision
 import yaml
 
+from identity_mappings.cli import main
 from identity_mappings.data import cifar, digits, load, sources
 from identity_mappings.errors import UserError
 
@@ -247,8 +248,9 @@ def dvc(folder: Path, *words: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_committed_dataset_is_clean_pushed_and_pulled_while_another_is_missing(small, tmp_path):
-    """data.dvc stays as it is, and one dataset does not need the other."""
+@pytest.mark.parametrize("action", ["fetch", "verify"])
+def test_a_dataset_ends_in_dvcs_cache_while_another_is_missing(small, tmp_path, action):
+    """Clean, pushed and pulled; data.dvc stays as it is, and one dataset does not need the other."""
     size = sum(map(len, small.files.values()))
     pins = (
         f"outs:\n- md5: {small.layout.md5}\n  size: {size}\n  nfiles: 7\n  hash: md5\n  path: data/cifar10\n"
@@ -261,7 +263,7 @@ def test_a_committed_dataset_is_clean_pushed_and_pulled_while_another_is_missing
     dvc(tmp_path, "remote", "add", "-d", "store", str(tmp_path / "store"))
     small.restore()
     assert "not in cache" in dvc(tmp_path, "status", "data/cifar10")
-    sources.commit("cifar10", small.folder)
+    assert main(["data", action, "cifar10", "--data", str(small.folder)]) == 0
     assert (tmp_path / "data.dvc").read_text() == pins
     assert "up to date" in dvc(tmp_path, "status", "data/cifar10")
     assert "8 files pushed" in dvc(tmp_path, "push", "data/cifar10")

@@ -1,12 +1,17 @@
 """Getting the datasets of data.dvc, checking them, and putting them into DVC's cache."""
 
+import fcntl
 import hashlib
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..records.files import write_atomically
 from .cifar import LAYOUTS, Layout, cure
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
 
 
 def _md5(path: Path) -> str:
@@ -100,6 +105,15 @@ def _extract(archive: Path, layout: Layout, wanted: list[str], root: Path) -> No
             write_atomically(root / path, content)
 
 
+def _commit(repo: "Repo", output: Path) -> None:
+    [out] = repo.find_outs_by_path(str(output.absolute()))
+    pinned = out.hash_info
+    out.save()
+    if out.hash_info != pinned:
+        raise UserError(f"data.dvc pins {pinned.value} for {output}, its files are {out.hash_info.value}")
+    out.commit()
+
+
 def commit(name: str, folder: Path) -> None:
     """Put data/NAME into DVC's cache, so that `dvc status` is clean and `dvc push` has something to send.
 
@@ -114,12 +128,10 @@ def commit(name: str, folder: Path) -> None:
 
     output = folder / name
     try:
-        with Repo(str(folder.parent)) as repo, repo.lock:
-            [out] = repo.find_outs_by_path(str(output.absolute()))
-            pinned = out.hash_info
-            out.save()
-            if out.hash_info != pinned:
-                raise UserError(f"data.dvc pins {pinned.value} for {output}, its files are {out.hash_info.value}")
-            out.commit()
+        # Jobs of the graph commit side by side; DVC's own lock does not wait for long.
+        with (folder / ".commit.lock").open("w") as turn, Repo(str(folder.parent)) as repo:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            with repo.lock:
+                _commit(repo, output)
     except (DvcException, NoSCMError) as error:
         raise UserError(f"{output} is as published, but DVC could not take it into its cache: {error}") from None

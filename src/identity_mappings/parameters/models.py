@@ -315,6 +315,9 @@ class Figure(Parameters):
     figure: str
     title: str
     panels: Annotated[list[Panel], Field(min_length=1)]
+    loss_limits: Annotated[
+        list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2, description="axis of training loss")
+    ] = [0.002, 2.0]
     error_limit: Annotated[float, Field(gt=0, description="upper end of the axis of test error, in %")] = 20
 
 

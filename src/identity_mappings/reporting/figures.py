@@ -75,6 +75,8 @@ def draw(project: Project, scale: str, records: Records, figure: Figure) -> tupl
             limit = max(limit, data["iteration"].max())
             data.insert(0, "panel", panel.title)
             drawn.append(data)
+        if settings.published:
+            left.set_ylim(*figure.loss_limits)
         right.set_ylim(0, figure.error_limit if settings.published else 100)
         left.set_xlim(0, limit or 1)
         right.legend(handles=handles, loc="upper right", fontsize=7, framealpha=0.9)

@@ -56,10 +56,18 @@ def _lock_folder() -> Path:
     return folder
 
 
+def _lock_file(device: str, uuids: Mapping[str, str]) -> Path:
+    return _lock_folder() / f"{uuids.get(device, device).replace('/', '_')}.lock"
+
+
 def _claim(device: str, uuids: Mapping[str, str]) -> int | None:
     """An inheritable file descriptor that holds the device's lock, or None if another process does."""
-    path = _lock_folder() / f"{uuids.get(device, device).replace('/', '_')}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    path = _lock_file(device, uuids)
+    try:
+        descriptor = os.open(path, os.O_RDWR)  # without O_CREAT: the kernel guards other users' files in such folders
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.fchmod(descriptor, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -72,7 +80,7 @@ def _claim(device: str, uuids: Mapping[str, str]) -> int | None:
 
 
 def _holders(devices: Sequence[str], uuids: Mapping[str, str]) -> str:
-    paths = {device: _lock_folder() / f"{uuids.get(device, device).replace('/', '_')}.lock" for device in devices}
+    paths = {device: _lock_file(device, uuids) for device in devices}
     return ", ".join(f"{device}: {path.read_text() or 'unknown'}" for device, path in paths.items() if path.exists())
 
 

@@ -1,7 +1,6 @@
 """One run, from its parameters to its record: read it from top to bottom."""
 
 import fcntl
-import os
 import signal
 import sys
 import time
@@ -19,11 +18,10 @@ from ..data.augmentation import Augmentation
 from ..data.sampling import Sampler, stream
 from ..errors import UserError
 from ..evaluation import single_view
-from ..networks.cost import weights
 from ..networks.shortcuts import Dropout
-from ..records import provenance, run
+from ..records import run
 from ..records.experiment import Experiment
-from . import checkpoint, devices
+from . import checkpoint, devices, record
 from .assembly import build, initialize, recipe_of
 from .optimizer import Optimizer, learning_rate
 from .progress import ProgressLine
@@ -178,14 +176,14 @@ def train(experiment: Experiment, seed: int, options: Options) -> int:
         if not progress.iteration and interrupted.signal:
             return 128 + interrupted.signal
         status = _status(progress, recipe)
-        _write_record(trainer, progress, status, experiment, folder, options)
+        record.write(trainer, progress, status, experiment, folder, options)
         if status == "unfinished":
             _save(trainer, progress, checkpoints)
             say(
                 f"{experiment.name}, seed {seed}: unfinished after {progress.iteration} iterations; call again to go on"
             )
             return 128 + interrupted.signal if interrupted.signal else 0
-        _keep_weights(trainer, checkpoints)
+        record.keep_weights(trainer, checkpoints)
         checkpoint.clear(checkpoints)
         say(f"{experiment.name}, seed {seed}: {_outcome(progress)}")
         return 0
@@ -223,7 +221,7 @@ def _iterate(
     begin, started, clock = progress.iteration, _now(), time.perf_counter()
     progress.sessions.append({"started": started, "from_iteration": begin})
     end = min(recipe.iterations, options.stop_after or recipe.iterations)
-    saved = clock
+    saved, unsaid = clock, trainer.device.type == "cpu"
     with ProgressLine(name, recipe.iterations, begin, recipe.batch_size) as line:
         while progress.iteration < end and progress.diverged_at is None and not interrupted():
             # Losses stay on the device up to the next row, test or stop: reading one would wait for it.
@@ -234,13 +232,16 @@ def _iterate(
                 losses.append(loss)
                 wrong.append(mistakes)
                 images += size
-                if interrupted():
+                if interrupted() or time.perf_counter() - saved >= options.checkpoint_seconds:
                     break
             healthy = progress.take(torch.stack(losses).tolist(), int(torch.stack(wrong).sum()), images)
             if healthy:
                 _note(trainer, progress)
             line.show(progress.iteration, progress.training_loss, progress.last and progress.last["test_error"])
             now = time.perf_counter()
+            if unsaid:
+                _say_how_long((now - clock) / (progress.iteration - begin + 1), recipe, progress.iteration)
+                unsaid = False
             progress.sessions[-1] |= {
                 "finished": _now(),
                 "to_iteration": progress.iteration,
@@ -251,6 +252,13 @@ def _iterate(
                 saved = time.perf_counter()
     if "finished" not in progress.sessions[-1]:
         progress.sessions.pop()
+
+
+def _say_how_long(seconds: float, recipe: SimpleNamespace, iteration: int) -> None:
+    """On a CPU: say how long the rest takes at `seconds` an iteration, if a person would not wait for it."""
+    left = seconds * (recipe.iterations - iteration)
+    if left > 600:
+        say(f"on this CPU, with {recipe.cpu_threads} thread(s), the whole run takes {devices.duration(left)} more")
 
 
 def _note(trainer: Trainer, progress: Progress) -> None:
@@ -276,74 +284,6 @@ def _outcome(progress: Progress) -> str:
     if progress.diverged_at is not None:
         return f"diverged: the loss of iteration {progress.diverged_at} is not finite"
     return f"test error {progress.last['test_error']:.2f} % after {progress.iteration} iterations"
-
-
-def _write_record(
-    trainer: Trainer, progress: Progress, status: str, experiment: Experiment, folder: Path, options: Options
-) -> None:
-    recipe, cuda = trainer.recipe, trainer.device.type == "cuda"
-    last = progress.last if status != "diverged" else None
-    # A diverged run goes on to the end of its interval, so its weights depend on where it was interrupted.
-    digest = None if status == "diverged" else checkpoint.weights_sha256(trainer.network.state_dict())
-    metrics = {
-        "format": run.FORMAT,
-        "experiment": experiment.name,
-        "digest": experiment.digest,
-        "scale": experiment.scale,
-        "seed": trainer.seed,
-        "status": status,
-        "iterations": progress.iteration,
-        "of_iterations": recipe.iterations,
-        "protocol": "single view",
-        "test_error": last and last["test_error"],
-        "test": last,
-        "best": progress.best,
-        "best_is": "the lowest test error of all tests: chosen on the test set, not a result",
-        "training_loss": progress.training_loss,
-        "training_error": progress.training_error,
-        "diverged_at": progress.diverged_at,
-        "arithmetic": recipe.arithmetic,
-        "cpu_threads": recipe.cpu_threads,
-        "device": trainer.device_name,
-        "weights": weights(trainer.network),
-        "weights_sha256": digest,
-        "first_losses": progress.first_losses,
-    }
-    settings = {
-        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
-        "cublas_workspace_config": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
-        "cudnn_benchmark": torch.backends.cudnn.benchmark,
-        "tf32": torch.backends.cudnn.allow_tf32,
-        "cpu_threads": torch.get_num_threads(),
-        "workers": 0,
-        "world_size": 1,
-        "batch": recipe.batch_size,
-        "env": {
-            "cuda": torch.version.cuda if cuda else None,
-            "cudnn": torch.backends.cudnn.version() if cuda else None,
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        },
-    }
-    counts = {"training_images": len(trainer.images.training), "test_images": len(trainer.images.test)}
-    origin = provenance.gather(
-        experiment,
-        trainer.seed,
-        root=options.root,
-        sessions=progress.sessions,
-        hardware=devices.describe(trainer.device),
-        settings=settings,
-        data=counts,
-        weights_sha256=digest,
-        log=options.log,
-    )
-    run.write(folder, metrics, progress.curve(), origin)
-
-
-def _keep_weights(trainer: Trainer, checkpoints: Path) -> None:
-    """Keep the trained weights for `evaluate`; the record holds their hash."""
-    partial = checkpoints / "weights.partial"
-    torch.save(trainer.network.state_dict(), partial)
-    partial.replace(checkpoints / "weights.pt")
 
 
 def _now() -> str:

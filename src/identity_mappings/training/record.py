@@ -1,0 +1,85 @@
+"""From a trainer and its progress to the record of a run."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..networks.cost import weights
+from ..records import provenance, run
+from ..records.experiment import Experiment
+from . import checkpoint, devices
+from .state import Progress
+
+if TYPE_CHECKING:
+    from .loop import Options, Trainer
+
+
+def write(
+    trainer: "Trainer", progress: Progress, status: str, experiment: Experiment, folder: Path, options: "Options"
+) -> None:
+    """Write metrics.json, curve.csv and provenance.json; `status` is "finished", "diverged" or "unfinished"."""
+    recipe, cuda = trainer.recipe, trainer.device.type == "cuda"
+    last = progress.last if status != "diverged" else None
+    # A diverged run goes on to the end of its interval, so its weights depend on where it was interrupted.
+    digest = None if status == "diverged" else checkpoint.weights_sha256(trainer.network.state_dict())
+    metrics = {
+        "format": run.FORMAT,
+        "experiment": experiment.name,
+        "digest": experiment.digest,
+        "scale": experiment.scale,
+        "seed": trainer.seed,
+        "status": status,
+        "iterations": progress.iteration,
+        "of_iterations": recipe.iterations,
+        "protocol": "single view",
+        "test_error": last and last["test_error"],
+        "test": last,
+        "best": progress.best,
+        "best_is": "the lowest test error of all tests: chosen on the test set, not a result",
+        "training_loss": progress.training_loss,
+        "training_error": progress.training_error,
+        "diverged_at": progress.diverged_at,
+        "arithmetic": recipe.arithmetic,
+        "cpu_threads": recipe.cpu_threads,
+        "device": trainer.device_name,
+        "weights": weights(trainer.network),
+        "weights_sha256": digest,
+        "first_losses": progress.first_losses,
+    }
+    settings = {
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "cublas_workspace_config": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "tf32": torch.backends.cudnn.allow_tf32,
+        "cpu_threads": torch.get_num_threads(),
+        "workers": 0,
+        "world_size": 1,
+        "batch": recipe.batch_size,
+        "env": {
+            "cuda": torch.version.cuda if cuda else None,
+            "cudnn": torch.backends.cudnn.version() if cuda else None,
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        },
+    }
+    counts = {"training_images": len(trainer.images.training), "test_images": len(trainer.images.test)}
+    origin = provenance.gather(
+        experiment,
+        trainer.seed,
+        root=options.root,
+        sessions=progress.sessions,
+        hardware=devices.describe(trainer.device),
+        settings=settings,
+        data=counts,
+        weights_sha256=digest,
+        log=options.log,
+    )
+    run.write(folder, metrics, progress.curve(), origin)
+
+
+def keep_weights(trainer: "Trainer", checkpoints: Path) -> None:
+    """Keep the trained weights for `evaluate`; the record holds their hash."""
+    partial = checkpoints / "weights.partial"
+    torch.save(trainer.network.state_dict(), partial)
+    partial.replace(checkpoints / "weights.pt")
