@@ -1,4 +1,4 @@
-"""A shortcut that no table of the papers has: SkipInit (De and Smith 2020), y = h(x) + alpha F(x) with alpha learned."""
+"""A shortcut that no table has: SkipInit (De and Smith 2020), y = h(x) + alpha F(x) with alpha learned."""
 
 import torch
 from torch import Tensor, nn

@@ -48,6 +48,8 @@ def recompute_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     network.eval()  # no dropout
     for norm in norms:
         norm.train()
+        norm.running_mean.zero_()  # so that nothing of the old is left, were it not a number
+        norm.running_var.zero_()
     for count, batch in enumerate(batches, 1):
         for norm in norms:
             norm.momentum = 1 / count

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .batch_norm import BatchNorm2d
 from .depth import units_per_stage
 from .shortcuts import SHORTCUTS, Shortcut, ZeroPadding
-from .units import Norm, ResidualUnit, post_activation, pre_activation, residual_function
+from .units import ACTIVATIONS, Norm, ResidualUnit, post_activation, pre_activation, residual_function
 
 STAGE_WIDTHS = (16, 32, 64)
 BOTTLENECK_EXPANSION = 4
@@ -48,7 +48,7 @@ class CifarResNet(nn.Module):
     Shape: (N, in_channels, H, W) to (N, classes), for any H and W.
 
     Raises:
-        ValueError: a depth that the unit cannot make.
+        ValueError: a depth that the unit cannot make, or an unknown choice.
     """
 
     def __init__(
@@ -70,6 +70,13 @@ class CifarResNet(nn.Module):
         running_statistics: str = "first-replica",
     ):
         super().__init__()
+        for name, value, known in (
+            ("activation", activation, ACTIVATIONS),
+            ("shape_change", shape_change, ("A", "B")),
+            ("shortcut_at_shape_change", shortcut_at_shape_change, ("apply", "identity")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
         norm = partial(
             BatchNorm2d,
             replicas=replicas,
@@ -97,6 +104,8 @@ class CifarResNet(nn.Module):
                 changes = stride != 1 or channels != out_channels
                 path = _path(channels, out_channels, stride, shape_change, projection_batch_norm, norm)
                 join = joined if not changes or shortcut_at_shape_change == "apply" else Shortcut
+                convolved = kind == "convolution" and join is joined
+                projected = changes and (shape_change == "B" or pre_activate_zero_padding)
                 first = not units
                 units.append(
                     ResidualUnit(
@@ -104,8 +113,7 @@ class CifarResNet(nn.Module):
                         residual=residual_function(convolutions_of(unit, channels, width, stride), activation, norm),
                         shortcut=join(channels, out_channels, stride, path, norm),
                         post=post_activation(activation, out_channels, norm),
-                        pre_activated_shortcut=pre_activated
-                        and (kind == "convolution" or (changes and (shape_change == "B" or pre_activate_zero_padding))),
+                        pre_activated_shortcut=pre_activated and (convolved or projected),
                     )
                 )
                 channels = out_channels

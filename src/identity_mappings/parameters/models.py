@@ -148,7 +148,7 @@ class Recipe(Parameters):
     ]
     weight_decay: Annotated[float, Field(ge=0)]
     weight_decay_on: Annotated[
-        list[Literal["convolution", "linear", "batch-norm", "bias"]], Field(description="which weights decay")
+        list[Literal["convolution", "linear", "batch-norm", "bias", "other"]], Field(description="which weights decay")
     ]
     normalization: Literal["per-pixel-mean", "channel-mean-and-deviation"]
     channel_mean: Annotated[list[float] | None, Field(description="by colour channel, in 0 to 255")] = None

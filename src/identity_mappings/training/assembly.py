@@ -94,14 +94,16 @@ def initialize(network: nn.Module, recipe: SimpleNamespace, seed: int) -> None:
                 else:
                     bound = module.in_features**-0.5
                     module.weight.uniform_(-bound, bound, generator=g)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def decayed(network: nn.Module, kinds: list[str]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The parameters that weight decay acts on, and the others.
 
     Args:
-        kinds: of "convolution", "linear" (their weights), "batch-norm" (its scale) and "bias" (of all layers).
+        kinds: of "convolution", "linear" (their weights), "batch-norm" (its scale), "bias" (of all layers) and
+            "other" (what a shortcut of the user's own may have).
     """
     with_decay, without = [], []
     for module in network.modules():

@@ -78,7 +78,10 @@ class Trainer:
             recipe.channel_deviation,
             device,
         )
-        self.network = build(experiment, options.root)
+        with torch.random.fork_rng(devices=[]):
+            # Reaches what `initialize` does not know: parameters of the user's own shortcut.
+            torch.manual_seed(stream(seed, "construction"))
+            self.network = build(experiment, options.root)
         initialize(self.network, recipe, seed)
         self.network.to(device)
         self.optimizer = Optimizer(self.network, recipe)
