@@ -1,7 +1,6 @@
 """Reading params/: every mistake becomes one line that names the file, the key and the cure."""
 
-import difflib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,9 +10,11 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import UserError
+from ..networks.depth import units_per_stage
 from ..records.experiment import Experiment as Resolved
 from ..records.files import sha256_of
 from . import models
+from .explain import explain, nearest
 
 T = TypeVar("T")
 
@@ -34,70 +35,18 @@ class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoa
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
-    return dict(zip(keys, (loader.construct_object(value, deep=True) for _, value in node.value), strict=True))
+    made: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
+        if key in made:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+        made[key] = loader.construct_object(value_node, deep=True)
+    return made
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean X?)", or the names that there are."""
-    known = sorted(map(str, known))
-    close = difflib.get_close_matches(str(name), known, 1, 0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-
-
-def _keys_beside(adapter: TypeAdapter, location: tuple) -> list[str]:
-    """The keys that the schema knows in the place where `location` has an unknown one."""
-    schema = adapter.json_schema()
-    definitions = schema.get("$defs", {})
-
-    def options(node: dict[str, Any]) -> list[dict[str, Any]]:
-        if "$ref" in node:
-            return options(definitions[node["$ref"].rsplit("/", 1)[1]])
-        nested = node.get("anyOf", []) + node.get("oneOf", [])
-        return [found for option in nested for found in options(option)] if nested else [node]
-
-    nodes = [schema]
-    for part in location[:-1]:
-        steps = []
-        for node in (found for candidate in nodes for found in options(candidate)):
-            if part in node.get("properties", {}):
-                steps.append(node["properties"][part])
-            elif isinstance(part, int) and "items" in node:
-                steps.append(node["items"])
-            elif isinstance(node.get("additionalProperties"), dict):
-                steps.append(node["additionalProperties"])
-            elif any(p.get("const") == part or part in p.get("enum", []) for p in node.get("properties", {}).values()):
-                steps.append(node)  # the tag of a union: its keys stand here
-            elif "patternProperties" in node:
-                steps.extend(node["patternProperties"].values())
-        nodes = steps
-    return sorted({key for candidate in nodes for node in options(candidate) for key in node.get("properties", {})})
-
-
-def _explain(error: ValidationError, adapter: TypeAdapter) -> str:
-    """The first mistake of a file: its key and what to write instead."""
-    first = error.errors()[0]
-    location = [part for part in first["loc"] if part != "[key]"]
-    key = ".".join(map(str, location)) or "the file"
-    if first["type"] == "extra_forbidden":
-        return f"{key}: unknown key: {nearest(location[-1], _keys_beside(adapter, first['loc']))}"
-    if first["type"] == "missing":
-        return f"{key}: this key is missing: add it"
-    message = first["msg"].removeprefix("Value error, ")
-    given = first.get("input")
-    if first["type"] in ("float_type", "int_type") and isinstance(given, str):
-        message += f", not the text {given!r}" + (
-            ": write it with a point, as 1.0e-4 or 0.0001" if "e" in given.lower() else ": write it without quotes"
-        )
-    elif not isinstance(given, (dict, list, models.Parameters)):
-        message += f", not {given!r}: change it"
-    return f"{key}: {message[0].lower()}{message[1:]}"
 
 
 @cache
@@ -122,12 +71,12 @@ def read(path: Path, kind: str) -> Any:
     return check(data, path, kind)
 
 
-def check(data: Any, path: Path, kind: str) -> Any:
-    """`data` as the model that `kind` names; a mistake is reported as one of the file `path`."""
+def check(data: Any, path: Path, kind: str, inside: str = "") -> Any:
+    """`data` as the model that `kind` names; a mistake is one of the file `path`, below the keys `inside`."""
     try:
         return _adapter(kind).validate_python(data)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error, _adapter(kind))}") from None
+        raise UserError(f"{path}: {inside}{explain(error, _adapter(kind), data)}") from None
 
 
 @dataclass(frozen=True)
@@ -163,16 +112,19 @@ class Project:
         depth = overlay.depths.get(network.unit, {}).get(network.depth, network.depth)
         if dataset is None or depth is None or name in self.scale(scale).leave_out:
             return None
-        recipe = check({**self.recipes[experiment.recipe].model_dump(), **overlay.recipe}, path, "recipe")
+        recipe = check(
+            {**self.recipes[experiment.recipe].model_dump(), **overlay.recipe}, path, "recipe", "overlay.recipe."
+        )
         if recipe.channel_mean and len(recipe.channel_mean) != self.datasets[dataset].channels:
             raise UserError(
                 f"{path}: overlay: {name} takes {dataset}, for whose channels its recipe has no channel_mean: "
                 "put it under leave_out"
             )
         try:
-            network = models.Network.model_validate({**network.model_dump(), "depth": depth})
-        except ValidationError as error:
-            raise UserError(f"{path}: overlay.depths.{network.unit}: {error.errors()[0]['msg']}") from None
+            units_per_stage(network.unit, depth)
+        except ValueError as error:
+            raise UserError(f"{path}: overlay.depths.{network.unit}: {error}") from None
+        network = network.model_copy(update={"depth": depth})
         resolved_network = network.model_dump()
         custom = None
         if network.shortcut.kind == "custom":
@@ -248,8 +200,9 @@ def _check_references(project: Project, params: Path) -> None:
         for old, new in scale.overlay.datasets.items():
             known(old, project.datasets, f"{place}: overlay.datasets")
             known(new, project.datasets, f"{place}: overlay.datasets.{old}")
-        for experiment in [*(scale.experiments or []), *scale.leave_out]:
-            known(experiment, project.experiments, f"{place}: experiments")
+        for key in ("experiments", "leave_out"):
+            for experiment in getattr(scale, key) or []:
+                known(experiment, project.experiments, f"{place}: {key}")
         for key in scale.overlay.recipe:
             known(key, models.Recipe.model_fields, f"{place}: overlay.recipe")
     for name, table in project.tables.items():
@@ -261,5 +214,9 @@ def _check_references(project: Project, params: Path) -> None:
     for name, figure in project.figures.items():
         for curve in (curve for panel in figure.panels for curve in panel.curves):
             known(curve.experiment, project.experiments, f"{params / 'figures' / name}.yaml: {curve.label}")
+    for name in project.datasets:
+        for key in ("prior_deviation", "resolution"):
+            if name not in getattr(project.reporting, key):
+                raise UserError(f"{params / 'reporting.yaml'}: {key}: nothing for the dataset {name!r}: add a line")
     for name in project.scales:
         project.wanted(name)

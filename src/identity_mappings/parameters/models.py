@@ -4,7 +4,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from ..networks.depth import units_per_stage
 
@@ -237,11 +237,11 @@ Published = float | Literal["fail"] | str | None
 class Cell(Parameters):
     """A number of a table: what was published, and which experiment makes it again."""
 
-    published: Annotated[Published, Field(description="as the paper prints it; null: the paper has no such number")]
     metric: Annotated[
         Literal["test error %", "test error %, mean ± standard deviation", "parameters"],
         Field(description="error: the median over the runs, at the last iteration"),
     ] = "test error %"
+    published: Annotated[Published, Field(description="as the paper prints it; null: the paper has no such number")]
     experiments: Annotated[
         list[Name],
         Field(description="who makes it again; several: the lowest counts (he2016's 'b_g = 0 to -5' is one row)"),
@@ -253,6 +253,14 @@ class Cell(Parameters):
         float | None, Field(ge=0, description="standard deviation that the paper states; null: the prior spread")
     ] = None
     quoted: Annotated[bool, Field(description="the paper quotes it from another paper; it is not made again")] = False
+
+    @field_validator("published")
+    @classmethod
+    def _is_comparable(cls, published: Published, info: ValidationInfo) -> Published:
+        known = not isinstance(published, str) or published == "fail" or info.data.get("metric") == "parameters"
+        if not known and not re.fullmatch(r"\d+\.\d+±\d+\.\d+", published):
+            raise ValueError(f"{published!r} is neither a number, nor fail, nor a mean like 4.89±0.14: correct it")
+        return published
 
     @model_validator(mode="after")
     def _has_a_source(self) -> "Cell":

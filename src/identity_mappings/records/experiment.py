@@ -18,7 +18,9 @@ def identity(parameters: Any) -> Any:
     A key that is added later and is null by default changes no experiment that does not use it.
     """
     if isinstance(parameters, dict):
-        return {key: identity(value) for key, value in parameters.items() if value is not None}
+        # The arguments of a custom shortcut are its class's own: there, null is a value.
+        kept = {key: value for key, value in parameters.items() if value is not None}
+        return {key: value if key == "arguments" else identity(value) for key, value in kept.items()}
     return parameters
 
 
@@ -74,16 +76,16 @@ class Experiment:
             experiment = cls(
                 saved["experiment"], saved["scale"], saved["parameters"], saved["gpus"], saved["custom_source"]
             )
-            digest = saved["digest"]
+            digest, found = saved["digest"], experiment.digest
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}: make it with `identity-mappings resolve`") from None
         except (ValueError, KeyError, TypeError):
             raise UserError(
                 f"{path}: not a resolved parameter file: make it with `identity-mappings resolve`"
             ) from None
-        if experiment.digest != digest:
+        if found != digest:
             raise UserError(
-                f"{path}: its parameters have the digest {experiment.digest}, not {digest} as it says: it was edited "
+                f"{path}: its parameters have the digest {found}, not {digest} as it says: it was edited "
                 "or resolved by another version; change params/ and resolve it again"
             )
         return experiment

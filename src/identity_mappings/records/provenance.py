@@ -12,6 +12,7 @@ from .experiment import Experiment
 from .files import canonical, sha256, sha256_of
 
 PACKAGE = Path(__file__).parents[1]
+RUNS_ON = ("src", "params")
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
 
 
@@ -25,7 +26,10 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 def git(root: Path) -> dict[str, Any]:
     """Commit, and the hash of what differs from it; nulls outside a repository."""
-    commit, difference = _git(root, "rev-parse", "HEAD"), _git(root, "diff", "HEAD", "--", "src", "params")
+    commit, difference = _git(root, "rev-parse", "HEAD"), _git(root, "diff", "HEAD", "--", *RUNS_ON)
+    unknown = _git(root, "ls-files", "--others", "--exclude-standard", "--", *RUNS_ON)
+    if difference is not None and unknown:
+        difference += "".join(f"{sha256_of(root / path)} {path}\n" for path in unknown.splitlines())
     return {
         "commit": commit and commit.strip(),
         "dirty": None if difference is None else bool(difference),

@@ -70,6 +70,8 @@ def read(folder: Path, experiment: Experiment, seed: int) -> Record | None:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise BadRecord(f"{folder}: {METRICS}: {error.strerror}") from None
     try:
         metrics = json.loads(content)
         provenance = json.loads((folder / PROVENANCE).read_bytes())
@@ -84,6 +86,8 @@ def read(folder: Path, experiment: Experiment, seed: int) -> Record | None:
             "hash of metrics.json": (sha256(content), provenance["outputs"][METRICS]),
             "hash of curve.csv": (sha256(curve), provenance["outputs"][CURVE]),
             "diverged runs have no test error": (metrics["test_error"] is None, metrics["status"] == "diverged"),
+            "test_error": (isinstance(metrics["test_error"], (int, float, type(None))), True),
+            "best": (isinstance(metrics["best"], (dict, type(None))), True),
         }
     except OSError as error:
         raise BadRecord(f"{folder}: {Path(error.filename).name} is missing") from None

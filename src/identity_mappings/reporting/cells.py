@@ -13,6 +13,7 @@ from ..records.experiment import Experiment
 from . import verdict
 
 NOT_RUN, NO_COUNTERPART, NOT_COUNTED = "not run", "no counterpart", "not counted"
+NO_MEAN = "a run diverged"
 MEAN = "test error %, mean ± standard deviation"
 
 
@@ -171,6 +172,9 @@ def _fill(project: Project, scale: str, records: Records, table: Table, row: Row
     of_mean = cell.metric == MEAN
     finite = [error for error in errors if error is not None]
     value = verdict.median(errors)
+    failed = verdict.fails(value, project.reporting)
+    if of_mean and not failed and len(finite) < len(errors):
+        return filled(experiment, found, NO_MEAN, None, verdict.UNDECIDED)
     if of_mean and len(finite) == len(errors):
         value = statistics.fmean(finite)
     failed = verdict.fails(value, project.reporting)

@@ -2,6 +2,7 @@
 right."""
 
 import io
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -64,7 +65,7 @@ def draw(project: Project, scale: str, records: Records, figure: Figure) -> tupl
         right.set_ylabel("test error, % (solid)")
         left.set_yscale("log")
         handles, limit = [], 0.0
-        for colour, curve in zip(COLOURS, panel.curves, strict=False):
+        for colour, curve in zip(cycle(COLOURS), panel.curves, strict=False):
             data, label = curve_of(project, scale, records, curve)
             if data is None:
                 handles += right.plot([], [], color=colour, label=label)

@@ -1,0 +1,116 @@
+"""Records that no training made, in a copy of the project."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from identity_mappings.parameters import Project, load
+from identity_mappings.records import run
+from identity_mappings.reporting import tables
+
+Grid = dict[str, list[list[str]]]
+
+
+def curve_of(iterations: int, error: float | None) -> bytes:
+    """Four rows; every second one has a test."""
+    rows = ["iteration,learning_rate,training_loss,training_error,test_loss,test_error"]
+    for quarter in (1, 2, 3, 4):
+        tested = f"0.5,{(error or 90) + 4 - quarter:.9g}" if quarter % 2 == 0 else ","
+        rows.append(f"{iterations * quarter // 4},0.1,{2 / quarter:.9g},{50 / quarter:.9g},{tested}")
+    return "\n".join([*rows, ""]).encode()
+
+
+class Bench:
+    """A copy of the project in which records are laid down by hand."""
+
+    def __init__(self, copy):
+        self.copy, self.root = copy, copy.root
+
+    @property
+    def project(self) -> Project:
+        return load(self.root)
+
+    def folder(self, name: str, seed: int = 0, scale: str = "paper") -> Path:
+        results = self.root / self.project.scale(scale).results
+        return run.folder_of(results, self.project.resolve(name, scale), seed)
+
+    def record(
+        self,
+        name: str,
+        error: float | None,
+        seed: int = 0,
+        scale: str = "paper",
+        *,
+        best: float | None = None,
+        status: str = "finished",
+        curve: bytes | None = None,
+        provenance: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> Path:
+        """Write the record of a run that would be believed.
+
+        Args:
+            error: at the last iteration, in %; None: the run diverged.
+            best: lowest test error of the run (default: `error`).
+            provenance, changes: entries that take the place of the record's own.
+        """
+        experiment = self.project.resolve(name, scale)
+        status = "diverged" if error is None else status
+        length = experiment.parameters["recipe"]["iterations"]
+        done = length if status == "finished" else length // 2
+        best = error if best is None else best
+        metrics = {
+            "format": run.FORMAT,
+            "experiment": name,
+            "digest": experiment.digest,
+            "scale": scale,
+            "seed": seed,
+            "status": status,
+            "iterations": done,
+            "of_iterations": length,
+            "test_error": error,
+            "test": None if error is None else {"iteration": done, "test_error": error},
+            "best": None if best is None else {"iteration": done, "test_error": best},
+            "arithmetic": "float32",
+            **changes,
+        }
+        origin = {"params": {"resolved": experiment.parameters}, "seed": {"seed": seed}, **(provenance or {})}
+        folder = self.folder(name, seed, scale)
+        run.write(folder, metrics, curve_of(done, error) if curve is None else curve, origin)
+        return folder
+
+    def tables(self, scale: str = "paper") -> Path:
+        """Make the tables; returns their folder."""
+        tables.write(scale, self.root)
+        return self.root / self.project.scale(scale).results
+
+    def cell(self, table: str, row: str, column: str = "error", scale: str = "paper") -> dict[str, Any]:
+        """A cell of tables.json as `tables` last made it."""
+        data = json.loads((self.root / self.project.scale(scale).results / "tables.json").read_text())
+        [found] = [
+            cell for cell in data["cells"] if (cell["table"], cell["row"], cell["column"]) == (table, row, column)
+        ]
+        return found
+
+
+@pytest.fixture
+def bench(copy) -> Bench:
+    return Bench(copy)
+
+
+@pytest.fixture
+def grids():
+    """Reads the tables of a Markdown page: {heading: rows of texts, the column names first}."""
+
+    def read(text: str) -> Grid:
+        found: Grid = {}
+        for line in text.splitlines():
+            if line.startswith("## "):
+                rows = found.setdefault(line.removeprefix("## "), [])
+            elif line.startswith("| "):
+                rows.append([part.strip() for part in line.strip("|").split("|")])
+        return found
+
+    return read

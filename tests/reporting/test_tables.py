@@ -1,0 +1,548 @@
+"""The tables made of records: what fills a cell, what does not, and that the two pages differ in cells only."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from identity_mappings.parameters import load
+from identity_mappings.records import run
+from identity_mappings.reporting import diff
+from identity_mappings.reporting.fingerprint import fingerprint, is_current
+from identity_mappings.reporting.tables import collect
+
+RESNET, GATE = "cifar10-resnet110", "cifar10-resnet110-exclusive-gate-b6"
+DEEP = "cifar10-resnet1001-full-pre-activation"
+TABLE4_DEEP = "CIFAR-10, ResNet-1001, pre-activation"
+FILES = ("tables.md", "paper.md", "comparison.md", "tables.json", "metrics.json")
+
+
+def row_of(grid: list[list[str]], **texts: str) -> list[str]:
+    """The one row that has these texts, by column name ("on_F" stands for "on F")."""
+    wanted = {grid[0].index(column.replace("_", " ")): text for column, text in texts.items()}
+    [found] = [row for row in grid[1:] if all(row[index] == text for index, text in wanted.items())]
+    return found
+
+
+def shown(bench, grids, page: str = "tables.md", scale: str = "paper") -> str:
+    """The text of Table 1's first row, ResNet-110."""
+    text = (bench.tables(scale) / page).read_text()
+    return row_of(grids(text)["Table 1"], case="original")[4]
+
+
+def compared(bench, grids, row: str, column: str = "error", table: str = "Table 1") -> dict[str, str]:
+    """A row of comparison.md by column name."""
+    grid = grids((bench.tables() / "comparison.md").read_text())[f"he2016, {table}"]
+    return dict(zip(grid[0], row_of(grid, row=row, column=column), strict=True))
+
+
+# What fills a cell
+
+
+@pytest.mark.parametrize(
+    ("errors", "text", "mean", "std", "spread"),
+    [
+        ([6.3], "6.30", 6.3, None, "6.30"),
+        ([6.0, 6.2], "6.10", 6.1, 0.1414, "6.10 ± 0.14"),
+        ([6.1, 6.9, 6.3], "6.30", 6.4333, 0.4163, "6.43 ± 0.42"),
+        ([6.5, 6.1, 6.9, 6.3, 9.1], "6.50", 6.98, 1.2215, "6.98 ± 1.22"),
+    ],
+)
+def test_a_cell_shows_the_median_of_the_runs(bench, grids, errors, text, mean, std, spread):
+    for seed, error in enumerate(errors):
+        bench.record(RESNET, error, seed)
+    assert shown(bench, grids) == text
+    cell = bench.cell("Table 1", "original")
+    assert (cell["measured"], cell["runs"]) == (float(text), len(errors))
+    assert (cell["mean"], cell["std"]) == (mean, std)
+    side = compared(bench, grids, "original")
+    assert (side["published"], side["rebuilt"], side["n"]) == ("6.61", text, str(len(errors)))
+    assert side["mean ± sd"] == spread
+    assert side["difference"] == f"{float(text) - 6.61:+.2f}"
+    assert side["arithmetic"] == "float32"
+
+
+def test_one_run_fills_every_cell_that_needs_it(bench):
+    bench.record(RESNET, 6.3)
+    bench.tables()
+    data = json.loads((bench.root / "results/tables.json").read_text())
+    filled = [(cell["table"], cell["row"], cell["column"]) for cell in data["cells"] if cell["measured"] is not None]
+    assert filled == [
+        ("Table 1", "original", "error"),
+        ("Table 2", "original Residual Unit", "ResNet-110"),
+        ("Table 3", "CIFAR-10, ResNet-110", "baseline"),
+        ("Table 4", "CIFAR-10, ResNet-110, original", "error"),
+    ]
+
+
+def test_a_seed_that_is_not_wanted_is_not_counted(bench, grids):
+    for seed, error in ((0, 6.0), (4, 7.0), (5, 99.0)):
+        bench.record(RESNET, error, seed)
+    assert shown(bench, grids) == "6.50"
+
+
+def test_best_is_the_median_of_each_runs_lowest(bench, grids):
+    for seed, best in enumerate([6.0, 5.0, 5.5]):
+        bench.record(RESNET, 6.6, seed, best=best)
+    side = compared(bench, grids, "original")
+    assert (side["rebuilt"], side["best"]) == ("6.60", "5.50")
+    assert bench.cell("Table 1", "original")["best"] == 5.5
+
+
+def test_the_arithmetic_of_all_runs_is_named(bench, grids):
+    bench.record(RESNET, 6.3, 0)
+    bench.record(RESNET, 6.4, 1, arithmetic="bfloat16")
+    assert compared(bench, grids, "original")["arithmetic"] == "bfloat16, float32"
+
+
+def test_a_cell_without_a_record_says_so(bench, grids):
+    bench.record(GATE, 8.7)
+    assert shown(bench, grids) == "not run"
+    side = compared(bench, grids, "original")
+    assert (side["rebuilt"], side["n"], side["verdict"], side["best"]) == ("not run", "", "not run", "")
+    cell = bench.cell("Table 1", "original")
+    assert (cell["measured"], cell["runs"], cell["records"], cell["verdict"]) == (None, 0, [], "not run")
+
+
+def test_an_unfinished_run_fills_no_cell(bench, grids):
+    bench.record(RESNET, 6.3, 0, status="unfinished")
+    assert (bench.folder(RESNET) / "partial" / "metrics.json").is_file()
+    assert shown(bench, grids) == "not run"
+    bench.record(RESNET, 7.0, 1)
+    assert shown(bench, grids) == "7.00"
+
+
+@pytest.mark.parametrize(
+    ("errors", "text", "measured"),
+    [
+        ([20.0], "20.00", 20.0),
+        ([20.01], "fail", "fail"),
+        ([None], "fail", "fail"),
+        ([6.0, None], "fail", "fail"),
+        ([6.0, 7.0, None], "7.00", 7.0),
+        ([6.0, 90.0, None], "fail", "fail"),
+    ],
+)
+def test_fail_is_above_20_percent_or_diverged(bench, grids, errors, text, measured):
+    for seed, error in enumerate(errors):
+        bench.record(RESNET, error, seed)
+    assert shown(bench, grids) == text
+    cell = bench.cell("Table 1", "original")
+    assert (cell["measured"], cell["runs"]) == (measured, len(errors))
+    assert (cell["mean"] is None) == (None in errors)
+
+
+def test_the_verdict_is_on_the_page(bench, grids):
+    for name, error in ((RESNET, 6.6), ("cifar10-resnet110-scaled-0-1", None), (GATE, 12.0)):
+        bench.record(name, error)
+    assert compared(bench, grids, "original")["verdict"] == "agrees"
+    assert compared(bench, grids, "constant scaling 0, 1")["verdict"] == "agrees"
+    assert compared(bench, grids, "exclusive gating, b_g = -6")["verdict"] == "differs"
+    text = " ".join((bench.root / "results/comparison.md").read_text().split())
+    assert "the difference is at most 2 se" in text and "above 20 %" in text
+
+
+def test_quoted_rows_are_marked_and_never_rebuilt(bench, grids):
+    results = bench.tables()
+    for page in ("tables.md", "paper.md"):
+        grid = grids((results / page).read_text())["Table 4"]
+        assert row_of(grid, dataset="CIFAR-10", method="NIN")[3] == "8.81 (quoted)"
+        assert row_of(grid, dataset="CIFAR-100", method="FitNet, LSUV")[3] == "27.66 (quoted)"
+    side = compared(bench, grids, "CIFAR-10, NIN", table="Table 4")
+    assert (side["published"], side["rebuilt"], side["verdict"]) == ("8.81 (quoted)", "", "quoted")
+    cell = bench.cell("Table 4", "CIFAR-10, NIN")
+    assert (cell["published"], cell["measured"], cell["verdict"]) == (8.81, None, "quoted")
+
+
+@pytest.mark.parametrize(
+    ("errors", "median", "mean"),
+    [
+        ([4.9], "4.90", "4.90±-"),
+        ([4.7, 5.2], "4.95", "4.95±0.35"),
+        ([4.7, 4.8, 5.2], "4.80", "4.90±0.26"),
+        ([90.0, 80.0], "fail", "fail"),
+        ([None, None], "fail", "fail"),
+    ],
+)
+def test_the_cell_of_the_mean_beside_that_of_the_median(bench, grids, errors, median, mean):
+    for seed, error in enumerate(errors):
+        bench.record(DEEP, error, seed)
+    grid = grids((bench.tables() / "tables.md").read_text())["Table 4"]
+    row = row_of(grid, dataset="CIFAR-10", method="ResNet-1001, pre-activation")
+    assert row[3:] == [median, mean]
+    assert bench.cell("Table 4", TABLE4_DEEP, "mean")["metric"] == "test error %, mean ± standard deviation"
+
+
+def test_a_diverged_run_has_no_mean(bench, grids):
+    """Else the cell would show a median, and a spread that leaves a run out, as mean and standard deviation."""
+    for seed, error in enumerate([4.9, 5.0, None]):
+        bench.record(DEEP, error, seed)
+    grid = grids((bench.tables() / "tables.md").read_text())["Table 4"]
+    row = row_of(grid, dataset="CIFAR-10", method="ResNet-1001, pre-activation")
+    assert row[3] == "5.00"
+    assert "±0.07" not in row[4] and "5.00" not in row[4]
+
+
+def test_the_mean_is_judged_as_a_mean(bench, grids):
+    for seed, error in enumerate([4.5, 4.6, 5.4]):
+        bench.record(DEEP, error, seed)
+    side = compared(bench, grids, TABLE4_DEEP, "mean", "Table 4")
+    assert (side["published"], side["rebuilt"]) == ("4.89±0.14", "4.83±0.49")
+    # Standard error of the difference: sqrt(0.4933² / 3 + 0.14² / 5) = 0.2916; 2 of it are wider than 0.5 points.
+    assert side["verdict"] == "undecided"
+
+
+# The row that several experiments make
+
+
+def gate(bias: int) -> str:
+    return f"cifar10-resnet110-exclusive-gate-b{bias}"
+
+
+ROW_OF_GATES = "exclusive gating, b_g = 0 to -5"
+
+
+def test_a_row_of_several_experiments_agrees_only_once_all_were_run(bench):
+    for bias in range(6):
+        bench.record(gate(bias), 80.0 - bias)
+        bench.tables()
+        cell = bench.cell("Table 1", ROW_OF_GATES)
+        assert (cell["measured"], cell["experiment"]) == ("fail", gate(bias))
+        assert cell["verdict"] == ("agrees" if bias == 5 else "undecided")
+
+
+def test_of_several_experiments_the_lowest_error_counts(bench, grids):
+    for bias, error in enumerate([None, 80.0, 9.0, 11.0, 70.0]):
+        bench.record(gate(bias), error)
+    side = compared(bench, grids, ROW_OF_GATES)
+    assert (side["rebuilt"], side["verdict"]) == ("9.00", "differs")
+    assert bench.cell("Table 1", ROW_OF_GATES)["records"] == [
+        f"results/runs/{bench.project.resolve(gate(2)).folder}/seed0/metrics.json"
+    ]
+
+
+# Records that are not believed
+
+
+def rewrite(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def other_parameters(bench) -> dict:
+    parameters = json.loads(json.dumps(bench.project.resolve(RESNET).parameters))
+    parameters["recipe"]["momentum"] = 0.8
+    return {"params": {"resolved": parameters}}
+
+
+def record_without(bench, key: str) -> None:
+    """A record that lacks a key, with hashes that fit: as another version of the project may leave it."""
+    folder = bench.record(RESNET, 6.3)
+    metrics, provenance = (json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "provenance"))
+    del metrics[key]
+    run.write(folder, metrics, (folder / "curve.csv").read_bytes(), provenance)
+
+
+BAD = {
+    "other digest": lambda bench: bench.record(RESNET, 6.3, digest="0" * 12),
+    "other seed": lambda bench: bench.record(RESNET, 6.3, seed=0, provenance={"seed": {"seed": 1}}),
+    "another run's metrics": lambda bench: rewrite(
+        bench.record(RESNET, 6.3) / "metrics.json", '"seed": 0', '"seed": 1'
+    ),
+    "other parameters": lambda bench: bench.record(RESNET, 6.3, provenance=other_parameters(bench)),
+    "tampered metrics": lambda bench: rewrite(bench.record(RESNET, 6.3) / "metrics.json", "6.3", "6.2"),
+    "tampered curve": lambda bench: rewrite(bench.record(RESNET, 6.3) / "curve.csv", "64000,", "64001,"),
+    "no provenance": lambda bench: (bench.record(RESNET, 6.3) / "provenance.json").unlink(),
+    "no curve": lambda bench: (bench.record(RESNET, 6.3) / "curve.csv").unlink(),
+    "garbage": lambda bench: (bench.record(RESNET, 6.3) / "metrics.json").write_text("{"),
+    "not an object": lambda bench: (bench.record(RESNET, 6.3) / "metrics.json").write_text("[]"),
+    "garbage as provenance": lambda bench: (bench.record(RESNET, 6.3) / "provenance.json").write_text("{"),
+    "text for a number": lambda bench: bench.record(RESNET, 6.3, test_error="6.3"),
+    "no best": lambda bench: record_without(bench, "best"),
+}
+
+
+@pytest.mark.parametrize("spoil", BAD.values(), ids=BAD)
+def test_a_record_that_is_not_believed_is_named_and_hides_no_other(bench, grids, capsys, spoil):
+    bench.record(GATE, 8.7)
+    spoil(bench)
+    results = bench.tables()
+    assert shown(bench, grids) == "not run"
+    assert bench.cell("Table 1", "exclusive gating, b_g = -6")["measured"] == 8.7
+    folder = str(bench.folder(RESNET))
+    page = (results / "comparison.md").read_text()
+    assert [line for line in page.splitlines() if folder in line and line.startswith("- ")]
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"not believed: {folder}")]
+
+
+def test_the_believed_seeds_of_an_experiment_are_still_shown(bench, grids):
+    for seed in range(3):
+        bench.record(RESNET, 6.0 + seed, seed)
+    rewrite(bench.folder(RESNET, 0) / "metrics.json", "6.0", "5.0")
+    assert shown(bench, grids) == "7.50"
+
+
+def test_a_number_disappears_with_a_changed_recipe_and_comes_back_with_it(bench, grids):
+    bench.record(RESNET, 6.3)
+    bench.copy.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.9", "momentum: 0.8")
+    assert shown(bench, grids) == "not run"
+    bench.copy.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.8", "momentum: 0.9")
+    assert shown(bench, grids) == "6.30"
+
+
+def test_a_record_in_the_folder_of_another_digest_is_not_shown(bench, grids):
+    """Moved there by hand, it is still the record of other parameters."""
+    folder = bench.record(RESNET, 6.3)
+    bench.copy.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.9", "momentum: 0.8")
+    bench.folder(RESNET).parent.mkdir(parents=True)
+    folder.rename(bench.folder(RESNET))
+    assert shown(bench, grids) == "not run"
+    assert "experiment's digest does not match" in (bench.root / "results/comparison.md").read_text()
+
+
+# The two pages
+
+
+def some_records(bench) -> None:
+    for name, errors in {
+        RESNET: [6.61],  # as published: no difference
+        GATE: [8.9, 8.8, 9.4],
+        "cifar10-resnet110-dropout": [89.0],  # "fail", as published
+        "cifar10-resnet110-scaled-05-05": [None],
+        "cifar10-resnet164": [12.345],
+        DEEP: [4.9, 5.0],
+    }.items():
+        for seed, error in enumerate(errors):
+            bench.record(name, error, seed)
+
+
+def test_the_pages_have_one_layout_and_differ_in_cells_only(bench):
+    some_records(bench)
+    results = bench.tables()
+    tables, paper = ((results / name).read_text().split("\n") for name in ("tables.md", "paper.md"))
+    assert [len(line) for line in tables] == [len(line) for line in paper]
+    borders = [[[place for place, sign in enumerate(line) if sign == "|"] for line in page] for page in (tables, paper)]
+    assert borders[0] == borders[1]
+    assert [line for line in tables if line[:1] != "|"] == [line for line in paper if line[:1] != "|"]
+    assert tables[-1] == "" and tables[-2].startswith("|")
+
+    cells, _ = collect(load(bench.root), "paper")
+    rows = {}
+    for cell in cells:
+        rows.setdefault((cell.table.table, cell.row.name), []).append(cell)
+    expected = [[(c.published_text, c.text) for c in row if c.text != c.published_text] for row in rows.values()]
+    differing = [
+        [(a.strip(), b.strip()) for a, b in zip(old.split("|"), new.split("|"), strict=True) if a != b]
+        for old, new in zip(paper, tables, strict=True)
+        if old != new
+    ]
+    assert differing == [row for row in expected if row]
+    assert len(differing) < len(expected)
+    assert [("8.70", "8.90")] in differing and [("12.35", "fail")] in differing
+
+
+def test_every_cell_of_a_table_is_one_of_its_published_form(bench, grids):
+    """Nothing was run: what is no number says so in each place where the paper has one."""
+    results = bench.tables()
+    rebuilt, published = (grids((results / name).read_text()) for name in ("tables.md", "paper.md"))
+    for table in published:
+        for old, new in zip(published[table], rebuilt[table], strict=True):
+            for one, other in zip(old, new, strict=True):
+                assert other == one or (other in ("not run", "not counted") and re.match(r"\d|fail", one))
+
+
+def test_a_scale_that_is_not_the_papers_says_so_and_has_no_verdict(bench, grids):
+    bench.record(RESNET, 6.3, scale="demo")
+    results = bench.tables("demo")
+    description = bench.project.scale("demo").description
+    for page in ("tables.md", "paper.md", "comparison.md"):
+        assert f"**Scale `demo`.** {description}" in (results / page).read_text()
+    cell = bench.cell("Table 1", "original", scale="demo")
+    assert (cell["measured"], cell["dataset"], cell["verdict"]) == (6.3, "digits", "not comparable")
+    assert cell["records"][0].startswith("results/demo/runs/cifar10-resnet110-")
+    grid = grids((results / "tables.md").read_text())["Table 3"]
+    assert row_of(grid, dataset="CIFAR-100", network="ResNet-164")[2:] == ["no counterpart"] * 2
+    assert shown(bench, grids) == "not run", "a number of the demo is none of the paper's"
+
+
+# The files for machines
+
+KEYS = {
+    "paper", "table", "row", "column", "dataset", "network", "experiment", "metric", "published", "measured", "runs",
+    "mean", "std", "records", "verdict",
+}  # fmt: skip
+
+
+def test_tables_json_has_its_keys_and_its_records_exist(bench):
+    some_records(bench)
+    bench.tables()
+    data = json.loads((bench.root / "results/tables.json").read_text())
+    assert all(set(cell) >= KEYS for cell in data["cells"])
+    places = [(cell["paper"], cell["table"], cell["row"], cell["column"]) for cell in data["cells"]]
+    assert len(set(places)) == len(places) == 67
+    for cell in data["cells"]:
+        assert len(cell["records"]) == cell["runs"]
+        assert all((bench.root / path).is_file() for path in cell["records"])
+    assert bench.cell("Table 1", "exclusive gating, b_g = -6") | {"best": None, "difference": None} == {
+        "paper": "he2016",
+        "table": "Table 1",
+        "row": "exclusive gating, b_g = -6",
+        "column": "error",
+        "dataset": "cifar10",
+        "network": "ResNet-110",
+        "experiment": GATE,
+        "metric": "test error %",
+        "published": 8.7,
+        "measured": 8.9,
+        "runs": 3,
+        "mean": 9.0333,
+        "std": 0.3215,
+        "best": None,
+        "arithmetic": "float32",
+        "difference": None,
+        "records": [f"results/runs/{bench.project.resolve(GATE).folder}/seed{seed}/metrics.json" for seed in range(3)],
+        "verdict": "undecided",
+    }
+
+
+def test_metrics_json_has_the_measured_numbers(bench):
+    some_records(bench)
+    bench.tables()
+    metrics = json.loads((bench.root / "results/metrics.json").read_text())
+    table1 = metrics["he2016"]["Table 1"]
+    assert table1["exclusive gating, b_g = -6"]["error"] == {"runs": 3, "test_error": 8.9, "mean": 9.0333}
+    assert table1["constant scaling 0.5, 0.5"]["error"] == {"runs": 1}
+    assert "constant scaling 0, 1" not in table1
+    verdicts = [cell["verdict"] for cell in json.loads((bench.root / "results/tables.json").read_text())["cells"]]
+    assert metrics["cells"] == {
+        "to be rebuilt": 45,
+        "measured": 12,
+        **{word: verdicts.count(word) for word in ("agrees", "differs", "undecided")},
+    }
+    assert metrics["cells"]["differs"] == 3, "12.345 for 5.93 in two tables, a failure for 12.35"
+
+
+def test_the_same_records_give_the_same_bytes(bench):
+    some_records(bench)
+    (bench.folder(RESNET) / "curve.csv").unlink()  # so that a record that is not believed is among them
+    written = []
+    for hashseed in ("1", "2"):
+        answer = bench.copy.command("tables", PYTHONHASHSEED=hashseed)
+        assert answer.returncode == 0, answer.stdout
+        written.append([(bench.root / "results" / name).read_bytes() for name in FILES])
+    assert written[0] == written[1]
+    assert str(bench.root).encode() not in b"".join(written[0]), "another folder would give other bytes"
+
+
+def test_a_second_writing_changes_no_byte(bench):
+    some_records(bench)
+    first = [(bench.tables() / name).read_bytes() for name in FILES]
+    assert [(bench.tables() / name).read_bytes() for name in FILES] == first
+
+
+# The comparison on the terminal
+
+
+def test_diff_says_with_its_exit_status_whether_a_cell_contradicts_the_paper(bench):
+    assert bench.copy.command("diff").returncode == 0
+    bench.record(RESNET, 6.6)
+    bench.record("cifar10-resnet110-convolution", 12.9)  # undecided
+    assert bench.copy.command("diff").returncode == 0
+    bench.record(GATE, 12.0)
+    answer = bench.copy.command("diff")
+    assert answer.returncode == 1
+    text = " ".join(answer.stdout.replace("│", " ").split())
+    assert "exclusive gating, b_g = -6 error 8.70 12.00 1 differs" in text
+    assert "1x1 conv shortcut error 12.22 12.90 1 undecided" in text
+    assert "CIFAR-10, NIN" not in text, "quoted rows are not compared"
+    assert "4 agrees, 1 differs, 1 undecided" in text
+
+
+def test_diff_names_records_that_are_not_believed_and_the_scale(bench, capsys):
+    bench.record(RESNET, 6.3, scale="demo", digest="0" * 12)
+    bench.record(GATE, 99.0, scale="demo")
+    assert diff.show("demo", bench.root) == 0, "the demo contradicts no paper"
+    text = " ".join(capsys.readouterr().out.split())
+    assert "not believed: " in text and "digest does not match" in text
+    assert "Scale demo: Demonstration" in text
+
+
+# The fingerprint, by which a report is made again
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda bench: bench.record(GATE, 8.7),
+        lambda bench: bench.record(RESNET, 6.4),
+        lambda bench: bench.record(RESNET, 6.3, 1),
+        lambda bench: (bench.folder(RESNET) / "provenance.json").write_text("{}"),
+        lambda bench: (bench.folder(RESNET) / "metrics.json").unlink(),
+        lambda bench: bench.copy.edit("params/tables/he2016-table1.yaml", "published: 12.35", "published: 12.36"),
+        lambda bench: bench.copy.edit("params/tables/he2016-table2.yaml", "different places", "other places"),
+        lambda bench: bench.copy.edit("params/reporting.yaml", "agrees_within: 2.0", "agrees_within: 1.9"),
+        lambda bench: bench.copy.edit("params/figures/he2016-figure1.yaml", "original unit", "the original unit"),
+        lambda bench: bench.copy.edit("params/scales/paper.yaml", "own sizes", "very own sizes"),
+        lambda bench: bench.copy.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.9", "momentum: 0.8"),
+    ],
+    ids=[
+        "a record more", "another number", "a seed more", "another provenance", "a record less", "published value",
+        "title", "rule", "figure", "description of the scale", "recipe",
+    ],
+)  # fmt: skip
+def test_the_fingerprint_changes(bench, change):
+    bench.record(RESNET, 6.3)
+    before = fingerprint(bench.project, "paper")
+    change(bench)
+    assert fingerprint(bench.project, "paper") != before
+
+
+def touch(bench) -> None:
+    for path in bench.root.rglob("*"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda bench: bench.copy.edit("params/reporting.yaml", "agrees_within", "# a comment\nagrees_within"),
+        lambda bench: bench.copy.edit("params/tables/he2016-table1.yaml", "paper: he2016", "paper: he2016 # a comment"),
+        touch,
+        lambda bench: bench.record(RESNET, 6.3),
+        lambda bench: bench.record(GATE, 9.0, status="unfinished"),
+        lambda bench: bench.record(GATE, 9.0, scale="demo"),
+        lambda bench: bench.tables(),
+        lambda bench: bench.copy.edit("params/scales/demo.yaml", "runs: 1", "runs: 2"),
+    ],
+    ids=["comment", "comment in a table", "times", "the same", "unfinished", "demo", "tables", "another scale"],
+)
+def test_the_fingerprint_stays(bench, change):
+    bench.record(RESNET, 6.3)
+    before = fingerprint(bench.project, "paper")
+    change(bench)
+    assert fingerprint(bench.project, "paper") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "current"),
+    [
+        (touch, True),
+        (lambda bench: bench.record(GATE, 9.0), False),
+        (lambda bench: rewrite(bench.root / "results/tables.md", "6.30", "6.20"), False),
+        (lambda bench: (bench.root / "results/paper.md").unlink(), False),
+        (lambda bench: (bench.root / "results/tables.json").write_text("{"), False),
+        (lambda bench: (bench.root / "results/tables.json").write_text("[]"), False),
+        (lambda bench: (bench.root / "results/tables.json").unlink(), False),
+    ],
+    ids=["times", "record", "edited page", "missing page", "garbage", "list", "missing"],
+)
+def test_a_report_knows_whether_it_is_of_what_is_there(bench, change, current):
+    bench.record(RESNET, 6.3)
+    origin = bench.tables() / "tables.json"
+    assert json.loads(origin.read_text())["fingerprint"] == fingerprint(bench.project, "paper")
+    assert is_current(bench.project, "paper", origin)
+    change(bench)
+    assert is_current(bench.project, "paper", origin) is current

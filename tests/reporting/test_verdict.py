@@ -1,0 +1,157 @@
+"""The rule of verdicts against numbers worked out by hand."""
+
+import math
+
+import pytest
+
+from identity_mappings.parameters.models import Cell, Reporting
+from identity_mappings.reporting import verdict
+from identity_mappings.reporting.verdict import AGREES, DIFFERS, UNDECIDED
+
+RULE = Reporting(
+    fail_above=20.0,
+    prior_deviation={"cifar10": 0.2, "cifar100": 0.4},
+    resolution={"cifar10": 0.5, "cifar100": 1.0},
+    agrees_within=2.0,
+    differs_beyond=3.0,
+)
+# One run of prior spread 0.25 against a published value without spread: the standard error is exactly 0.25.
+QUARTER = RULE.model_copy(update={"prior_deviation": {"cifar10": 0.25}})
+
+
+def cell(runs: int = 5, deviation: float | None = None) -> Cell:
+    return Cell(
+        published=6.0,
+        network="ResNet-110",
+        experiments=["cifar10-resnet110"],
+        published_runs=runs,
+        published_deviation=deviation,
+    )
+
+
+def judge(value, published=6.0, errors=None, rule=QUARTER, of=None, dataset="cifar10", of_mean=False):
+    of = of or cell(runs=1, deviation=0.0)
+    return verdict.judge(value, published, [value] if errors is None else errors, of, dataset, rule, of_mean)
+
+
+@pytest.mark.parametrize(
+    ("errors", "of", "of_mean", "variance"),
+    [
+        # rebuilt, then published: prior 0.2 each, where nothing else is said
+        ([6.0], cell(), False, 0.04 + 0.04 / 5 * 1.5707963),
+        ([6.0, 9.0], cell(), False, 0.04 / 2 + 0.04 / 5 * 1.5707963),  # n = 2: the runs' own spread is not used
+        ([6.0, 6.1, 6.2], cell(), False, 0.01 / 3 * 1.5707963 + 0.04 / 5 * 1.5707963),  # n = 3: it is, 0.1
+        ([6.0, 6.2, 6.4, 6.6, 6.8], cell(), False, 0.1 / 5 * 1.5707963 + 0.04 / 5 * 1.5707963),
+        ([6.0], cell(deviation=0.16), False, 0.04 + 0.0256 / 5 * 1.5707963),  # the paper states its deviation
+        ([6.0], cell(runs=1), False, 0.04 + 0.04),  # the paper has one run: no median
+        ([6.0], cell(runs=2), False, 0.04 + 0.04 / 2),
+        ([6.0, 6.1, 6.2], cell(deviation=0.14), True, 0.01 / 3 + 0.0196 / 5),  # means: no factor on either side
+        ([6.0, 6.2, None], cell(), False, 0.04 / 3 * 1.5707963 + 0.04 / 5 * 1.5707963),  # two finite runs: the prior
+    ],
+)
+def test_standard_error(errors, of, of_mean, variance):
+    found = verdict.standard_error(errors, of, "cifar10", RULE, of_mean)
+    assert found == pytest.approx(math.sqrt(variance), rel=1e-7)
+
+
+def test_the_prior_is_the_datasets_own():
+    assert verdict.standard_error([6.0], cell(1), "cifar100", RULE) == pytest.approx(math.sqrt(0.16 + 0.16))
+
+
+def test_the_factor_of_a_median_is_half_pi():
+    assert pytest.approx(1.5707963267948966) == verdict.MEDIAN_VARIANCE
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("distance", "expected"),
+    [(0, AGREES), (0.5, AGREES), (0.515625, UNDECIDED), (0.75, UNDECIDED), (0.765625, DIFFERS), (9, DIFFERS)],
+)
+def test_agrees_up_to_2_standard_errors_and_differs_beyond_3(distance, sign, expected):
+    assert judge(6 + sign * distance, 6.0, [6.0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("n", "agreeing", "undecided", "differing"),
+    [
+        (1, 6.45, 6.46, 6.69),  # se 0.22927: 2 se = 0.4585, 3 se = 0.6878
+        (2, 6.36, 6.37, 6.55),  # se 0.18046: 0.3609, 0.5414
+        (3, 6.26, 6.27, 6.41),  # se 0.13343 with a sample deviation of 0.1: 0.2669, 0.4003
+    ],
+)
+def test_more_runs_narrow_the_bounds(n, agreeing, undecided, differing):
+    errors = {1: [6.0], 2: [6.0, 6.0], 3: [5.9, 6.0, 6.1]}[n]
+    found = [judge(value, 6.0, errors, RULE, cell()) for value in (agreeing, undecided, differing)]
+    assert found == [AGREES, UNDECIDED, DIFFERS]
+
+
+def test_an_agreement_within_a_band_wider_than_the_resolution_says_nothing():
+    narrow = QUARTER.model_copy(update={"resolution": {"cifar10": 0.499}})
+    assert judge(6.0, rule=QUARTER) == AGREES
+    assert judge(6.0, rule=narrow) == UNDECIDED
+    assert judge(6.8, rule=narrow) == DIFFERS
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, AGREES),  # diverged
+        (99.0, AGREES),
+        (20.01, AGREES),
+        (20.0, UNDECIDED),  # "above 20 %"
+        (19.25, UNDECIDED),  # 3 standard errors below 20
+        (19.24, DIFFERS),
+        (6.61, DIFFERS),
+    ],
+)
+def test_a_published_fail(value, expected):
+    assert judge(value, "fail", [6.0]) == expected
+
+
+@pytest.mark.parametrize("value", [None, 20.01, 99.0])
+def test_a_failure_differs_from_every_published_number(value):
+    assert judge(value, 19.99, [19.99]) == DIFFERS
+
+
+def test_a_rebuilt_mean_has_a_smaller_standard_error_than_a_median():
+    errors = [5.9, 6.0, 6.1]
+    assert judge(6.24, 6.0, errors, RULE, cell(), of_mean=False) == AGREES  # 2 se = 0.267
+    assert judge(6.24, 6.0, errors, RULE, cell(), of_mean=True) == UNDECIDED  # 2 se = 0.214
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ([6.0], 6.0),
+        ([6.0, 7.0], 6.5),
+        ([9.0, 6.0, 7.0], 7.0),
+        ([6.0, None, 7.0], 7.0),
+        ([5.0, None, 7.0, 6.0], 6.5),
+        ([6.0, None], None),
+        ([None, 6.0, None], None),
+        ([None], None),
+    ],
+)
+def test_a_diverged_run_is_above_all_others_in_the_median(errors, expected):
+    assert verdict.median(errors) == expected
+
+
+@pytest.mark.parametrize(("error", "expected"), [(None, True), (20.01, True), (20.0, False), (0.0, False)])
+def test_fail_is_above_20_percent_or_diverged(error, expected):
+    assert verdict.fails(error, RULE) is expected
+
+
+def test_the_page_states_the_rule_with_its_constants():
+    odd = Reporting(
+        fail_above=21.5,
+        prior_deviation={"cifar10": 0.123, "cifar100": 0.234},
+        resolution={"cifar10": 0.345, "cifar100": 0.456},
+        agrees_within=1.75,
+        differs_beyond=4.25,
+    )
+    text = " ".join(verdict.rule(odd).split())
+    for words in (
+        "0.123 on cifar10", "0.234 on cifar100", "0.345 on cifar10", "0.456 on cifar100",
+        "at most 1.75 se", "more than 4.25 se", "above 21.5 %", "4.25 se below 21.5 %", "n is below 3", "pi/2",
+    ):  # fmt: skip
+        assert words in text, words
