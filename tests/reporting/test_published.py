@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from identity_mappings.parameters import load
+from identity_mappings.reporting.fingerprint import is_current
 from identity_mappings.reporting.tables import collect, documents
 
 ROOT = Path(__file__).parents[2]
@@ -190,3 +191,9 @@ def test_the_rows_of_table_1_are_made_by_their_shortcuts():
     for cell, expected in zip(cells, SHORTCUTS, strict=True):
         shortcuts = [project.resolve(name).parameters["network"]["shortcut"] for name in cell["experiments"]]
         assert shortcuts == (expected if isinstance(expected, list) else [expected])
+
+
+@pytest.mark.parametrize("origin", ["results/tables.json", "results/figures/figures.json"])
+def test_the_committed_reports_are_made_of_what_is_committed(origin):
+    """If not: `snakemake tables figures --cores 1`, and commit what it made."""
+    assert is_current(load(ROOT), "paper", ROOT / origin)

@@ -1,6 +1,7 @@
 """`identity-mappings status`: what is wanted, finished, unfinished."""
 
 import json
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -28,7 +29,7 @@ def show(scale: str, root: Path = Path()) -> None:
             partial.append(f"seed {metrics['seed']}: {metrics['iterations']} of {metrics['of_iterations']}")
         finished = f"{len(found)} of {project.scale(scale).runs}"
         shown.add_row(experiment.name, experiment.digest, finished, str(diverged or ""), ", ".join(partial))
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     console.print(shown)
     for reason in records.bad:
         console.print(f"not believed: {reason}", style="red", markup=False)
