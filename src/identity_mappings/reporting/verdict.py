@@ -12,10 +12,10 @@ MEDIAN_VARIANCE = math.pi / 2  # of the median of many normal values, in units o
 
 RULE = """\
 A rebuilt value is compared with the published one by the standard error *se* of their difference. The spread of a
-rebuilt value is the standard deviation of its n runs, or a prior one where n is below 3 ({prior} points);
+rebuilt value is the standard deviation of its n runs, or a prior one where n is below 3 ({prior});
 that of a published value is the one that the paper states, or the prior one. A median of n >= 3 runs has the variance
 pi/2 s²/n, a mean or a smaller n has s²/n. The value **agrees** if the difference is at most {agrees:g} se and these are
-no wider than the resolution ({resolution} points); it **differs** if the difference is more than
+no wider than the resolution ({resolution}); it **differs** if the difference is more than
 {differs:g} se; else it is **undecided**. "fail" is a test error above {fail:g} %, or a loss that is not a number: it
 agrees with "fail" and differs from any number; a number differs from "fail" if it is more than {differs:g} se below
 {fail:g} %, else it is undecided."""
@@ -25,7 +25,7 @@ def rule(reporting: Reporting) -> str:
     """The rule in words, with its constants."""
 
     def by_dataset(values: dict[str, float]) -> str:
-        return ", ".join(f"{value:g} on {name}" for name, value in values.items())
+        return ", ".join(f"{value:g} points on {name}" for name, value in values.items())
 
     return RULE.format(
         prior=by_dataset(reporting.prior_deviation),
