@@ -151,7 +151,7 @@ def test_the_page_states_the_rule_with_its_constants():
     )
     text = " ".join(verdict.rule(odd).split())
     for words in (
-        "0.123 on cifar10", "0.234 on cifar100", "0.345 on cifar10", "0.456 on cifar100",
+        "0.123 points on cifar10", "0.234 points on cifar100", "0.345 points on cifar10", "0.456 points on cifar100",
         "at most 1.75 se", "more than 4.25 se", "above 21.5 %", "4.25 se below 21.5 %", "n is below 3", "pi/2",
     ):  # fmt: skip
         assert words in text, words

@@ -88,12 +88,15 @@ def _shown(given: Any) -> str:
     return f"the text {given!r}" if isinstance(given, str) else str(given)
 
 
-def explain(error: ValidationError, adapter: TypeAdapter, data: Any) -> str:
-    """The mistake in `data` that a person should mend first. A misspelt key also leaves one missing: it goes first."""
+def explain(error: ValidationError, adapter: TypeAdapter, data: Any, inside: tuple[str, ...] = ()) -> str:
+    """The mistake in `data`, which stands below the keys `inside`, that a person should mend first.
+
+    A misspelt key also leaves one missing: it goes first.
+    """
     errors = error.errors()
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     kind, location, given = first["type"], first["loc"], first.get("input")
-    place = _place(location, data)
+    place = [*inside, *_place(location, data)]
     key = ".".join(place) or "the file"
     context = first.get("ctx", {})
     if kind == "extra_forbidden":

@@ -71,12 +71,12 @@ def read(path: Path, kind: str) -> Any:
     return check(data, path, kind)
 
 
-def check(data: Any, path: Path, kind: str, inside: str = "") -> Any:
+def check(data: Any, path: Path, kind: str, inside: tuple[str, ...] = ()) -> Any:
     """`data` as the model that `kind` names; a mistake is one of the file `path`, below the keys `inside`."""
     try:
         return _adapter(kind).validate_python(data)
     except ValidationError as error:
-        raise UserError(f"{path}: {inside}{explain(error, _adapter(kind), data)}") from None
+        raise UserError(f"{path}: {explain(error, _adapter(kind), data, inside)}") from None
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Project:
         if dataset is None or depth is None or name in self.scale(scale).leave_out:
             return None
         recipe = check(
-            {**self.recipes[experiment.recipe].model_dump(), **overlay.recipe}, path, "recipe", "overlay.recipe."
+            {**self.recipes[experiment.recipe].model_dump(), **overlay.recipe}, path, "recipe", ("overlay", "recipe")
         )
         if recipe.channel_mean and len(recipe.channel_mean) != self.datasets[dataset].channels:
             raise UserError(
