@@ -158,8 +158,9 @@ def test_the_csv_holds_what_is_drawn(bench):
     only(bench, "he2016-figure6")
     bench.record(RESNET, 6.5, 0, curve=curve("10,0.1,2.5,60,,", "20,0.01,0.5,20,1.5,6.5"))
     figures.write("paper", bench.root)
-    text = (bench.root / "results/figures/he2016-figure6.csv").read_text()
-    rows = list(csv.reader(io.StringIO(text)))
+    table = content(bench)["he2016-figure6.csv"]
+    assert b"\r" not in table
+    rows = list(csv.reader(io.StringIO(table.decode())))
     assert rows == [
         COLUMNS,
         ["BN after addition", "110, original", "0", "10", "0.1", "2.5", "60", "", ""],
