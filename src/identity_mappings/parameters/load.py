@@ -214,6 +214,11 @@ def _check_references(project: Project, params: Path) -> None:
     for name, figure in project.figures.items():
         for curve in (curve for panel in figure.panels for curve in panel.curves):
             known(curve.experiment, project.experiments, f"{params / 'figures' / name}.yaml: {curve.label}")
+    folders = [scale.results for scale in project.scales.values()]
+    for name, scale in project.scales.items():
+        if folders.count(scale.results) > 1:
+            place = f"{params / 'scales' / name}.yaml"
+            raise UserError(f"{place}: results: another scale has {scale.results} too: give each a folder of its own")
     for name in project.datasets:
         for key in ("prior_deviation", "resolution"):
             if name not in getattr(project.reporting, key):

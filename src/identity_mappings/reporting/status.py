@@ -25,7 +25,11 @@ def show(scale: str, root: Path = Path()) -> None:
         diverged = sum(record.metrics["status"] == "diverged" for record in found)
         partial = []
         for path in sorted((results / "runs" / experiment.folder).glob(f"seed*/{run.PARTIAL}/{run.METRICS}")):
-            metrics = json.loads(path.read_text())
+            try:
+                metrics = json.loads(path.read_text())
+            except ValueError:
+                records.bad.append(f"{path}: not a record of a run")
+                continue
             partial.append(f"seed {metrics['seed']}: {metrics['iterations']} of {metrics['of_iterations']}")
         finished = f"{len(found)} of {project.scale(scale).runs}"
         shown.add_row(experiment.name, experiment.digest, finished, str(diverged or ""), ", ".join(partial))

@@ -179,16 +179,15 @@ def train(experiment: Experiment, seed: int, options: Options) -> int:
         if not progress.iteration and interrupted.signal:
             return 128 + interrupted.signal
         status = _status(progress, recipe)
+        unfinished = f"unfinished after {progress.iteration} iterations; call again to go on"
+        outcome = unfinished if status == "unfinished" else _outcome(progress)
+        say(f"{experiment.name}, seed {seed}: {outcome}")  # before the record, which holds the log's hash
         record.write(trainer, progress, status, experiment, folder, options)
         if status == "unfinished":
             _save(trainer, progress, checkpoints)
-            say(
-                f"{experiment.name}, seed {seed}: unfinished after {progress.iteration} iterations; call again to go on"
-            )
             return 128 + interrupted.signal if interrupted.signal else 0
         record.keep_weights(trainer, checkpoints)
         checkpoint.clear(checkpoints)
-        say(f"{experiment.name}, seed {seed}: {_outcome(progress)}")
         return 0
 
 
