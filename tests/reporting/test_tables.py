@@ -554,3 +554,10 @@ def test_a_report_knows_whether_it_is_of_what_is_there(bench, change, current):
     assert is_current(bench.project, "paper", origin)
     change(bench)
     assert is_current(bench.project, "paper", origin) is current
+
+
+def test_a_record_of_an_experiment_that_the_scale_does_not_train_makes_the_tables_stale(bench):
+    bench.copy.edit("params/scales/paper.yaml", "published: true", "published: true\nexperiments: [cifar10-resnet20]")
+    before = fingerprint(load(bench.root), "paper")
+    bench.record(RESNET, 6.3)
+    assert fingerprint(load(bench.root), "paper") != before

@@ -141,14 +141,19 @@ class Project:
         parameters["recipe"]["learning_rate"] = [list(pair) for pair in recipe.learning_rate.items()]
         return Resolved(name, scale, parameters, experiment.gpus, custom)
 
+    def shown(self, scale: str) -> list[Resolved]:
+        """The experiments whose records fill the tables and figures of a scale, each once."""
+        cells = [cell for table in self.tables.values() for row in table.rows for cell in row.cells.values()]
+        curves = [curve for figure in self.figures.values() for panel in figure.panels for curve in panel.curves]
+        names = [name for cell in cells if cell.metric != "parameters" for name in cell.experiments]
+        return self._resolved([*names, *(curve.experiment for curve in curves)], scale)
+
     def wanted(self, scale: str) -> list[Resolved]:
-        """The experiments that a scale's tables and figures ask for, each once."""
+        """The experiments that a scale trains: those that it names, or all that are shown."""
         names = self.scale(scale).experiments
-        if names is None:
-            cells = [cell for table in self.tables.values() for row in table.rows for cell in row.cells.values()]
-            curves = [curve for figure in self.figures.values() for panel in figure.panels for curve in panel.curves]
-            names = [name for cell in cells if cell.metric != "parameters" for name in cell.experiments]
-            names += [curve.experiment for curve in curves]
+        return self.shown(scale) if names is None else self._resolved(names, scale)
+
+    def _resolved(self, names: Iterable[str], scale: str) -> list[Resolved]:
         resolved = (self.resolve(name, scale) for name in dict.fromkeys(names))
         return [experiment for experiment in resolved if experiment]
 

@@ -21,7 +21,7 @@ def fingerprint(project: Project, scale: str) -> str:
         settings.model_dump(),
         {path.name: sha256_of(path) for path in sorted(PACKAGE.glob("*.py"))},
     ]
-    for experiment in project.wanted(scale):
+    for experiment in project.shown(scale):
         folder = project.root / settings.results / "runs" / experiment.folder
         files = sorted(
             path for name in (run.METRICS, run.CURVE, run.PROVENANCE) for path in folder.glob(f"seed*/{name}")
