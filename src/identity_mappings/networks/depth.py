@@ -1,13 +1,24 @@
-"""Which depths the papers' CIFAR networks can have. Needs no torch, so that parameters are checked at once."""
+"""Which depths the papers' networks can have. Needs no torch, so that parameters are checked at once."""
 
-# Weighted layers of a unit; three stages of n such units, and two layers more, make the depth.
+# Weighted layers of a unit. On CIFAR three stages of n such units, and two layers more, make the depth.
 LAYERS_OF_UNIT = {"single": 1, "basic": 2, "bottleneck": 3}
+
+# he2015, Table 1; 200 layers: he2016, Section 5 (16 bottleneck units more than 152, at 28x28).
+IMAGENET_STAGES = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+    200: ("bottleneck", (3, 24, 36, 3)),
+}
+VGG_DEPTHS = (16, 19)
 
 
 def units_per_stage(unit: str, depth: int) -> int:
-    """Units in each of the three stages: n of depth 6n+2 (basic) or 9n+2 (bottleneck), 2n of 6n+2 (1-layer skip).
+    """Units in each of a CIFAR network's stages: n of depth 6n+2 (basic) or 9n+2 (bottleneck), 2n of 6n+2 (single).
 
-    he2015, Section 4.2; he2016, Appendix and Table 3.
+    he2015, Section 4.2; he2016, Appendix and Table 3 ("1-layer skip").
 
     Raises:
         ValueError: no such unit, or a depth that it cannot make.
@@ -19,3 +30,29 @@ def units_per_stage(unit: str, depth: int) -> int:
         lower = max(period + 2, depth - (depth - 2) % period)
         raise ValueError(f"depth {depth} is not {period}n+2, which {unit} units need: take {lower} or {lower + period}")
     return (depth - 2) // (3 * LAYERS_OF_UNIT[unit])
+
+
+def stages(family: str, unit: str, depth: int) -> tuple[int, ...]:
+    """Residual units in each stage of a network of a family; VGG has none.
+
+    Raises:
+        ValueError: no such family, no such unit, or a depth that they cannot make.
+    """
+    if family == "cifar":
+        return (units_per_stage(unit, depth),) * 3
+    if family == "imagenet":
+        if depth not in IMAGENET_STAGES:
+            raise ValueError(f"depth {depth} is none of the papers' on ImageNet: {_listed(IMAGENET_STAGES)}")
+        wanted, counts = IMAGENET_STAGES[depth]
+        if unit != wanted:
+            raise ValueError(f"unit {unit!r}: {depth} layers on ImageNet have {wanted} units: write unit: {wanted}")
+        return counts
+    if family == "vgg":
+        if depth not in VGG_DEPTHS:
+            raise ValueError(f"depth {depth} is none of VGG's: {_listed(VGG_DEPTHS)}")
+        return ()
+    raise ValueError(f"family {family!r} is none of cifar, imagenet, vgg")
+
+
+def _listed(depths) -> str:
+    return ", ".join(map(str, depths))

@@ -44,6 +44,13 @@ class Shortcut(nn.Module):
         return self.path(x) + f
 
 
+class NoShortcut(Shortcut):
+    """A plain layer of he2015 (Sections 3.3 and 4.2): y = F(x)."""
+
+    def forward(self, x: Tensor, f: Tensor) -> Tensor:
+        return f
+
+
 class Scaled(Shortcut):
     """Constant scaling (Figure 2b): y = shortcut_scale * h(x) + residual_scale * F(x). A scale of 0 is a plain net."""
 
@@ -123,6 +130,7 @@ class DropoutShortcut(Shortcut):
 
 SHORTCUTS: dict[str, type[Shortcut]] = {
     "identity": Shortcut,
+    "none": NoShortcut,
     "scaled": Scaled,
     "exclusive-gate": ExclusiveGate,
     "shortcut-only-gate": ShortcutOnlyGate,

@@ -1,0 +1,60 @@
+"""The ImageNet networks of both papers: he2015, Section 3.3 and Table 1; he2016, Section 5."""
+
+from typing import Any
+
+from torch import nn
+
+from .depth import stages
+from .residual import ResidualNetwork
+from .units import Norm
+
+STAGE_WIDTHS = (64, 128, 256, 512)
+
+
+class ImageNetResNet(ResidualNetwork):
+    """7x7 convolution with stride 2, 3x3 max pooling with stride 2, four stages of residual units, global average
+    pooling, linear layer.
+
+    Stages 2 to 4 begin with stride 2 (he2015, Table 1: conv3_1, conv4_1, conv5_1). The pooling pads by 1. Any image
+    size goes through the same weights, so the network is its own fully convolutional form: the linear layer at every
+    position and the average of its scores are the linear layer of the average.
+
+    Args:
+        depth: 18, 34 (basic units), 50, 101, 152 or 200 (bottleneck units).
+        classes: outputs.
+        in_channels: of the images.
+        unit, choices: see `ResidualNetwork`.
+        stem_activation: BN-ReLU "before-pooling" (None: the same), as the papers have it, or "after-pooling", where
+            an implementation leaves them to the first pre-activation unit.
+
+    Shape: (N, in_channels, H, W) to (N, classes), for any H and W; the papers train with 224 and test with 224 to 640.
+
+    Raises:
+        ValueError: a depth that the papers do not have, or an unknown choice.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        classes: int = 1000,
+        in_channels: int = 3,
+        unit: str = "basic",
+        stem_activation: str | None = None,
+        **choices: Any,
+    ):
+        if stem_activation not in (None, "before-pooling", "after-pooling"):
+            raise ValueError(f"stem_activation {stem_activation!r} is neither before-pooling nor after-pooling")
+        self.in_channels, self.pool_first = in_channels, stem_activation == "after-pooling"
+        super().__init__(
+            stem_channels=STAGE_WIDTHS[0],
+            widths=STAGE_WIDTHS,
+            units=stages("imagenet", unit, depth),
+            classes=classes,
+            unit=unit,
+            **choices,
+        )
+
+    def make_stem(self, norm: Norm) -> nn.Module:
+        convolution = nn.Conv2d(self.in_channels, STAGE_WIDTHS[0], 7, stride=2, padding=3, bias=False)
+        pooling, activation = nn.MaxPool2d(3, stride=2, padding=1), [norm(STAGE_WIDTHS[0]), nn.ReLU()]
+        return nn.Sequential(convolution, *([pooling, *activation] if self.pool_first else [*activation, pooling]))
