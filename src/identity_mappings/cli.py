@@ -55,6 +55,8 @@ def train(arguments: argparse.Namespace) -> int:
     experiment = _resolved(arguments)
     from .training.loop import Options, train
 
+    if experiment.untrainable:
+        raise UserError(experiment.untrainable)
     options = Options(
         results=_results(arguments, experiment),
         data_folder=arguments.data,
@@ -75,6 +77,47 @@ def evaluate(arguments: argparse.Namespace) -> int:
     options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
     print(evaluate(experiment, arguments.seed, arguments.protocol, options))
     return 0
+
+
+def responses(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    experiment = _resolved(arguments)
+    from .training.loop import Options
+    from .training.propagation import responses
+
+    options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
+    responses(experiment, arguments.seed, options, arguments.checkpoint)
+    return 0
+
+
+def signals(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if arguments.experiment is None:
+        from .reporting.signals import measure_all
+
+        measure_all(arguments.scale, arguments.data, arguments.device)
+        return 0
+    experiment = _resolved(arguments)
+    from .training.loop import Options
+    from .training.propagation import signals
+
+    iterations = arguments.iterations
+    if iterations is None:
+        from .parameters import load
+
+        iterations = load().scale(arguments.scale).signal_iterations
+    options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
+    signals(experiment, iterations, options)
+    return 0
+
+
+def cost(arguments: argparse.Namespace) -> int:
+    from .reporting import cost
+
+    if arguments.record:
+        cost.record(arguments.scale)
+        return 0
+    return cost.show(arguments.scale)
 
 
 def data(arguments: argparse.Namespace) -> int:
@@ -162,14 +205,18 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(function=function)
         return added
 
-    def of_experiment(added: argparse.ArgumentParser) -> None:
-        added.add_argument("experiment", help="name of an experiment, or a .json file made by `resolve`")
+    def of_experiment(added: argparse.ArgumentParser, number: str | None = None) -> None:
+        text = "name of an experiment, or a .json file made by `resolve`"
+        added.add_argument(
+            "experiment", nargs=number, help=text if number is None else f"{text} (default: the figures')"
+        )
         added.add_argument("--scale", default="paper", help="a scale of params/scales (default: paper)")
         added.add_argument("--digest", help="refuse unless the parameters have this digest")
 
-    def of_run(added: argparse.ArgumentParser) -> None:
-        of_experiment(added)
-        added.add_argument("--seed", type=_natural, default=0)
+    def of_run(added: argparse.ArgumentParser, experiment: str | None = None, seed: bool = True) -> None:
+        of_experiment(added, experiment)
+        if seed:
+            added.add_argument("--seed", type=_natural, default=0)
         added.add_argument("--results", type=Path, help="folder of records (default: the scale's)")
         added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
         added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="the CPU is never taken silently")
@@ -183,6 +230,20 @@ def parser() -> argparse.ArgumentParser:
     added = command(evaluate, "test a trained run again")
     of_run(added)
     added.add_argument("--protocol", default="single-view", choices=("single-view", "single-view-recomputed"))
+
+    added = command(responses, "measure the layer responses of a trained network (he2015, Figure 7)")
+    of_run(added)
+    added.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="(default: the run's weights or last checkpoint)"
+    )
+
+    added = command(signals, "measure norms of signal and gradient by unit, before and after a short training")
+    of_run(added, experiment="?", seed=False)
+    added.add_argument("--iterations", type=_natural, metavar="N", help="of the training (default: the scale's)")
+
+    added = command(cost, "count weights and multiply-adds of every network; exit status 1 if a paper says otherwise")
+    added.add_argument("--scale", default="paper")
+    added.add_argument("--record", action="store_true", help="write the cost record, from which tables take them")
 
     added = command(resolve, "write an experiment with all its parameters; `train` takes the file anywhere")
     of_experiment(added)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from identity_mappings.parameters.models import Cell, Reporting
+from identity_mappings.parameters.reports import Cell, Reporting
 from identity_mappings.reporting import verdict
 from identity_mappings.reporting.verdict import AGREES, DIFFERS, UNDECIDED
 

@@ -10,10 +10,10 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import UserError
-from ..networks.depth import units_per_stage
+from ..networks.depth import stages
 from ..records.experiment import Experiment as Resolved
 from ..records.files import sha256_of
-from . import models
+from . import models, reports
 from .explain import explain, nearest
 
 T = TypeVar("T")
@@ -24,9 +24,9 @@ SCHEMAS: dict[str, Any] = {
     "recipe": models.Recipe,
     "experiments": dict[models.Name, models.Experiment],
     "scale": models.Scale,
-    "table": models.Table,
-    "figure": models.Figure,
-    "reporting": models.Reporting,
+    "table": reports.Table,
+    "figure": reports.Figure,
+    "reporting": reports.Reporting,
 }
 
 
@@ -88,9 +88,9 @@ class Project:
     recipes: dict[str, models.Recipe]
     experiments: dict[str, models.Experiment]
     scales: dict[str, models.Scale]
-    tables: dict[str, models.Table]
-    figures: dict[str, models.Figure]
-    reporting: models.Reporting
+    tables: dict[str, reports.Table]
+    figures: dict[str, reports.Figure]
+    reporting: reports.Reporting
 
     def scale(self, name: str) -> models.Scale:
         if name not in self.scales:
@@ -112,16 +112,17 @@ class Project:
         depth = overlay.depths.get(network.unit, {}).get(network.depth, network.depth)
         if dataset is None or depth is None or name in self.scale(scale).leave_out:
             return None
-        recipe = check(
-            {**self.recipes[experiment.recipe].model_dump(), **overlay.recipe}, path, "recipe", ("overlay", "recipe")
-        )
-        if recipe.channel_mean and len(recipe.channel_mean) != self.datasets[dataset].channels:
+        recipe = None
+        if experiment.recipe:
+            changed = {**self.recipes[experiment.recipe].model_dump(), **overlay.recipe}
+            recipe = check(changed, path, "recipe", ("overlay", "recipe"))
+        if recipe and recipe.channel_mean and len(recipe.channel_mean) != self.datasets[dataset].channels:
             raise UserError(
                 f"{path}: overlay: {name} takes {dataset}, for whose channels its recipe has no channel_mean: "
                 "put it under leave_out"
             )
         try:
-            units_per_stage(network.unit, depth)
+            stages(network.family or "cifar", network.unit, depth)
         except ValueError as error:
             raise UserError(f"{path}: overlay.depths.{network.unit}: {error}") from None
         network = network.model_copy(update={"depth": depth})
@@ -135,23 +136,38 @@ class Project:
         parameters = {
             "dataset": {"name": dataset, **self.datasets[dataset].model_dump()},
             "network": resolved_network,
-            "recipe": recipe.model_dump(exclude={"description"}),
+            "recipe": recipe and recipe.model_dump(exclude={"description"}),
         }
-        # JSON has no integer keys: the schedule is a list of pairs from here on.
-        parameters["recipe"]["learning_rate"] = [list(pair) for pair in recipe.learning_rate.items()]
+        if recipe:  # JSON has no integer keys: the schedule is a list of pairs from here on.
+            parameters["recipe"]["learning_rate"] = [list(pair) for pair in recipe.learning_rate.items()]
         return Resolved(name, scale, parameters, experiment.gpus, custom)
 
+    def cells(self) -> list[reports.Cell]:
+        return [cell for table in self.tables.values() for row in table.rows for cell in row.cells.values()]
+
     def shown(self, scale: str) -> list[Resolved]:
-        """The experiments whose records fill the tables and figures of a scale, each once."""
-        cells = [cell for table in self.tables.values() for row in table.rows for cell in row.cells.values()]
-        curves = [curve for figure in self.figures.values() for panel in figure.panels for curve in panel.curves]
-        names = [name for cell in cells if cell.metric != "parameters" for name in cell.experiments]
-        return self._resolved([*names, *(curve.experiment for curve in curves)], scale)
+        """The experiments whose runs fill the tables and figures of a scale, each once."""
+        names = [name for cell in self.cells() if not cell.is_cost for name in cell.experiments]
+        drawn = [name for figure in self.figures.values() for name in figure.runs]
+        return self._resolved([*names, *drawn], scale)
 
     def wanted(self, scale: str) -> list[Resolved]:
-        """The experiments that a scale trains: those that it names, or all that are shown."""
+        """The experiments that a scale trains: those that it names, or all that are shown and can be trained."""
         names = self.scale(scale).experiments
-        return self.shown(scale) if names is None else self._resolved(names, scale)
+        experiments = self.shown(scale) if names is None else self._resolved(names, scale)
+        return [experiment for experiment in experiments if not experiment.untrainable]
+
+    def propagated(self, scale: str) -> list[Resolved]:
+        """The experiments whose signals the figures of a scale show, and that can be trained."""
+        named = [name for figure in self.figures.values() if figure.kind == "signals" for name in figure.experiments]
+        return [experiment for experiment in self._resolved(named, scale) if not experiment.untrainable]
+
+    def counted(self, scale: str) -> list[Resolved]:
+        """The experiments of a scale, each with another network: what a cost record counts."""
+        by_network: dict[str, Resolved] = {}
+        for experiment in self._resolved(self.experiments, scale):
+            by_network.setdefault(experiment.network_digest, experiment)
+        return list(by_network.values())
 
     def _resolved(self, names: Iterable[str], scale: str) -> list[Resolved]:
         resolved = (self.resolve(name, scale) for name in dict.fromkeys(names))
@@ -205,6 +221,10 @@ def _check_references(project: Project, params: Path) -> None:
         for old, new in scale.overlay.datasets.items():
             known(old, project.datasets, f"{place}: overlay.datasets")
             known(new, project.datasets, f"{place}: overlay.datasets.{old}")
+        for unit, depths in scale.overlay.depths.items():
+            there = {str(e.network.depth) for e in project.experiments.values() if e.network.unit == unit}
+            for depth in depths:
+                known(str(depth), there, f"{place}: overlay.depths.{unit}")
         for key in ("experiments", "leave_out"):
             for experiment in getattr(scale, key) or []:
                 known(experiment, project.experiments, f"{place}: {key}")
@@ -213,12 +233,13 @@ def _check_references(project: Project, params: Path) -> None:
     for name, table in project.tables.items():
         for row in table.rows:
             for key, cell in row.cells.items():
+                place = f"{params / 'tables' / name}.yaml: rows.{row.name}.cells.{key}"
                 for experiment in cell.experiments:
-                    place = f"{params / 'tables' / name}.yaml: rows.{row.name}.cells.{key}.experiments"
-                    known(experiment, project.experiments, place)
+                    known(experiment, project.experiments, f"{place}.experiments")
+                known(cell.share_of, project.experiments, f"{place}.share_of")
     for name, figure in project.figures.items():
-        for curve in (curve for panel in figure.panels for curve in panel.curves):
-            known(curve.experiment, project.experiments, f"{params / 'figures' / name}.yaml: {curve.label}")
+        for experiment in figure.experiments:
+            known(experiment, project.experiments, f"{params / 'figures' / name}.yaml")
     folders = [scale.results for scale in project.scales.values()]
     for name, scale in project.scales.items():
         if folders.count(scale.results) > 1:

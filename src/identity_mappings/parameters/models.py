@@ -1,12 +1,13 @@
-"""The typed form of everything under params/; the JSON Schemas of workflow/schemas/ are generated from it."""
+"""The typed form of what is trained: data, networks, recipes, experiments, scales.
 
-import math
-import re
+`reports` has that of tables and figures. The JSON Schemas of workflow/schemas/ are generated from both.
+"""
+
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from ..networks.depth import units_per_stage
+from ..networks.depth import stages
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Positive = Annotated[int, Field(gt=0)]
@@ -22,7 +23,12 @@ class Parameters(BaseModel):
 class Dataset(Parameters):
     """A set of images, pinned by its hash."""
 
-    md5: Annotated[str, Field(description="DVC's hash of the output data/NAME; for digits, of its bytes")]
+    md5: Annotated[
+        str | None,
+        Field(
+            description="DVC's hash of the output data/NAME; for digits, of its bytes; null: nothing trains on it yet"
+        ),
+    ]
     classes: Annotated[Positive, Field(description="number of classes")]
     channels: Annotated[Positive, Field(description="colour channels of an image")]
     size: Annotated[Positive, Field(description="height and width of an image in pixels")]
@@ -34,6 +40,12 @@ class Identity(Parameters):
     """y = h(x) + F(x)."""
 
     kind: Literal["identity"] = "identity"
+
+
+class NoShortcut(Parameters):
+    """y = F(x): the plain networks of he2015."""
+
+    kind: Literal["none"]
 
 
 class Scaled(Parameters):
@@ -52,7 +64,7 @@ class Gated(Parameters):
 
 
 class Convolution(Parameters):
-    """1x1 convolution with batch norm on every unit (he2016, Figure 2e)."""
+    """1x1 convolution with batch norm on every unit (he2016, Figure 2e; option C of he2015)."""
 
     kind: Literal["convolution"]
 
@@ -73,13 +85,21 @@ class Custom(Parameters):
     arguments: Annotated[dict[str, Any], Field(description="keyword arguments of the class")] = {}
 
 
-Shortcut = Annotated[Identity | Scaled | Gated | Convolution | DropoutShortcut | Custom, Field(discriminator="kind")]
+Shortcut = Annotated[
+    Identity | NoShortcut | Scaled | Gated | Convolution | DropoutShortcut | Custom, Field(discriminator="kind")
+]
 
 
 class Network(Parameters):
-    """A CIFAR network (networks.CifarResNet)."""
+    """A network of the papers (networks.cifar, networks.imagenet), or VGG (networks.vgg), which is only counted."""
 
-    depth: Annotated[Positive, Field(description="weighted layers: 6n+2 (basic, single) or 9n+2 (bottleneck)")]
+    family: Annotated[
+        Literal["cifar", "imagenet", "vgg"] | None, Field(description="null: cifar; which stem, stages and widths")
+    ] = None
+    depth: Annotated[
+        Positive,
+        Field(description="weighted layers: on CIFAR 6n+2 (basic, single) or 9n+2 (bottleneck); on ImageNet 18 to 200"),
+    ]
     unit: Annotated[
         Literal["basic", "bottleneck", "single"],
         Field(description="two 3x3; 1x1, 3x3, 1x1; or one 3x3 layer in a unit (he2016, Table 3: 1-layer skip)"),
@@ -109,17 +129,35 @@ class Network(Parameters):
     pre_activate_zero_padding: Annotated[
         bool, Field(description="open choice: option A sees the pre-activated input")
     ] = False  # option A stands for the identity, and the identity is not activated
+    bottleneck_stride: Annotated[
+        Literal["1x1", "3x3"] | None,
+        Field(description="null: on a bottleneck's first 1x1, as in the papers; the released ImageNet code: 3x3"),
+    ] = None
+    stem_activation: Annotated[
+        Literal["before-pooling", "after-pooling"] | None,
+        Field(description="null: the ImageNet stem's BN-ReLU stands before its pooling, as in the papers"),
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults_of_unit(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("shape_change") is None:
-            data = {**data, "shape_change": "B" if data.get("unit") == "bottleneck" else "A"}
+    def _one_name_for_a_network(cls, data: Any) -> Any:
+        """The papers' own choices of the later keys are null, so that one network has one digest."""
+        if isinstance(data, dict):
+            if data.get("shape_change") is None:
+                data = {**data, "shape_change": "B" if data.get("unit") == "bottleneck" else "A"}
+            papers = {"family": "cifar", "bottleneck_stride": "1x1", "stem_activation": "before-pooling"}
+            data = {key: None if papers.get(key) == value else value for key, value in data.items()}
         return data
 
     @model_validator(mode="after")
-    def _depth_fits_unit(self) -> "Network":
-        units_per_stage(self.unit, self.depth)
+    def _fits_together(self) -> "Network":
+        stages(self.family or "cifar", self.unit, self.depth)
+        if self.bottleneck_stride and self.unit != "bottleneck":
+            raise ValueError(f"bottleneck_stride is of bottleneck units, not of {self.unit} ones: remove it")
+        if self.stem_activation and self.family != "imagenet":
+            raise ValueError("stem_activation is of ImageNet networks: remove it, or write family: imagenet")
+        if self.family == "vgg" and (wrong := self.model_fields_set - {"family", "depth", "shape_change"}):
+            raise ValueError(f"VGG has no {', '.join(sorted(wrong))}: remove it")
         return self
 
 
@@ -158,6 +196,22 @@ class Recipe(Parameters):
         Literal["mean", "black"], Field(description="pad after the normalization (zeros: the mean), or black before it")
     ]
     flip: Annotated[bool, Field(description="random horizontal flip")]
+    crop: Annotated[
+        Literal["scale", "scale-and-aspect-ratio"] | None,
+        Field(description="null: of the padded image, as on CIFAR; ImageNet: of an image resized by shorter_side, or of "
+              "a part of random area and aspect ratio"),
+    ] = None  # fmt: skip
+    crop_size: Annotated[Positive | None, Field(description="height and width of an ImageNet crop in pixels")] = None
+    shorter_side: Annotated[
+        list[Positive] | None,
+        Field(min_length=2, max_length=2, description="crop: scale: lowest and highest shorter side after resizing"),
+    ] = None
+    colour: Annotated[
+        Literal["pca", "pca-and-jitter"] | None,
+        Field(
+            description="ImageNet: colour augmentation by principal components, with brightness, contrast, saturation"
+        ),
+    ] = None
     convolution_initialization: Literal["he-fan-in", "he-fan-out"]
     linear_initialization: Literal["he-fan-in", "torch"]
     batch_norm_eps: Annotated[float, Field(gt=0)]
@@ -184,6 +238,10 @@ class Recipe(Parameters):
             raise ValueError("learning_rate has no rate for iteration 0: add the line '0: RATE'")
         if list(self.learning_rate) != sorted(self.learning_rate):
             raise ValueError("learning_rate is not in the order of iterations: sort its lines")
+        if self.crop and not self.crop_size:
+            raise ValueError(f"crop: {self.crop} needs crop_size")
+        if (self.crop == "scale") != bool(self.shorter_side):
+            raise ValueError("shorter_side belongs to crop: scale: give both or neither")
         if self.evaluate_every % self.log_every:
             raise ValueError(f"log_every {self.log_every} does not divide evaluate_every {self.evaluate_every}")
         if self.normalization == "channel-mean-and-deviation" and not (self.channel_mean and self.channel_deviation):
@@ -196,7 +254,7 @@ class Experiment(Parameters):
 
     dataset: Name
     network: Network
-    recipe: Name
+    recipe: Annotated[Name | None, Field(description="null: never trained here; only what it costs is counted")]
     gpus: Annotated[Positive, Field(description="devices that a run wants")] = 1
 
 
@@ -224,127 +282,11 @@ class Scale(Parameters):
         Literal["gpu", "cpu"], Field(description="where its runs train unless a call says otherwise; never guessed")
     ] = "gpu"
     published: Annotated[bool, Field(description="whether its numbers are to be compared with the papers'")]
+    signal_iterations: Annotated[
+        int, Field(ge=0, description="length of the short training after which signal propagation is measured again")
+    ] = 100
     overlay: Overlay = Overlay()
     experiments: Annotated[
         list[Name] | None, Field(description="experiments that are wanted; null: those of the tables and figures")
     ] = None
     leave_out: Annotated[list[Name], Field(description="experiments with no counterpart at this scale")] = []
-
-
-Published = float | Literal["fail"] | str | None
-
-
-class Cell(Parameters):
-    """A number of a table: what was published, and which experiment makes it again."""
-
-    metric: Annotated[
-        Literal["test error %", "test error %, mean ± standard deviation", "parameters"],
-        Field(description="error: the median over the runs, at the last iteration"),
-    ] = "test error %"
-    published: Annotated[Published, Field(description="as the paper prints it; null: the paper has no such number")]
-    experiments: Annotated[
-        list[Name],
-        Field(description="who makes it again; several: the lowest counts (he2016's 'b_g = 0 to -5' is one row)"),
-    ] = []
-    dataset: Annotated[str, Field(description="for quoted rows, which have no experiment")] = ""
-    network: Annotated[str, Field(description="as the paper calls it")]
-    published_runs: Annotated[Positive, Field(description="runs behind the published number")] = 5
-    published_deviation: Annotated[
-        float | None, Field(ge=0, description="standard deviation that the paper states; null: the prior spread")
-    ] = None
-    quoted: Annotated[bool, Field(description="the paper quotes it from another paper; it is not made again")] = False
-
-    @field_validator("published")
-    @classmethod
-    def _is_comparable(cls, published: Published, info: ValidationInfo) -> Published:
-        known = not isinstance(published, str) or published == "fail" or info.data.get("metric") == "parameters"
-        if not known and not re.fullmatch(r"\d+\.\d+±\d+\.\d+", published):
-            raise ValueError(f"{published!r} is neither a number, nor fail, nor a mean like 4.89±0.14: correct it")
-        return published
-
-    @model_validator(mode="after")
-    def _has_a_source(self) -> "Cell":
-        if bool(self.experiments) == self.quoted and self.metric != "parameters":
-            raise ValueError("a cell needs either experiments or 'quoted: true'")
-        return self
-
-
-class Row(Parameters):
-    """A row: plain text, and cells by the name they have in `texts` ({name} stands for a cell)."""
-
-    name: Annotated[str, Field(description="tells the row apart; unique in the table")]
-    texts: Annotated[list[str], Field(description="one for each column; {name} puts the cell of that name there")]
-    cells: Annotated[dict[str, Cell], Field(description="by the name used in texts")]
-
-    @model_validator(mode="after")
-    def _cells_are_placed(self) -> "Row":
-        named = set(re.findall(r"\{([^}]*)\}", " ".join(self.texts)))
-        if wrong := named ^ set(self.cells):
-            raise ValueError(f"row {self.name!r}: {', '.join(sorted(wrong))} must stand in both texts and cells")
-        return self
-
-
-class Table(Parameters):
-    """A table of a paper, in the paper's own layout."""
-
-    paper: Annotated[Name, Field(description="he2015 or he2016; 'own' for rows that no paper has")]
-    table: Annotated[str, Field(description="as the paper calls it")]
-    title: str
-    columns: list[str]
-    rows: list[Row]
-
-    @model_validator(mode="after")
-    def _rectangular(self) -> "Table":
-        names = [row.name for row in self.rows]
-        if len(set(names)) != len(names):
-            raise ValueError("two rows have the same name")
-        for row in self.rows:
-            if len(row.texts) != len(self.columns):
-                raise ValueError(f"row {row.name!r} has {len(row.texts)} texts for {len(self.columns)} columns")
-        return self
-
-
-class Curve(Parameters):
-    """One network's curves in a figure."""
-
-    label: str
-    experiment: Name
-
-
-class Panel(Parameters):
-    title: str
-    curves: Annotated[list[Curve], Field(min_length=1)]
-
-
-class Figure(Parameters):
-    """A figure of training curves: loss dashed on the left axis, test error solid on the right."""
-
-    paper: Name
-    figure: str
-    title: str
-    panels: Annotated[list[Panel], Field(min_length=1)]
-    loss_limits: Annotated[
-        list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2, description="axis of training loss")
-    ] = [0.002, 2.0]
-    error_limit: Annotated[float, Field(gt=0, description="upper end of the axis of test error, in %")] = 20
-
-
-class Reporting(Parameters):
-    """The rule by which a measured number agrees with a published one, and its constants."""
-
-    fail_above: Annotated[float, Field(description="a test error above this is 'fail' (he2016, Table 1)")]
-    prior_deviation: Annotated[
-        dict[Name, float],
-        Field(description="standard deviation over runs, in points, where n < 3 or none is published"),
-    ]
-    resolution: Annotated[
-        dict[Name, float], Field(description="agreement within a wider band than this, in points, says nothing")
-    ]
-    agrees_within: Annotated[float, Field(gt=0, description="standard errors of the difference")]
-    differs_beyond: Annotated[float, Field(gt=0, description="standard errors of the difference")]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Reporting":
-        if not math.inf > self.differs_beyond >= self.agrees_within:
-            raise ValueError("differs_beyond must not be below agrees_within")
-        return self

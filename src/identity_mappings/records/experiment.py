@@ -48,6 +48,23 @@ class Experiment:
         return sha256(canonical({"numerics": NUMERICS, **identity(self.parameters)}))[:12]
 
     @property
+    def network_digest(self) -> str:
+        """12 hexadecimal digits of the network and of the shape of its inputs and outputs: what its cost depends on."""
+        dataset = self.parameters["dataset"]
+        shape = {key: dataset[key] for key in ("classes", "channels", "size")}
+        return sha256(canonical(identity({"inputs": shape, "network": self.parameters["network"]})))[:12]
+
+    @property
+    def untrainable(self) -> str | None:
+        """Why nothing can be trained of it, with the cure; None if it can."""
+        if self.parameters["recipe"] is None:
+            return f"{self.name} has no recipe: only what its network costs is counted; name a recipe in params/experiments"
+        dataset = self.parameters["dataset"]
+        if dataset["md5"] is None:
+            return f"{self.name}: params/datasets.yaml pins no data for {dataset['name']} yet: give its md5"
+        return None
+
+    @property
     def folder(self) -> str:
         return f"{self.name}-{self.digest}"
 

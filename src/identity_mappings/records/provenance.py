@@ -60,6 +60,30 @@ def environment(root: Path) -> dict[str, Any]:
     return found
 
 
+def of_measurement(
+    rule: str, command: str, root: Path, *, parents: dict[str, str], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """The provenance of a measurement that trains no run of its own, without the hash of its data.
+
+    Args:
+        rule: of the graph.
+        command: that makes it again.
+        root: the project's root.
+        parents: {file or what else it is made from: sha256}.
+        settings: what else it depends on.
+    """
+    return {
+        "schema_version": 1,
+        "rule": rule,
+        "command": command,
+        "git": git(root),
+        "source": sources(),
+        "env": environment(root),
+        "settings": settings,
+        "parents": parents,
+    }
+
+
 def gather(
     experiment: Experiment,
     seed: int,
@@ -82,7 +106,7 @@ def gather(
         weights_sha256: of the trained weights.
         log: file that took the trainer's messages.
     """
-    dataset = experiment.parameters["dataset"]
+    dataset, settings = experiment.parameters["dataset"], dict(settings)
     return {
         "schema_version": 1,
         "rule": "train",

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..parameters import Project
-from ..parameters.models import Cell, Row, Table
-from ..records import run
+from ..parameters.reports import BEST_RUN, MEAN, MULTIPLY_ADDS, SINGLE_VIEW, Cell, Row, Table
+from ..records import cost, run
 from ..records.experiment import Experiment
 from . import verdict
 
-NOT_RUN, NO_COUNTERPART, NOT_COUNTED = "not run", "no counterpart", "not counted"
-NO_MEAN = "a run diverged"
-MEAN = "test error %, mean ± standard deviation"
+NOT_RUN, NO_COUNTERPART, NOT_COUNTED, NOT_REBUILT = "not run", "no counterpart", "not counted", "not rebuilt"
+NO_MEAN, NOT_COMPARABLE = "a run diverged", "not comparable"
 
 
 @dataclass
@@ -25,6 +24,7 @@ class Records:
     scale: str
     bad: list[str] = field(default_factory=list)
     _read: dict[str, list[run.Record]] = field(default_factory=dict)
+    _costs: dict[str, dict[str, Any]] | None = None
 
     def of(self, experiment: Experiment) -> list[run.Record]:
         """Of the wanted seeds, those that are there and are what they say."""
@@ -43,6 +43,20 @@ class Records:
             self._read[experiment.folder] = found
         return self._read[experiment.folder]
 
+    @property
+    def results(self) -> Path:
+        return self.project.root / self.project.scale(self.scale).results
+
+    def costs(self) -> dict[str, dict[str, Any]]:
+        """The entries of the cost record, by network digest."""
+        if self._costs is None:
+            try:
+                self._costs = cost.of(self.results) or {}
+            except run.BadRecord as error:
+                self.bad.append(str(error))
+                self._costs = {}
+        return self._costs
+
 
 @dataclass(frozen=True)
 class Filled:
@@ -56,6 +70,7 @@ class Filled:
         published_text: as it stands in paper.md.
         measured: the rebuilt number, "fail", or None.
         verdict: of `verdict`, or why there is none.
+        cost_record: that a count was read from.
     """
 
     table: Table
@@ -68,6 +83,7 @@ class Filled:
     published_text: str
     measured: float | str | None
     verdict: str
+    cost_record: Path | None = None
 
     @property
     def errors(self) -> list[float | None]:
@@ -96,8 +112,15 @@ class Filled:
         return ", ".join(sorted({record.metrics["arithmetic"] for record in self.records}))
 
     @property
+    def paths(self) -> list[Path]:
+        """The files that the number comes from."""
+        return [self.cost_record] if self.cost_record else [record.path for record in self.records]
+
+    @property
     def difference(self) -> float | None:
-        comparable = isinstance(self.measured, float) and isinstance(self.cell.published, (int, float))
+        comparable = (
+            not self.cell.is_cost and isinstance(self.measured, float) and isinstance(self.cell.published, (int, float))
+        )
         return self.measured - self.cell.published if comparable else None
 
     def as_json(self, root: Path) -> dict[str, Any]:
@@ -114,6 +137,8 @@ class Filled:
             "network": self.cell.network,
             "experiment": name or (self.cell.experiments[0] if self.cell.experiments else None),
             "metric": self.cell.metric,
+            "protocol": None if self.cell.is_cost else self.cell.tested_by,
+            "counted": self.cell.counted,
             "published": self.cell.published,
             "measured": rounded(self.measured),
             "runs": len(self.records),
@@ -122,7 +147,7 @@ class Filled:
             "best": rounded(self.best),
             "arithmetic": self.arithmetic or None,
             "difference": rounded(self.difference),
-            "records": [record.path.relative_to(root).as_posix() for record in self.records],
+            "records": [path.relative_to(root).as_posix() for path in self.paths],
             "verdict": self.verdict,
         }
 
@@ -138,6 +163,26 @@ def published_text(cell: Cell) -> str:
     return f"{text} (quoted)" if cell.quoted else text
 
 
+def counted_value(project: Project, scale: str, cell: Cell, costs: dict[str, dict[str, Any]]) -> float | int | None:
+    """The number of a cost cell, by its convention, from the entries of a cost record; None if it was not counted."""
+
+    def of(name: str) -> int | None:
+        experiment = project.resolve(name, scale)
+        entry = costs.get(experiment.network_digest) if experiment else None
+        if entry is None:
+            return None
+        if cell.metric == MULTIPLY_ADDS:
+            return entry["convolution"] + (entry["linear"] if cell.counted == "with linear layers" else 0)
+        return entry["weights" if cell.counted == "with batch norm" else "weights_without_batch_norm"]
+
+    there = next((name for name in cell.experiments if project.resolve(name, scale)), None)
+    value = of(there) if there else None
+    if value is None or cell.share_of is None:
+        return value
+    whole = of(cell.share_of)
+    return 100 * value / whole if whole else None
+
+
 def fill(project: Project, scale: str, records: Records) -> Iterator[Filled]:
     """Every cell of every table, in order."""
     for table in project.tables.values():
@@ -147,18 +192,30 @@ def fill(project: Project, scale: str, records: Records) -> Iterator[Filled]:
 
 
 def _fill(project: Project, scale: str, records: Records, table: Table, row: Row, column: str, cell: Cell) -> Filled:
-    def filled(experiment, found, text, measured, judged) -> Filled:
-        return Filled(table, row, column, cell, experiment, found, text, published_text(cell), measured, judged)
+    def filled(experiment, found, text, measured, judged, cost_record=None) -> Filled:
+        return Filled(
+            table, row, column, cell, experiment, found, text, published_text(cell), measured, judged, cost_record
+        )
 
     if cell.quoted:
         return filled(None, [], published_text(cell), None, "quoted")
+    if cell.not_rebuilt:
+        return filled(None, [], NOT_REBUILT, None, NOT_REBUILT)
     resolved = [project.resolve(name, scale) for name in cell.experiments]
     there = [experiment for experiment in resolved if experiment]
     if not there:
         return filled(None, [], NO_COUNTERPART, None, NO_COUNTERPART)
-    if cell.metric == "parameters":
-        return filled(there[0], [], NOT_COUNTED, None, NOT_COUNTED)
-    candidates = [(experiment, found) for experiment in there if (found := records.of(experiment))]
+    if cell.is_cost:
+        value = counted_value(project, scale, cell, records.costs())
+        if value is None:
+            return filled(there[0], [], NOT_COUNTED, None, NOT_COUNTED)
+        comparable = project.scale(scale).published and cell.published is not None
+        judged = verdict.judge_count(value, cell.published) if comparable else NOT_COMPARABLE
+        text = verdict.count_text(value, cell.published)
+        return filled(there[0], [], text, value, judged, records.results / cost.FOLDER / cost.NAME)
+    # A run's own record holds the test of a single view; other protocols need records that nothing writes yet.
+    tested = cell.tested_by == SINGLE_VIEW
+    candidates = [(experiment, found) for experiment in there if tested and (found := records.of(experiment))]
     if not candidates:
         return filled(there[0], [], NOT_RUN, None, NOT_RUN)
 
@@ -172,6 +229,8 @@ def _fill(project: Project, scale: str, records: Records, table: Table, row: Row
     of_mean = cell.metric == MEAN
     finite = [error for error in errors if error is not None]
     value = verdict.median(errors)
+    if cell.metric == BEST_RUN and finite:
+        value = min(finite)
     failed = verdict.fails(value, project.reporting)
     if of_mean and not failed and len(finite) < len(errors):
         return filled(experiment, found, NO_MEAN, None, verdict.UNDECIDED)
@@ -183,7 +242,9 @@ def _fill(project: Project, scale: str, records: Records, table: Table, row: Row
     if of_mean and not failed:
         text += f"±{_number(statistics.stdev(finite))}" if len(finite) > 1 else "±-"
     if not project.scale(scale).published or cell.published is None:
-        return filled(experiment, found, text, measured, "not comparable")
+        return filled(experiment, found, text, measured, NOT_COMPARABLE)
+    if cell.metric == BEST_RUN:  # chosen among the runs by the test set
+        return filled(experiment, found, text, measured, verdict.NOT_JUDGED)
     published = cell.published
     if of_mean and isinstance(published, str):
         mean, deviation = published.split("±")

@@ -10,7 +10,7 @@ from ..parameters import load
 from . import verdict
 from .tables import collect
 
-COLOURS = {verdict.AGREES: "green", verdict.DIFFERS: "red", verdict.UNDECIDED: "yellow"}
+COLOURS = {verdict.AGREES: "green", verdict.DIFFERS: "red", verdict.UNDECIDED: "yellow", verdict.CUT_OFF: "yellow"}
 
 
 def show(scale: str, root: Path = Path()) -> int:

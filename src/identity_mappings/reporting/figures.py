@@ -10,7 +10,7 @@ import pandas
 from matplotlib.figure import Figure as Drawing
 
 from ..parameters import Project, load
-from ..parameters.models import Curve, Figure
+from ..parameters.reports import Curve, TrainingCurves
 from ..records import run
 from . import fingerprint
 from .cells import NO_COUNTERPART, NOT_RUN, Records
@@ -107,6 +107,6 @@ def write(scale: str, root: Path = Path()) -> None:
             drawing, data = draw(project, scale, records, figure)
             files |= {f"{name}.{form}": saved(drawing, form) for form in ("svg", "png")}
             files[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
-    facts = {"scale": scale, "fingerprint": fingerprint.fingerprint(project, scale)}
+    facts = {"scale": scale, "fingerprint": fingerprint.fingerprint(project, scale, "figures")}
     fingerprint.write(folder, files, ORIGIN, facts)
     print(f"{folder}: {', '.join(project.figures)}")

@@ -5,28 +5,58 @@ from pathlib import Path
 from typing import Any
 
 from ..parameters import Project
-from ..records import run
+from ..records import cost, run
+from ..records.propagation import RESPONSES, SIGNALS
 from ..records.files import canonical, json_bytes, sha256, sha256_of, write_atomically
 
 PACKAGE = Path(__file__).parent
+NETWORKS = PACKAGE.parent / "networks"
 
 
-def fingerprint(project: Project, scale: str) -> str:
-    """Hash of all that tables and figures are made of: parameters, records and the code that renders them."""
+def _sources(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in sorted(folder.glob("*.py"))}
+
+
+def _hashes(folder: Path, *patterns: str) -> dict[str, str]:
+    paths = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
+
+
+def of_cost(project: Project, scale: str) -> str:
+    """Hash of all that the cost record is made of: the networks of a scale and the code that builds and counts them."""
+    digests = [experiment.network_digest for experiment in project.counted(scale)]
+    return sha256(canonical([digests, _sources(NETWORKS)]))[:16]
+
+
+def of_signals(project: Project, scale: str) -> str:
+    """Hash of what is to be in the signal records of a scale: which experiments, and how long they train."""
+    digests = [experiment.folder for experiment in project.propagated(scale)]
+    return sha256(canonical([digests, project.scale(scale).signal_iterations]))[:16]
+
+
+def fingerprint(project: Project, scale: str, report: str) -> str:
+    """Hash of all that a report is made of: parameters, records and the code that renders them.
+
+    Args:
+        report: "tables" or "figures".
+    """
     settings = project.scale(scale)
+    results = project.root / settings.results
     parts: list[Any] = [
         {name: table.model_dump() for name, table in project.tables.items()},
         {name: figure.model_dump() for name, figure in project.figures.items()},
         project.reporting.model_dump(),
         settings.model_dump(),
-        {path.name: sha256_of(path) for path in sorted(PACKAGE.glob("*.py"))},
+        _sources(PACKAGE),
     ]
+    patterns = [f"seed*/{name}" for name in (run.METRICS, run.CURVE, run.PROVENANCE)]
+    if report == "tables":
+        parts.append(_hashes(results / cost.FOLDER, "*.json"))
+    else:
+        patterns.append(f"seed*/{RESPONSES}/*")
+        parts += [_sources(NETWORKS), _hashes(results / SIGNALS, "*/*")]
     for experiment in project.shown(scale):
-        folder = project.root / settings.results / "runs" / experiment.folder
-        files = sorted(
-            path for name in (run.METRICS, run.CURVE, run.PROVENANCE) for path in folder.glob(f"seed*/{name}")
-        )
-        parts.append([experiment.folder, {str(path.relative_to(folder)): sha256_of(path) for path in files}])
+        parts.append([experiment.folder, _hashes(results / "runs" / experiment.folder, *patterns)])
     return sha256(canonical(parts))[:16]
 
 
@@ -43,6 +73,6 @@ def is_current(project: Project, scale: str, origin: Path) -> bool:
     try:
         facts = json.loads(origin.read_text("utf-8"))
         whole = all(sha256_of(origin.parent / name) == digest for name, digest in facts["files"].items())
-        return whole and facts["fingerprint"] == fingerprint(project, scale)
+        return whole and facts["fingerprint"] == fingerprint(project, scale, origin.stem)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -11,9 +11,11 @@ import tabulate
 from ..parameters import Project, load
 from ..records.files import json_bytes
 from . import fingerprint, verdict
-from .cells import Filled, Records, fill
+from .cells import NO_COUNTERPART, NOT_REBUILT, Filled, Records, fill
 
 ORIGIN = "tables.json"
+COUNTED_VERDICTS = (verdict.AGREES, verdict.CUT_OFF, verdict.DIFFERS, verdict.UNDECIDED)
+NOT_TO_BE_REBUILT = ("quoted", NO_COUNTERPART, NOT_REBUILT)
 TITLES = {
     "he2015": "Deep Residual Learning for Image Recognition (He et al. 2015, arXiv 1512.03385)",
     "he2016": "Identity Mappings in Deep Residual Networks (He et al. 2016, arXiv 1603.05027)",
@@ -74,6 +76,15 @@ def _rows(rows: list, cells: dict[tuple[str, str], Filled], text: Callable[[Fill
     return [[filled(row, template) for template in row.texts] for row in rows]
 
 
+def _exact(cell: Filled) -> str:
+    """A rebuilt value with all the digits that it has."""
+    if isinstance(cell.measured, int):
+        return f"{cell.measured:,}"
+    if cell.cell.share_of and cell.measured is not None:
+        return f"{cell.measured:.2f}%"
+    return "" if cell.verdict == "quoted" else cell.text
+
+
 def _optional(value: float | None, form: str = ".2f") -> str:
     return "" if value is None else format(value, form)
 
@@ -84,17 +95,19 @@ def comparison(project: Project, scale: str, cells: list[Filled], bad: list[str]
     settings = project.scale(scale)
     if settings.published:
         lines += [verdict.rule(project.reporting), ""]
+        lines += [verdict.COUNT_RULE, ""]
     else:
         lines += [f"**Scale `{scale}`.** {settings.description} So there is no verdict.", ""]
     lines += [
         "Rebuilt is the median at the last iteration, except where the metric is a mean. *Best* is the median of each "
-        "run's lowest test error: it is chosen on the test set, as many reproductions do, and is not a result.",
+        "run's lowest test error: it is chosen on the test set, as many reproductions do, and is not a result. Nor is "
+        "the best of several runs, which he2015 prints for ResNet-110: it is shown and not judged.",
         "",
     ]
     if bad:
         lines += ["Records that were not believed, and fill no cell:", "", *(f"- {reason}" for reason in bad), ""]
     headers = [
-        "row", "column", "published", "rebuilt", "n", "mean ± sd", "best", "arithmetic", "difference", "verdict",
+        "row", "column", "published", "rebuilt", "n", "mean ± sd", "best", "arithmetic or convention", "difference", "verdict",
     ]  # fmt: skip
     for table in project.tables.values():
         rows = []
@@ -105,11 +118,11 @@ def comparison(project: Project, scale: str, cells: list[Filled], bad: list[str]
                     cell.row.name,
                     cell.column,
                     cell.published_text,
-                    "" if cell.verdict == "quoted" else cell.text,
+                    _exact(cell),
                     str(len(cell.records) or ""),
                     spread,
                     _optional(cell.best),
-                    cell.arithmetic,
+                    cell.cell.counted or cell.arithmetic,
                     _optional(cell.difference, "+.2f") if settings.published else "",
                     cell.verdict,
                 ]
@@ -121,10 +134,10 @@ def comparison(project: Project, scale: str, cells: list[Filled], bad: list[str]
 
 def metrics(cells: list[Filled]) -> dict[str, Any]:
     """metrics.json, for `dvc metrics diff`: the measured numbers by paper, table, row and column, and their count."""
-    counts = {word: sum(cell.verdict == word for cell in cells) for word in ("agrees", "differs", "undecided")}
+    counts = {word: sum(cell.verdict == word for cell in cells) for word in COUNTED_VERDICTS}
     tree: dict[str, Any] = {
         "cells": {
-            "to be rebuilt": sum(cell.verdict not in ("quoted", "no counterpart", "not counted") for cell in cells),
+            "to be rebuilt": sum(cell.verdict not in NOT_TO_BE_REBUILT for cell in cells),
             "measured": sum(cell.measured is not None for cell in cells),
             **counts,
         }
@@ -132,6 +145,8 @@ def metrics(cells: list[Filled]) -> dict[str, Any]:
     for cell in cells:
         if cell.measured is not None:
             value = {"runs": len(cell.records), "test_error": verdict.median(cell.errors), "mean": cell.mean}
+            if cell.cell.is_cost:
+                value = {"count": cell.measured}
             place = tree.setdefault(cell.table.paper, {}).setdefault(cell.table.table, {})
             place.setdefault(cell.row.name, {})[cell.column] = {
                 name: round(number, 4) for name, number in value.items() if number is not None
@@ -161,7 +176,7 @@ def write(scale: str, root: Path = Path()) -> None:
     }
     facts = {
         "scale": scale,
-        "fingerprint": fingerprint.fingerprint(project, scale),
+        "fingerprint": fingerprint.fingerprint(project, scale, "tables"),
         "cells": [cell.as_json(project.root) for cell in cells],
     }
     fingerprint.write(folder, files, ORIGIN, facts)

@@ -1,12 +1,14 @@
 """Whether a rebuilt number agrees with the published one: the rule that comparison.md states."""
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
 
-from ..parameters.models import Cell, Reporting
+from ..parameters.reports import Cell, Reporting
 
 AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
+CUT_OFF, NOT_JUDGED = "cut off", "not judged"
 FAIL = "fail"
 MEDIAN_VARIANCE = math.pi / 2  # of the median of many normal values, in units of the mean's
 
@@ -19,6 +21,13 @@ no wider than the resolution ({resolution}); it **differs** if the difference is
 {differs:g} se; else it is **undecided**. "fail" is a test error above {fail:g} %, or a loss that is not a number: it
 agrees with "fail" and differs from any number; a number differs from "fail" if it is more than {differs:g} se below
 {fail:g} %, else it is undecided."""
+
+
+COUNT_RULE = """\
+A count **agrees** with the published one if it rounds to it, by the convention that stands beside it (papers leave batch
+norm or linear layers out of some counts and not of others); it is **cut off** if the paper's figure is its beginning, not
+rounded; else it **differs**."""
+SCALES = {"M": 10**6, "×10^9": 10**9, "%": 1}
 
 
 def rule(reporting: Reporting) -> str:
@@ -34,6 +43,34 @@ def rule(reporting: Reporting) -> str:
         differs=reporting.differs_beyond,
         fail=reporting.fail_above,
     )
+
+
+def _parts(published: str) -> tuple[int, str]:
+    """Decimals and unit of a published count: "1.7M" has 1 and M."""
+    number, unit = re.fullmatch(r"([\d.]+)(\D.*)", published).groups()
+    return len(number.partition(".")[2]), unit
+
+
+def count_text(value: float, published: str | None) -> str:
+    """A count as the paper would print it: in its unit, rounded to its decimals."""
+    if published is None:
+        return f"{value:,}"
+    decimals, unit = _parts(published)
+    return f"{value / SCALES[unit]:.{decimals}f}{unit}"
+
+
+def judge_count(value: float, published: str) -> str:
+    """The verdict on a count, by `COUNT_RULE`."""
+    if count_text(value, published) == count_text(_number_of(published), published):
+        return AGREES
+    decimals, unit = _parts(published)
+    step = SCALES[unit] / 10**decimals
+    return CUT_OFF if math.floor(value / step) == round(_number_of(published) / step) else DIFFERS
+
+
+def _number_of(published: str) -> float:
+    unit = _parts(published)[1]
+    return float(published.removesuffix(unit)) * SCALES[unit]
 
 
 def median(errors: Sequence[float | None]) -> float | None:

@@ -12,7 +12,7 @@ from torch import nn
 from ..data.sampling import generator
 from ..errors import UserError
 from ..networks.batch_norm import BatchNorm2d
-from ..networks.cifar import CifarResNet
+from ..networks.families import FAMILIES
 from ..networks.shortcuts import Gate, Shortcut
 from ..records.experiment import Experiment
 
@@ -42,10 +42,23 @@ def custom_shortcut(source: Path, sha256: str, class_name: str) -> type[Shortcut
     return found
 
 
-def build(experiment: Experiment, root: Path = Path()) -> CifarResNet:
+def build(experiment: Experiment, root: Path = Path()) -> nn.Module:
     """The experiment's network, not yet initialized; `root` is what a custom shortcut's path is relative to."""
-    network: dict[str, Any] = dict(experiment.parameters["network"])
-    dataset, recipe = experiment.parameters["dataset"], recipe_of(experiment)
+    # A key that is null is one that the paper's network does not have.
+    network = {key: value for key, value in experiment.parameters["network"].items() if value is not None}
+    dataset = experiment.parameters["dataset"]
+    family, sizes = network.pop("family", "cifar"), {"classes": dataset["classes"], "in_channels": dataset["channels"]}
+    if family == "vgg":
+        return FAMILIES[family](network["depth"], **sizes)
+    batch_norm: dict[str, Any] = {}
+    if experiment.parameters["recipe"] is not None:
+        recipe = recipe_of(experiment)
+        batch_norm = {
+            "replicas": recipe.batch_size // recipe.batch_norm_samples,
+            "batch_norm_eps": recipe.batch_norm_eps,
+            "batch_norm_momentum": recipe.batch_norm_momentum,
+            "running_statistics": recipe.running_statistics,
+        }
     shortcut, shortcut_class = dict(network.pop("shortcut")), None
     if shortcut["kind"] == "custom":
         if experiment.custom_source is None:
@@ -54,17 +67,7 @@ def build(experiment: Experiment, root: Path = Path()) -> CifarResNet:
         shortcut_class = custom_shortcut(source, shortcut["sha256"], shortcut["class_name"])
         shortcut = {"kind": "custom", **shortcut["arguments"]}
     try:
-        return CifarResNet(
-            classes=dataset["classes"],
-            in_channels=dataset["channels"],
-            shortcut=shortcut,
-            shortcut_class=shortcut_class,
-            replicas=recipe.batch_size // recipe.batch_norm_samples,
-            batch_norm_eps=recipe.batch_norm_eps,
-            batch_norm_momentum=recipe.batch_norm_momentum,
-            running_statistics=recipe.running_statistics,
-            **network,
-        )
+        return FAMILIES[family](**sizes, shortcut=shortcut, shortcut_class=shortcut_class, **batch_norm, **network)
     except TypeError as error:
         if shortcut_class is None:
             raise

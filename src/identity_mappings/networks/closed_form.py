@@ -1,0 +1,146 @@
+"""What a network costs, computed from its parameters alone: no module, no torch. Checks the count of `cost`."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .depth import LAYERS_OF_UNIT, stages
+
+# (width of the stages, kernel of the stem, its stride, stride of the pooling behind it)
+ASSEMBLIES = {"cifar": ((16, 32, 64), 3, 1, 1), "imagenet": ((64, 128, 256, 512), 7, 2, 2)}
+VGG_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+VGG_WIDTHS = (64, 128, 256, 512, 512)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Weights of a network, and multiply-adds of one image's way through it.
+
+    Attributes:
+        weights: trainable, all of them: convolutions, linear layers, their biases, batch norm's scales and shifts.
+        weights_without_batch_norm: those of convolutions and linear layers.
+        convolution, linear: multiply-adds; projections, 1x1 shortcuts and gates are among the convolutions.
+    """
+
+    weights: int
+    weights_without_batch_norm: int
+    convolution: int
+    linear: int
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.convolution + self.linear
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A convolution with k x k kernel over an output of `pixels` positions; a linear layer has k = pixels = 1."""
+
+    inputs: int
+    outputs: int
+    kernel: int = 1
+    pixels: int = 1
+    bias: bool = False
+    linear: bool = False
+    multiplies: bool = True
+
+    @property
+    def weights(self) -> int:
+        return self.inputs * self.outputs * self.kernel**2 + self.outputs * self.bias
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.inputs * self.outputs * self.kernel**2 * self.pixels * self.multiplies
+
+
+def closed_form(network: Mapping[str, Any], classes: int, channels: int, size: int) -> Cost | None:
+    """Cost of the network that the resolved parameters `network` describe; None for a shortcut of the user's own.
+
+    Args:
+        network: as in an experiment's resolved parameters.
+        classes: outputs.
+        channels, size: of the image.
+
+    Raises:
+        ValueError: a depth that the network cannot have.
+    """
+    family = network.get("family") or "cifar"
+    if family == "vgg":
+        layers, norms = _vgg(network["depth"], classes, channels, size), 0
+    elif network["shortcut"]["kind"] == "custom":
+        return None
+    else:
+        layers, norms = _residual(family, network, classes, channels, size)
+    bare = sum(layer.weights for layer in layers)
+    return Cost(
+        weights=bare + 2 * norms,
+        weights_without_batch_norm=bare,
+        convolution=sum(layer.multiply_adds for layer in layers if not layer.linear),
+        linear=sum(layer.multiply_adds for layer in layers if layer.linear),
+    )
+
+
+def _residual(
+    family: str, network: Mapping[str, Any], classes: int, channels: int, size: int
+) -> tuple[list[_Layer], int]:
+    """The layers of a residual network, and the sum of the channels of its batch norms."""
+    widths, kernel, stride, pooling = ASSEMBLIES[family]
+    unit, activation = network["unit"], network["activation"]
+    expansion = 4 if unit == "bottleneck" else 1
+    size = _halved(size, stride)
+    layers, norms = [_Layer(channels, widths[0], kernel, size**2)], widths[0]
+    size = _halved(size, pooling)
+    inputs, first = widths[0], True
+    for width, count in zip(widths, stages(family, unit, network["depth"]), strict=True):
+        for index in range(count):
+            stride = 2 if width != widths[0] and not index else 1
+            outputs, before, size = width * expansion, size, _halved(size, stride)
+            late = unit == "bottleneck" and network.get("bottleneck_stride") == "3x3"
+            sizes = [before if late else size, *[size] * (LAYERS_OF_UNIT[unit] - 1)]
+            ends = [inputs, *[width] * (LAYERS_OF_UNIT[unit] - 1), outputs]
+            kernels = (1, 3, 1) if unit == "bottleneck" else (3,) * LAYERS_OF_UNIT[unit]
+            layers += [_Layer(*ends[i : i + 2], kernels[i], sizes[i] ** 2) for i in range(len(kernels))]
+            # As many norms as convolutions; before them with full pre-activation, where the stem has the first.
+            norms += sum(ends[:-1]) - first * inputs if activation == "full-pre-activation" else sum(ends[1:])
+            for layer, normed in _shortcut(network, inputs, outputs, stride, size**2):
+                layers.append(layer)
+                norms += outputs * normed
+            inputs, first = outputs, False
+    if activation == "full-pre-activation":
+        norms += inputs
+    return [*layers, _Layer(inputs, classes, bias=True, linear=True)], norms
+
+
+def _shortcut(
+    network: Mapping[str, Any], inputs: int, outputs: int, stride: int, pixels: int
+) -> Iterator[tuple[_Layer, bool]]:
+    """The 1x1 convolutions beside F, and whether batch norm follows."""
+    kind, changes = network["shortcut"]["kind"], stride > 1 or inputs != outputs
+    if changes and network["shortcut_at_shape_change"] == "identity":
+        kind = "identity"
+    if kind == "convolution":
+        yield _Layer(inputs, outputs, pixels=pixels), True
+    elif changes and network["shape_change"] == "B" and kind != "none":
+        normed = network.get("projection_batch_norm")
+        if normed is None:
+            normed = network["activation"] not in ("bn-after-addition", "full-pre-activation")
+        used = not (kind == "scaled" and network["shortcut"]["shortcut_scale"] == 0)
+        yield _Layer(inputs, outputs, pixels=pixels, multiplies=used), normed
+    if kind.endswith("gate"):
+        yield _Layer(inputs, outputs, pixels=pixels, bias=True), False
+
+
+def _vgg(depth: int, classes: int, channels: int, size: int) -> list[_Layer]:
+    layers, inputs = [], channels
+    for width, count in zip(VGG_WIDTHS, VGG_CONVOLUTIONS[depth], strict=True):
+        for _ in range(count):
+            layers.append(_Layer(inputs, width, 3, size**2, bias=True))
+            inputs = width
+        size //= 2
+    ends = (inputs * size**2, 4096, 4096, classes)
+    return [*layers, *(_Layer(ends[i], ends[i + 1], bias=True, linear=True) for i in range(3))]
+
+
+def _halved(size: int, stride: int) -> int:
+    """Positions left by a stride: all kernels here pad so that it is size / stride, rounded up."""
+    return -(-size // stride)

@@ -1,0 +1,262 @@
+"""The typed form of what is shown: cells, tables, figures and the rule of verdicts."""
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from .models import Name, Parameters, Positive
+
+Published = float | Literal["fail"] | str | None
+
+TEST_ERROR, BEST_RUN = "test error %", "test error %, best run"
+MEAN = "test error %, mean ± standard deviation"
+TOP_1, TOP_5 = "top-1 error %", "top-5 error %"
+PARAMETERS, MULTIPLY_ADDS = "parameters", "multiply-adds"
+SINGLE_VIEW = "single-view"
+FORMS = {  # of published values that are not plain numbers, by metric
+    MEAN: (r"\d+\.\d+±\d+\.\d+", "a mean like 4.89±0.14"),
+    PARAMETERS: (r"\d*\.?\d+M", "a number of weights like 1.7M"),
+    MULTIPLY_ADDS: (r"\d+(\.\d+)?(×10\^9|%)", "a count like 3.6×10^9, or a share like 18%"),
+}
+
+
+class Cell(Parameters):
+    """A number of a table: what was published, and which experiment makes it again."""
+
+    metric: Annotated[
+        Literal[
+            "test error %",
+            "test error %, best run",
+            "test error %, mean ± standard deviation",
+            "top-1 error %",
+            "top-5 error %",
+            "parameters",
+            "multiply-adds",
+        ],
+        Field(description="errors: the median over the runs, at the last iteration, unless it says mean or best run"),
+    ] = "test error %"
+    protocol: Annotated[
+        Literal["single-view", "centre-224", "centre-320", "10-crop", "multi-scale"] | None,
+        Field(
+            description="how the trained network is tested; null: single-view on CIFAR. centre-224: of shorter side 256; "
+            "centre-320: of shorter side 320; 10-crop: of shorter side 256, softmax averaged; multi-scale: fully "
+            "convolutional, scores averaged over shorter sides 224, 256, 384, 480, 640"
+        ),
+    ] = None
+    counted: Annotated[
+        Literal["with batch norm", "without batch norm", "with linear layers", "without linear layers"] | None,
+        Field(description="of weights or multiply-adds: by which convention; papers differ, also within themselves"),
+    ] = None
+    share_of: Annotated[
+        Name | None, Field(description="the multiply-adds are a percentage of this experiment's network")
+    ] = None
+    published: Annotated[Published, Field(description="as the paper prints it; null: the paper has no such number")]
+    experiments: Annotated[
+        list[Name],
+        Field(description="who makes it again; several: the lowest counts (he2016's 'b_g = 0 to -5' is one row)"),
+    ] = []
+    dataset: Annotated[str, Field(description="for quoted rows, which have no experiment")] = ""
+    network: Annotated[str, Field(description="as the paper calls it")]
+    published_runs: Annotated[Positive, Field(description="runs behind the published number")] = 5
+    published_deviation: Annotated[
+        float | None, Field(ge=0, description="standard deviation that the paper states; null: the prior spread")
+    ] = None
+    quoted: Annotated[bool, Field(description="the paper quotes it from another paper; it is not made again")] = False
+    not_rebuilt: Annotated[
+        str | None, Field(description="why nobody outside can make the paper's own number again")
+    ] = None
+
+    @property
+    def is_cost(self) -> bool:
+        """Whether it needs a cost record, not a training."""
+        return self.metric in (PARAMETERS, MULTIPLY_ADDS)
+
+    @property
+    def tested_by(self) -> str:
+        return self.protocol or SINGLE_VIEW
+
+    @field_validator("published")
+    @classmethod
+    def _is_comparable(cls, published: Published, info: ValidationInfo) -> Published:
+        if not isinstance(published, str) or published == "fail":
+            return published
+        form, example = FORMS.get(info.data.get("metric"), (None, "a number, nor fail"))
+        if form is None or not re.fullmatch(form, published):
+            raise ValueError(f"{published!r} is not {example}: correct it" if form else
+                             f"{published!r} is neither {example}, nor of a metric that has another form: correct it")  # fmt: skip
+        return published
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Cell":
+        if sum(map(bool, (self.experiments, self.quoted, self.not_rebuilt))) != 1:
+            raise ValueError("a cell needs either experiments, or 'quoted: true', or 'not_rebuilt: REASON'")
+        if self.is_cost and not self.quoted:
+            conventions = {PARAMETERS: "batch norm", MULTIPLY_ADDS: "linear layers"}[self.metric]
+            if not (self.counted or "").endswith(conventions):
+                raise ValueError(
+                    f"{self.metric} need 'counted: with {conventions}' or 'counted: without {conventions}'"
+                )
+        elif self.counted:
+            raise ValueError(f"counted: nothing is counted for {self.metric}, or it is quoted: remove it")
+        if self.metric in (TOP_1, TOP_5) and not self.protocol:
+            raise ValueError(f"{self.metric} needs a protocol: centre-224, centre-320, 10-crop or multi-scale")
+        percent = isinstance(self.published, str) and self.published.endswith("%")
+        if bool(self.share_of) != percent:
+            raise ValueError("share_of belongs to a published share like 18%: give both or neither")
+        return self
+
+
+class Row(Parameters):
+    """A row: plain text, and cells by the name they have in `texts` ({name} stands for a cell)."""
+
+    name: Annotated[str, Field(description="tells the row apart; unique in the table")]
+    texts: Annotated[list[str], Field(description="one for each column; {name} puts the cell of that name there")]
+    cells: Annotated[dict[str, Cell], Field(description="by the name used in texts")]
+
+    @model_validator(mode="after")
+    def _cells_are_placed(self) -> "Row":
+        named = set(re.findall(r"\{([^}]*)\}", " ".join(self.texts)))
+        if wrong := named ^ set(self.cells):
+            raise ValueError(f"row {self.name!r}: {', '.join(sorted(wrong))} must stand in both texts and cells")
+        return self
+
+
+class Table(Parameters):
+    """A table of a paper, in the paper's own layout."""
+
+    paper: Annotated[Name, Field(description="he2015 or he2016; 'own' for rows that no paper has")]
+    table: Annotated[str, Field(description="as the paper calls it")]
+    title: str
+    columns: list[str]
+    rows: list[Row]
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> "Table":
+        names = [row.name for row in self.rows]
+        if len(set(names)) != len(names):
+            raise ValueError("two rows have the same name")
+        for row in self.rows:
+            if len(row.texts) != len(self.columns):
+                raise ValueError(f"row {row.name!r} has {len(row.texts)} texts for {len(self.columns)} columns")
+        return self
+
+
+class Curve(Parameters):
+    """One network's curves in a figure."""
+
+    label: str
+    experiment: Name
+
+
+class Panel(Parameters):
+    title: str
+    curves: Annotated[list[Curve], Field(min_length=1)]
+
+
+class _Figure(Parameters):
+    paper: Annotated[Name, Field(description="he2015 or he2016; 'own' for figures that no paper has")]
+    figure: Annotated[str, Field(description="as the paper calls it")]
+    title: str
+
+    @property
+    def runs(self) -> list[str]:
+        """The experiments whose runs it shows."""
+        return []
+
+
+class _Panels(_Figure):
+    panels: Annotated[list[Panel], Field(min_length=1)]
+
+    @property
+    def experiments(self) -> list[str]:
+        """All experiments that it names."""
+        return [curve.experiment for panel in self.panels for curve in panel.curves]
+
+
+class TrainingCurves(_Panels):
+    """Training curves: training loss or error dashed, test error solid."""
+
+    kind: Literal["curves"]
+    dashed: Annotated[
+        Literal["training loss", "training error"],
+        Field(description="loss: on an axis of its own (he2016); error: on the axis of the test error (he2015)"),
+    ] = "training loss"
+    loss_limits: Annotated[
+        list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2, description="axis of training loss")
+    ] = [0.002, 2.0]
+    error_limit: Annotated[float, Field(gt=0, description="upper end of the axis of test error, in %")] = 20
+
+    @property
+    def runs(self) -> list[str]:
+        return self.experiments
+
+
+class Responses(_Panels):
+    """Standard deviation of layer responses of trained networks (he2015, Figure 7)."""
+
+    kind: Literal["responses"]
+
+    @property
+    def runs(self) -> list[str]:
+        return self.experiments
+
+
+class Signals(_Panels):
+    """Norms of signal and gradient at each unit, at initialization and after a scale's `signal_iterations`."""
+
+    kind: Literal["signals"]
+
+
+class Drawn(Parameters):
+    """Consecutive units of a network, to be drawn from their module graph."""
+
+    title: str
+    experiment: Name
+    first: Annotated[int, Field(ge=0, description="index of the first unit that is drawn")] = 1
+    count: Annotated[Positive, Field(description="how many units are drawn")] = 1
+    asymmetric: Annotated[
+        bool, Field(description="in the form of he2016, Figure 5(b): each activation behind the addition before it")
+    ] = False
+
+
+class Units(_Figure):
+    """Residual units as he2016 draws them (Figures 2, 4 and 5), from the modules that are trained."""
+
+    kind: Literal["units"]
+    panels: Annotated[list[Drawn], Field(min_length=1)]
+
+    @property
+    def experiments(self) -> list[str]:
+        return [panel.experiment for panel in self.panels]
+
+
+def _with_kind(data: Any) -> Any:
+    return {"kind": "curves", **data} if isinstance(data, dict) else data
+
+
+Figure = Annotated[
+    TrainingCurves | Responses | Signals | Units, Field(discriminator="kind"), BeforeValidator(_with_kind)
+]
+
+
+class Reporting(Parameters):
+    """The rule by which a measured number agrees with a published one, and its constants."""
+
+    fail_above: Annotated[float, Field(description="a test error above this is 'fail' (he2016, Table 1)")]
+    prior_deviation: Annotated[
+        dict[Name, float],
+        Field(description="standard deviation over runs, in points, where n < 3 or none is published"),
+    ]
+    resolution: Annotated[
+        dict[Name, float], Field(description="agreement within a wider band than this, in points, says nothing")
+    ]
+    agrees_within: Annotated[float, Field(gt=0, description="standard errors of the difference")]
+    differs_beyond: Annotated[float, Field(gt=0, description="standard errors of the difference")]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Reporting":
+        if not math.inf > self.differs_beyond >= self.agrees_within:
+            raise ValueError("differs_beyond must not be below agrees_within")
+        return self

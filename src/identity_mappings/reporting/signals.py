@@ -1,0 +1,22 @@
+"""`identity-mappings signals` for all networks that the figures of a scale show."""
+
+from pathlib import Path
+
+from ..parameters import load
+from ..records.files import json_bytes, sha256_of, write_atomically
+from ..records.propagation import SIGNALS, SIGNALS_CSV, SIGNALS_DONE
+from ..training.loop import Options
+from ..training.propagation import signals
+from .fingerprint import of_signals
+
+
+def measure_all(scale: str, data_folder: Path, device: str, root: Path = Path()) -> None:
+    """Measure what is not measured yet, and end with signals.json, which lists the records that there should be."""
+    project = load(root)
+    settings = project.scale(scale)
+    results = root / settings.results
+    options = Options(results, data_folder, root, device)
+    folders = [signals(experiment, settings.signal_iterations, options) for experiment in project.propagated(scale)]
+    files = {f"{folder.name}/{SIGNALS_CSV}": sha256_of(folder / SIGNALS_CSV) for folder in folders}
+    done = {"scale": scale, "fingerprint": of_signals(project, scale), "files": files}
+    write_atomically(results / SIGNALS / SIGNALS_DONE, json_bytes(done))

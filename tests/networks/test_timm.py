@@ -1,0 +1,268 @@
+"""The pre-activation ImageNet networks of he2016 against timm's ResNetV2 with batch norm.
+
+timm differs from the paper in two places, which are keys of ours: it leaves the stem's BN-ReLU to the first unit,
+behind the pooling (stem_activation "after-pooling"), and has the stride on the 3x3 (bottleneck_stride "3x3"). Its
+modules, moved to where the paper has them, are ours without these keys.
+"""
+
+from collections import OrderedDict
+from itertools import product
+
+import pytest
+import timm
+import torch
+from timm.layers import BatchNormAct2d, create_conv2d
+from timm.models.resnetv2 import ResNetV2
+from torch import nn
+
+from identity_mappings.networks.imagenet import ImageNetResNet
+
+TOLERANCE = 1e-10
+DIFFERENT = r"^output: Tensor-likes are not close"  # the message of the comparison, and not of another error
+PRE_ACTIVATION = {"activation": "full-pre-activation", "shape_change": "B"}
+TIMMS_KEYS = {"stem_activation": "after-pooling", "bottleneck_stride": "3x3"}
+PAPERS_KEYS = {"stem_activation": None, "bottleneck_stride": None}
+
+
+def random_like(*shape, seed=2):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def timms(depth):
+    """timm's network on device "meta"; 200 layers it has only as the class."""
+    with torch.device("meta"):
+        if depth == 200:
+            return ResNetV2(layers=[3, 24, 36, 3], conv_layer=create_conv2d, norm_layer=BatchNormAct2d)
+        return timm.create_model(f"resnetv2_{depth}", pretrained=False)
+
+
+def randomized(network):
+    """In double precision on the CPU, with random weights and a random state of batch norm.
+
+    Some scales are negative: with positive ones only, BN-ReLU and max pooling would commute.
+    """
+    network = network.double().to_empty(device="cpu")
+    g = torch.Generator().manual_seed(1)
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if name.endswith("num_batches_tracked"):
+            tensor.zero_()
+        elif name.endswith("running_var"):
+            tensor.uniform_(0.5, 2, generator=g)
+        elif name.endswith(("running_mean", "bias")):
+            tensor.data.normal_(0, 0.3, generator=g)
+        elif tensor.dim() > 1:
+            tensor.data.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=g)
+        else:
+            tensor.data.uniform_(0.4, 1, generator=g)[::4] *= -1
+    return network
+
+
+def names_of(theirs, after_pooling):
+    """{module of theirs: module of ours}, for every module of theirs that has a state."""
+    names = {"stem.conv": "stem.0", "norm": "last.0", "head.fc": "linear"}
+    unit = 0
+    for stage, module in enumerate(theirs.stages):
+        for index, block in enumerate(module.blocks):
+            prefix = f"stages.{stage}.blocks.{index}"
+            if unit:
+                names[f"{prefix}.norm1"] = f"units.{unit}.pre.0"
+            else:  # conv, pooling, BN, ReLU; or conv, BN, ReLU, pooling
+                first = "stem.norm" if hasattr(theirs.stem, "norm") else f"{prefix}.norm1"
+                names[first] = "stem.2" if after_pooling else "stem.1"
+            for number in (1, 2, 3) if hasattr(block, "conv3") else (1, 2):
+                names[f"{prefix}.conv{number}"] = f"units.{unit}.residual.{3 * number - 3}"
+                if number > 1:
+                    names[f"{prefix}.norm{number}"] = f"units.{unit}.residual.{3 * number - 5}"
+            if block.downsample is not None:
+                names[f"{prefix}.downsample.conv"] = f"units.{unit}.shortcut.path"
+            unit += 1
+    return names
+
+
+def ours_with(theirs, after_pooling=True, **arguments):
+    """Our network with every weight and statistic of theirs, and {name of theirs: name of ours}."""
+    with torch.device("meta"):
+        ours = ImageNetResNet(**arguments)
+    ours = ours.double().to_empty(device="cpu")
+    theirs_state, modules = theirs.state_dict(), names_of(theirs, after_pooling)
+    names, state = {}, {}
+    for name, tensor in theirs_state.items():
+        module, _, kind = name.rpartition(".")
+        if kind == "num_batches_tracked":  # only counts; ours has a fixed momentum
+            continue
+        names[name] = f"{modules[module]}.{kind}"
+        if name == "head.fc.weight":  # a 1x1 convolution there
+            tensor = tensor[:, :, 0, 0]
+        state[names[name]] = tensor[None] if kind in ("running_mean", "running_var") else tensor
+    assert len(state) == len(names)
+    assert {name.rpartition(".")[0] for name in names} == set(modules)
+    ours.load_state_dict(state, strict=True)
+    return ours, names
+
+
+def move_the_first_norm(theirs, *order):
+    """Make the first unit's norm a layer of the stem."""
+    first = theirs.stages[0].blocks[0]
+    layers = {"conv": theirs.stem.conv, "norm": first.norm1, "pool": theirs.stem.pool}
+    theirs.stem, first.norm1 = nn.Sequential(OrderedDict((name, layers[name]) for name in order)), nn.Identity()
+
+
+def to_the_papers_layout(theirs):
+    """The first norm in front of the pooling, the strides on the first 1x1."""
+    move_the_first_norm(theirs, "conv", "norm", "pool")
+    for stage in theirs.stages:
+        block = stage.blocks[0]
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+
+
+def arguments_of(depth, keys=TIMMS_KEYS):
+    return {"depth": depth, "unit": "bottleneck" if depth >= 50 else "basic", **PRE_ACTIVATION, **keys}
+
+
+def assert_close(got, wanted, what):
+    """Up to 1e-10 of the largest element; torch's message, with `what` it is about."""
+    assert wanted.any(), f"{what} is zero"
+    if not torch.equal(got, wanted):  # which is faster; NaNs are not equal
+        scale = wanted.abs().max()
+        torch.testing.assert_close(
+            got / scale, wanted / scale, rtol=TOLERANCE, atol=TOLERANCE, msg=lambda message: f"{what}: {message}"
+        )
+
+
+def assert_same(ours, theirs, names, size, training):
+    """Outputs, gradients of the input, in training of every weight, and the running statistics that it leaves."""
+    x = random_like(2, 3, *size).requires_grad_()
+    got, wanted = ours.train(training)(x), theirs.train(training)(x)
+    assert_close(got, wanted, "output")
+    assert (wanted[0] - wanted[1]).abs().max() > 1e-3 * wanted.abs().max()  # it does depend on the image
+    direction = random_like(*wanted.shape, seed=3)
+    parameters, of_ours = dict(theirs.named_parameters()), dict(ours.named_parameters())
+    assert {names[name] for name in parameters} == set(of_ours)
+    if not training:
+        parameters = {}
+    got = torch.autograd.grad(got, [x, *(of_ours[names[name]] for name in parameters)], direction)
+    wanted = torch.autograd.grad(wanted, [x, *parameters.values()], direction)
+    for name, a, b in zip(["input", *parameters], got, wanted, strict=True):
+        assert_close(a, b.view_as(a), f"gradient of {name}")
+    buffers, of_ours = dict(theirs.named_buffers()), dict(ours.named_buffers())
+    for name in buffers.keys() & names.keys():
+        assert_close(of_ours.pop(names[name])[0], buffers[name], name)
+    assert not of_ours
+
+
+@pytest.mark.parametrize("depth", [50, 101, 152])
+def test_network_is_timms(depth):
+    theirs = randomized(timms(depth))
+    ours, names = ours_with(theirs, **arguments_of(depth))
+    for training in (False, True):
+        assert_same(ours, theirs, names, (64, 64), training)
+
+
+def test_basic_network_shares_its_first_activation_where_timms_does_not():
+    """he2016, Appendix: the first activation is before the split. timm's first basic unit adds what the pooling gives;
+    bottleneck units project there, which shares it."""
+    theirs = randomized(timms(18))
+    ours, names = ours_with(theirs, **arguments_of(18))
+    with pytest.raises(AssertionError, match=DIFFERENT):
+        assert_same(ours, theirs, names, (64, 64), training=False)
+    move_the_first_norm(theirs, "conv", "pool", "norm")
+    ours, names = ours_with(theirs, **arguments_of(18))
+    for training in (False, True):
+        assert_same(ours, theirs, names, (64, 64), training)
+
+
+def test_other_sizes_go_through_the_same_weights():
+    theirs = randomized(timms(50))
+    ours, names = ours_with(theirs, **arguments_of(50))
+    for size, training in product([(96, 80), (33, 47)], (False, True)):
+        assert_same(ours, theirs, names, size, training)
+
+
+@pytest.mark.parametrize("depth", [50, 200])
+def test_papers_layout_is_timms_modules_moved(depth):
+    """he2016, Appendix: the first activation is the stem's; the stride is he2015's. 200 layers: he2016, Section 5."""
+    theirs = randomized(timms(depth))
+    to_the_papers_layout(theirs)
+    ours, names = ours_with(theirs, after_pooling=False, **arguments_of(depth, PAPERS_KEYS))
+    assert len(ours.units) == (depth - 2) / 3
+    for training in (False, True):
+        assert_same(ours, theirs, names, (33, 47), training)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        PAPERS_KEYS,
+        TIMMS_KEYS | {"stem_activation": None},
+        TIMMS_KEYS | {"stem_activation": "before-pooling"},
+        TIMMS_KEYS | {"bottleneck_stride": None},
+        TIMMS_KEYS | {"bottleneck_stride": "1x1"},
+    ],
+    ids=["paper's", "stem None", "stem before-pooling", "stride None", "stride 1x1"],
+)
+def test_the_papers_layout_is_another_function_than_timms(keys):
+    """Each of the two keys matters, with the same weights in the same places."""
+    theirs = randomized(timms(50))
+    after_pooling = keys["stem_activation"] == "after-pooling"
+    ours, names = ours_with(theirs, **arguments_of(50))
+    others = ImageNetResNet(**arguments_of(50, keys)).double()
+    state = ours.state_dict()
+    if not after_pooling:
+        state = {name.replace("stem.2.", "stem.1."): tensor for name, tensor in state.items()}
+    others.load_state_dict(state, strict=True)
+    names_of_others = {
+        name: of_ours if after_pooling else of_ours.replace("stem.2.", "stem.1.") for name, of_ours in names.items()
+    }
+    assert_same(ours, theirs, names, (64, 64), training=False)
+    for training in (False, True):
+        with pytest.raises(AssertionError, match=DIFFERENT):
+            assert_same(others, theirs, names_of_others, (64, 64), training)
+
+
+def leave_out_the_last_activation(network):
+    network.last = nn.Identity()
+
+
+def leave_out_the_last_relu(network):
+    network.last[1] = nn.Identity()
+
+
+def batch_norm_after_a_projection(network):
+    shortcut = network.units[3].shortcut
+    shortcut.path = nn.Sequential(shortcut.path, nn.BatchNorm2d(512).double())
+
+
+def projection_of_x_itself(network):
+    network.units[3].pre_activated_shortcut = False
+
+
+def identity_of_the_activated(network):
+    network.units[4].pre_activated_shortcut = True
+
+
+def first_units_shortcut_without_activation(network):
+    first = network.units[0]
+    first.pre, network.stem = network.stem[2:], network.stem[:2]
+    first.pre_activated_shortcut = False
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        leave_out_the_last_activation,
+        leave_out_the_last_relu,
+        batch_norm_after_a_projection,
+        projection_of_x_itself,
+        identity_of_the_activated,
+        first_units_shortcut_without_activation,
+    ],
+)
+def test_bent_networks_are_not_timms(bend):
+    """Every detail of he2016's Appendix is seen by the comparison above."""
+    theirs = randomized(timms(50))
+    ours, names = ours_with(theirs, **arguments_of(50))
+    assert_same(ours, theirs, names, (64, 64), training=False)
+    bend(ours)
+    for training in (False, True):
+        with pytest.raises(AssertionError, match=DIFFERENT):
+            assert_same(ours, theirs, names, (64, 64), training)
