@@ -1,5 +1,6 @@
 """What the Snakefile asks: which runs are wanted, where their records lie, which of them are there."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 from .errors import UserError
 from .parameters import load
 from .parameters.load import nearest
-from .records import run
+from .records import cost, run
 from .records.experiment import Experiment
-from .reporting.fingerprint import is_current
+from .records.files import sha256_of
+from .records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, responses_of
+from .reporting.fingerprint import is_current, of_cost, of_signals
 
 CONFIG = {"scale": "paper", "device": None}
 
@@ -59,9 +62,71 @@ class Graph:
         scale = self.roots[root]
         wanted = self.runs(scale)
         there = [path for path in wanted if (self.project.root / path).is_file()]
-        training = "demo" in targets if scale == "demo" else False
-        training |= scale == self.scale and (not targets or "all" in targets)
-        return there, [path for path in wanted if path not in set(there)] if training else []
+        return there, [path for path in wanted if path not in set(there)] if self._trains(scale, targets) else []
+
+    def _trains(self, scale: str, targets: set[str]) -> bool:
+        """Whether a call with these targets trains at this scale."""
+        asked = "demo" in targets if scale == "demo" else False
+        return asked or (scale == self.scale and (not targets or "all" in targets))
+
+    def measured(self, root: str, targets: set[str]) -> tuple[list[str], list[str]]:
+        """What the figures show beside runs: records that are there, and those that this call makes first.
+
+        Layer responses need the weights of a run, which are where it was trained, or will be.
+        """
+        scale = self.roots[root]
+        trains, results = self._trains(scale, targets), Path(self.project.scale(scale).results)
+        there, coming = [], []
+        for experiment in self._responding(scale):
+            path = responses_of(results, experiment, 0) / RESPONSES_CSV
+            weights = run.checkpoints_of(results, experiment, 0) / "weights.pt"
+            record = run.folder_of(results, experiment, 0) / run.METRICS
+            if (self.project.root / path).is_file():
+                there.append(path.as_posix())
+            elif trains and ((self.project.root / weights).is_file() or not (self.project.root / record).is_file()):
+                coming.append(path.as_posix())
+        done = results / SIGNALS / SIGNALS_DONE
+        if self._signals_are_current(scale, self.project.root / done):
+            there.append(done.as_posix())
+        elif trains and self.project.propagated(scale):
+            coming.append(done.as_posix())
+        return there, coming
+
+    def _responding(self, scale: str) -> list[Experiment]:
+        shown = {name for f in self.project.figures.values() if f.kind == RESPONSES for name in f.experiments}
+        return [experiment for experiment in self.project.wanted(scale) if experiment.name in shown]
+
+    def _signals_are_current(self, scale: str, done: Path) -> bool:
+        try:
+            facts = json.loads(done.read_bytes())
+            whole = all(sha256_of(done.parent / name) == digest for name, digest in facts["files"].items())
+            return whole and facts["fingerprint"] == of_signals(self.project, scale)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+
+    def counted(self, root: str) -> tuple[list[str], list[str]]:
+        """The cost record of a scale: as one that is there, or as one to be made first (missing, or old)."""
+        scale = self.roots[root]
+        path = Path(self.project.scale(scale).results) / cost.FOLDER / cost.NAME
+        try:
+            current = json.loads((self.project.root / path).read_bytes())["fingerprint"] == of_cost(self.project, scale)
+        except (OSError, ValueError, KeyError, TypeError):
+            current = False
+        return ([path.as_posix()], []) if current else ([], [path.as_posix()])
+
+    def changed_cost(self, root: str) -> list[str]:
+        _, coming = self.counted(root)
+        return self._newer(root, coming[0]) if coming and (self.project.root / coming[0]).is_file() else []
+
+    def changed_signals(self, root: str) -> list[str]:
+        done = f"{root}/{SIGNALS}/{SIGNALS_DONE}"
+        path = self.project.root / done
+        old = path.is_file() and not self._signals_are_current(self.roots[root], path)
+        return self._newer(root, done) if old else []
+
+    def datasets_of_signals(self, root: str) -> list[str]:
+        experiments = self.project.propagated(self.roots[root])
+        return list(dict.fromkeys(stamp for experiment in experiments for stamp in self._stamps(experiment)))
 
     def tables(self, scale: str) -> list[str]:
         return [f"{self.project.scale(scale).results}/tables.md"]
@@ -85,7 +150,7 @@ class Graph:
     def device(self, root: str) -> str:
         return self.chosen_device or self.project.scale(self.roots[root]).device
 
-    def device_of_run(self, name: str, root: str) -> list[str]:
+    def device_gate(self, root: str) -> list[str]:
         return [f"{root}/.device-gpu"] if self.device(root) == "gpu" else []
 
     def gpus(self, name: str, root: str) -> int:
@@ -93,6 +158,12 @@ class Graph:
 
     def cpu_threads(self, name: str, root: str) -> int:
         return self._experiment(name, root).parameters["recipe"]["cpu_threads"]
+
+    def signal_resources(self, root: str) -> tuple[int, int]:
+        """GPUs and threads of the one job that measures signals."""
+        experiments = self.project.propagated(self.roots[root])
+        threads = max((e.parameters["recipe"]["cpu_threads"] for e in experiments), default=1)
+        return (1 if self.device(root) == "gpu" else 0), threads
 
     def first_experiment(self, root: str) -> str:
         return self.project.wanted(self.roots[root])[0].name
@@ -106,6 +177,11 @@ class Graph:
         path = self.project.root / root / origin
         if not path.is_file() or is_current(self.project, self.roots[root], path):
             return []
+        return self._newer(root, f"{root}/{origin}")
+
+    def _newer(self, root: str, file: str) -> list[str]:
+        """A file that is newer than `file` and its neighbours."""
+        path = self.project.root / file
         stamp = self.project.root / "logs" / root / f".{path.stem}-changed"
         stamp.parent.mkdir(parents=True, exist_ok=True)
         now = time.time()

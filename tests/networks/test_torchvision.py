@@ -4,6 +4,7 @@ torchvision stands for option B with the stride on a bottleneck's 3x3. Its modul
 the paper's stride on the first 1x1, and options A and C.
 """
 
+from copy import deepcopy
 from itertools import product
 
 import pytest
@@ -35,6 +36,7 @@ def randomized(network, scales=(0.2, 0.7)):
     """A network made on device "meta", in double precision on the CPU; batch norm's state is random, too.
 
     Small `scales` of batch norm keep 50 units with shortcuts from growing; without shortcuts they would lose the image.
+    Some scales are negative: with positive ones only, BN-ReLU and max pooling would commute.
     """
     network = network.double().to_empty(device="cpu")
     g = torch.Generator().manual_seed(1)
@@ -48,7 +50,7 @@ def randomized(network, scales=(0.2, 0.7)):
         elif tensor.dim() > 1:
             tensor.data.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=g)
         else:
-            tensor.data.uniform_(*scales, generator=g)
+            tensor.data.uniform_(*scales, generator=g)[::4] *= -1
     return network
 
 
@@ -108,7 +110,7 @@ def assert_close(got, wanted, what):
         )
 
 
-def assert_same(ours, theirs, names, size, training):
+def assert_same(ours, theirs, names, size, training, of_weights=True):
     """Outputs, gradients of the input, in training of every weight, and the running statistics that it leaves."""
     x = random_like(2, 3, *size).requires_grad_()
     got, wanted = ours.train(training)(x), theirs.train(training)(x)
@@ -117,7 +119,7 @@ def assert_same(ours, theirs, names, size, training):
     direction = random_like(*wanted.shape, seed=3)
     parameters, of_ours = dict(theirs.named_parameters()), dict(ours.named_parameters())
     assert {names[name] for name in parameters} == set(of_ours)
-    if not training:
+    if not (training and of_weights):
         parameters = {}
     got = torch.autograd.grad(got, [x, *(of_ours[names[name]] for name in parameters)], direction)
     wanted = torch.autograd.grad(wanted, [x, *parameters.values()], direction)
@@ -129,22 +131,28 @@ def assert_same(ours, theirs, names, size, training):
     assert not of_ours
 
 
+@pytest.fixture(scope="module")
+def pair_50():
+    """Ours, theirs and the names, of 50 layers: to be copied."""
+    theirs = randomized(torchvision_of(50))
+    ours, names = ours_with(theirs, **arguments_of(50))
+    return ours, theirs, names
+
+
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
 def test_network_is_torchvisions(depth):
     theirs = randomized(torchvision_of(depth))
     ours, names = ours_with(theirs, **arguments_of(depth))
     before = {name: buffer.clone() for name, buffer in ours.named_buffers()}
     for training in (False, True):
-        assert_same(ours, theirs, names, (64, 64), training)
+        assert_same(ours, theirs, names, (64, 64), training, of_weights=depth <= 50)
         moved = {name for name, buffer in ours.named_buffers() if not torch.equal(buffer, before[name])}
         assert moved == (set(before) if training else set())
 
 
-@pytest.mark.parametrize("depth", [18, 50])
-def test_other_sizes_go_through_the_same_weights(depth):
+def test_other_sizes_go_through_the_same_weights(pair_50):
     """Odd sizes show the padding of the pooling and which pixels a stride takes."""
-    theirs = randomized(torchvision_of(depth))
-    ours, names = ours_with(theirs, **arguments_of(depth))
+    ours, theirs, names = deepcopy(pair_50)
     for size, training in product([(96, 80), (33, 47)], (False, True)):
         assert_same(ours, theirs, names, size, training)
 
@@ -186,12 +194,9 @@ def drop_the_padding_of_pooling(network):
 @pytest.mark.parametrize(
     "bend", [swap_pooling, move_strides, drop_a_shortcut, drop_an_activation, drop_the_padding_of_pooling]
 )
-def test_bent_networks_are_not_torchvisions(bend):
-    """Same weights, another function: the comparison above tells it. Batch norm with ReLU commutes with max pooling
-    where its scale is positive, but for training's statistics: so one of its scales here is negative."""
-    theirs = randomized(torchvision_of(50))
-    theirs.bn1.weight.data[0] *= -1
-    ours, names = ours_with(theirs, **arguments_of(50))
+def test_bent_networks_are_not_torchvisions(pair_50, bend):
+    """Same weights, another function: the comparison above tells it."""
+    ours, theirs, names = deepcopy(pair_50)
     assert_same(ours, theirs, names, (64, 64), training=False)
     bend(ours)
     for training in (False, True):
@@ -232,7 +237,7 @@ def with_option_c():
 def test_options_a_and_c_are_torchvisions_blocks_with_another_downsampling(option, arguments):
     theirs = randomized({"A": with_option_a, "C": with_option_c}[option](), (0.4, 1))
     ours, names = ours_with(theirs, depth=34, **arguments)
-    for size, training in product([(64, 64), (33, 47)], (False, True)):
+    for size, training in [((64, 64), False), ((33, 47), False), ((64, 64), True)]:
         assert_same(ours, theirs, names, size, training)
 
 
@@ -308,10 +313,10 @@ def plain_pair(name):
     return ours, theirs, names
 
 
-@pytest.mark.parametrize("name", ["CIFAR 20", "ImageNet 18", "ImageNet 34"])
+@pytest.mark.parametrize("name", ["CIFAR 20", "ImageNet 34"])
 def test_plain_networks_are_layers_one_after_the_other(name):
     ours, theirs, names = plain_pair(name)
-    for size, training in product([(64, 64), (33, 47)], (False, True)):
+    for size, training in [((64, 64), False), ((33, 47), False), ((64, 64), True)]:
         assert_same(ours, theirs, names, size, training)
 
 
@@ -322,8 +327,9 @@ def test_a_plain_network_with_one_shortcut_is_none():
         assert_same(ours, theirs, names, (64, 64), False)
 
 
-@pytest.mark.parametrize("activation", ["original", "full-pre-activation"])
-@pytest.mark.parametrize("size", [224, 320, 640])
+@pytest.mark.parametrize(
+    "size, activation", [(224, "original"), (320, "original"), (640, "original"), (224, "full-pre-activation")]
+)
 def test_the_papers_test_sizes_are_the_fully_convolutional_form(size, activation):
     """he2015, Section 3.4: the linear layer at every position, and the average of its scores."""
     with torch.device("meta"):

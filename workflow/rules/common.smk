@@ -55,14 +55,45 @@ def dataset_of_run(wildcards):
     ]
 
 
-def device_of_run(wildcards):
-    return GRAPH.device_of_run(wildcards.experiment, wildcards.root)
+def device_gate(wildcards):
+    return GRAPH.device_gate(wildcards.root)
 
 
 def records(wildcards):
     """What a report is made of: the records that are there, and those that this very call makes."""
     there, coming = GRAPH.records(wildcards.root, asked())
     return [ancient(path) for path in there] + coming
+
+
+def cost_record(wildcards):
+    there, coming = GRAPH.counted(wildcards.root)
+    return [ancient(path) for path in there] + coming
+
+
+def measured(wildcards):
+    """Signals and layer responses, in the same way as `records`."""
+    there, coming = GRAPH.measured(wildcards.root, asked())
+    return [ancient(path) for path in there] + coming
+
+
+def changed_cost(wildcards):
+    return GRAPH.changed_cost(wildcards.root)
+
+
+def changed_signals(wildcards):
+    return GRAPH.changed_signals(wildcards.root)
+
+
+def datasets_of_signals(wildcards):
+    return [ancient(path) for path in GRAPH.datasets_of_signals(wildcards.root)]
+
+
+def gpus_of_signals(wildcards):
+    return GRAPH.signal_resources(wildcards.root)[0]
+
+
+def threads_of_signals(wildcards):
+    return GRAPH.signal_resources(wildcards.root)[1]
 
 
 def scale_of(wildcards):

@@ -2,6 +2,7 @@
 rule make_figures:
     input:
         records=records,
+        measured=measured,
         changed=changed_figures,
     output:
         svg=report(

@@ -3,6 +3,7 @@
 rule make_tables:
     input:
         records=records,
+        cost=cost_record,
         changed=changed_tables,
     output:
         tables=report(

@@ -20,7 +20,7 @@ rule device:
 rule train:
     input:
         dataset=dataset_of_run,
-        device=device_of_run,
+        device=device_gate,
     output:
         metrics="{root}/runs/{experiment}-{digest}/seed{seed}/metrics.json",
         curve="{root}/runs/{experiment}-{digest}/seed{seed}/curve.csv",

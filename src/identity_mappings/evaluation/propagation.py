@@ -81,7 +81,7 @@ class LayerResponse(NamedTuple):
 
 
 def response_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """What gives the response of each 3x3 layer: the batch norm right behind it; itself, where none is (pre-activation).
+    """What gives the response of each 3x3 layer: the batch norm right behind it, or itself (pre-activation).
 
     he2015, Section 4.2 and Figure 7: "the output of each 3x3 layer, after BN and before other nonlinearity".
     """

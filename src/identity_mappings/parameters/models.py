@@ -198,9 +198,11 @@ class Recipe(Parameters):
     flip: Annotated[bool, Field(description="random horizontal flip")]
     crop: Annotated[
         Literal["scale", "scale-and-aspect-ratio"] | None,
-        Field(description="null: of the padded image, as on CIFAR; ImageNet: of an image resized by shorter_side, or of "
-              "a part of random area and aspect ratio"),
-    ] = None  # fmt: skip
+        Field(
+            description="null: of the padded image, as on CIFAR; on ImageNet of an image resized by shorter_side, or "
+            "of a part of random area and aspect ratio"
+        ),
+    ] = None
     crop_size: Annotated[Positive | None, Field(description="height and width of an ImageNet crop in pixels")] = None
     shorter_side: Annotated[
         list[Positive] | None,

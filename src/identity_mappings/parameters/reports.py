@@ -40,8 +40,8 @@ class Cell(Parameters):
     protocol: Annotated[
         Literal["single-view", "centre-224", "centre-320", "10-crop", "multi-scale"] | None,
         Field(
-            description="how the trained network is tested; null: single-view on CIFAR. centre-224: of shorter side 256; "
-            "centre-320: of shorter side 320; 10-crop: of shorter side 256, softmax averaged; multi-scale: fully "
+            description="how the trained network is tested; null: single-view, on CIFAR. centre-224: of shorter side "
+            "256; centre-320: of shorter side 320; 10-crop: of shorter side 256, softmax averaged; multi-scale: fully "
             "convolutional, scores averaged over shorter sides 224, 256, 384, 480, 640"
         ),
     ] = None
@@ -56,9 +56,10 @@ class Cell(Parameters):
     experiments: Annotated[
         list[Name],
         Field(description="who makes it again; several: the lowest counts (he2016's 'b_g = 0 to -5' is one row)"),
-    ] = []
+    ] = []  # noqa: RUF012 (pydantic copies it)
     dataset: Annotated[str, Field(description="for quoted rows, which have no experiment")] = ""
     network: Annotated[str, Field(description="as the paper calls it")]
+    decimals: Annotated[int, Field(ge=0, le=4, description="of an error, as the paper prints it")] = 2
     published_runs: Annotated[Positive, Field(description="runs behind the published number")] = 5
     published_deviation: Annotated[
         float | None, Field(ge=0, description="standard deviation that the paper states; null: the prior spread")
@@ -82,10 +83,9 @@ class Cell(Parameters):
     def _is_comparable(cls, published: Published, info: ValidationInfo) -> Published:
         if not isinstance(published, str) or published == "fail":
             return published
-        form, example = FORMS.get(info.data.get("metric"), (None, "a number, nor fail"))
-        if form is None or not re.fullmatch(form, published):
-            raise ValueError(f"{published!r} is not {example}: correct it" if form else
-                             f"{published!r} is neither {example}, nor of a metric that has another form: correct it")  # fmt: skip
+        form, example = FORMS.get(info.data.get("metric"), ("(?!)", "a number or fail"))
+        if not re.fullmatch(form, published):
+            raise ValueError(f"{published!r} is not {example}, which this metric needs: correct it")
         return published
 
     @model_validator(mode="after")
@@ -185,7 +185,7 @@ class TrainingCurves(_Panels):
     ] = "training loss"
     loss_limits: Annotated[
         list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2, description="axis of training loss")
-    ] = [0.002, 2.0]
+    ] = [0.002, 2.0]  # noqa: RUF012
     error_limit: Annotated[float, Field(gt=0, description="upper end of the axis of test error, in %")] = 20
 
     @property

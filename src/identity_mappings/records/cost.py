@@ -13,7 +13,7 @@ FORMAT = 1
 
 
 def of(results: Path) -> dict[str, dict[str, Any]] | None:
-    """{network digest: {"weights", "weights_without_batch_norm", "convolution", "linear", ...}}, or None if not counted.
+    """{network digest: entry with "weights", "convolution" and so on}, or None if nothing is counted yet.
 
     Raises:
         BadRecord: it is there, but is not what its provenance states.

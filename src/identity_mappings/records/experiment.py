@@ -58,7 +58,7 @@ class Experiment:
     def untrainable(self) -> str | None:
         """Why nothing can be trained of it, with the cure; None if it can."""
         if self.parameters["recipe"] is None:
-            return f"{self.name} has no recipe: only what its network costs is counted; name a recipe in params/experiments"
+            return f"{self.name} has no recipe, only its cost is counted: name a recipe in params/experiments"
         dataset = self.parameters["dataset"]
         if dataset["md5"] is None:
             return f"{self.name}: params/datasets.yaml pins no data for {dataset['name']} yet: give its md5"

@@ -152,14 +152,14 @@ class Filled:
         }
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}"
+def _number(value: float, cell: Cell) -> str:
+    return f"{value:.{cell.decimals}f}"
 
 
 def published_text(cell: Cell) -> str:
     if cell.published is None:
         return "-"
-    text = _number(cell.published) if isinstance(cell.published, (int, float)) else cell.published
+    text = _number(cell.published, cell) if isinstance(cell.published, (int, float)) else cell.published
     return f"{text} (quoted)" if cell.quoted else text
 
 
@@ -238,9 +238,9 @@ def _fill(project: Project, scale: str, records: Records, table: Table, row: Row
         value = statistics.fmean(finite)
     failed = verdict.fails(value, project.reporting)
     measured: float | str = verdict.FAIL if failed else float(value)
-    text = verdict.FAIL if failed else _number(value)
+    text = verdict.FAIL if failed else _number(value, cell)
     if of_mean and not failed:
-        text += f"±{_number(statistics.stdev(finite))}" if len(finite) > 1 else "±-"
+        text += f"±{_number(statistics.stdev(finite), cell)}" if len(finite) > 1 else "±-"
     if not project.scale(scale).published or cell.published is None:
         return filled(experiment, found, text, measured, NOT_COMPARABLE)
     if cell.metric == BEST_RUN:  # chosen among the runs by the test set

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from ..errors import UserError
@@ -17,9 +19,22 @@ from ..parameters import Project, load
 from ..records import cost, measurement, provenance
 from ..records.experiment import Experiment
 from ..records.files import canonical, json_bytes, sha256
+from ..records.run import BadRecord
 from ..training.assembly import build
 from . import fingerprint, verdict
 from .cells import counted_value
+
+CONVENTIONS = {
+    "with batch norm": "with BN",
+    "without batch norm": "without BN",
+    "with linear layers": "multiply-adds",
+    "without linear layers": "of convolutions",
+}
+EXPLANATION = (
+    "Weights are all that are trained; without BN: those of convolutions and linear layers. Multiply-adds are of one "
+    "image, forward: convolutions and linear layers, projections and gates included; biases, batch norm, activations, "
+    "pooling and additions are not. All are counted by torch and by a closed form, which agree."
+)
 
 
 def counted(experiment: Experiment, root: Path) -> tuple[Cost, bool | None]:
@@ -72,14 +87,14 @@ def record(scale: str, root: Path = Path()) -> Path:
         "unit": "weights; multiply-adds of one image, forward: two FLOPs each",
         "networks": networks,
     }
-    origin = provenance.of_measurement(
+    found = provenance.of_measurement(
         "cost",
         f"identity-mappings cost --scale {scale} --record",
         root,
         parents={},
         settings={"counter": "torch.utils.flop_counter.FlopCounterMode", "checked_by": "networks/closed_form.py"},
     )
-    measurement.write(folder, cost.NAME, json_bytes(content), origin)
+    measurement.write(folder, cost.NAME, json_bytes(content), found)
     print(f"{folder / cost.NAME}: {len(networks)} networks")
     return folder / cost.NAME
 
@@ -93,57 +108,65 @@ def is_current(project: Project, scale: str) -> bool:
         return False
 
 
+def _networks(project: Project, scale: str) -> tuple[dict[str, dict[str, Any]], str]:
+    """The cost record's entries if it is of the networks that there are now, else counted; and which of the two."""
+    results = project.root / project.scale(scale).results
+    if is_current(project, scale):
+        try:
+            return cost.of(results) or {}, f"from {results / cost.FOLDER / cost.NAME}"
+        except BadRecord as error:
+            print(f"not believed: {error}", file=sys.stderr)
+    return count_all(project, scale), "counted now"
+
+
 def show(scale: str, root: Path = Path()) -> int:
-    """Count and print every network with the papers' figures; 1 if one of these contradicts the count, else 0."""
+    """Print every network of a scale with the papers' figures; 1 if one of these contradicts the count, else 0.
+
+    Takes the cost record where it is of the networks and the code that there are now; counts them anew where not.
+    """
     project = load(root)
-    networks = count_all(project, scale)
-    shown = Table(show_edge=False, pad_edge=False)
-    shown.add_column("network", no_wrap=True)
-    shown.add_column("paper")
-    for name in ("layers", "weights", "without BN", "multiply-adds"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    shown.add_column("published", justify="right", no_wrap=True)
-    shown.add_column("agreement")
+    networks, origin = _networks(project, scale)
+    shown = Table(show_edge=False, pad_edge=False, box=SIMPLE_HEAD)
+    for name in ("network", "layers", "weights", "without BN", "multiply-adds", "published", "paper", "agreement"):
+        left = name in ("network", "paper", "agreement")
+        shown.add_column(name, justify="left" if left else "right", no_wrap=True)
     contradicted = False
     for digest, entry in networks.items():
         claims = _claims(project, scale, digest, networks)
         contradicted |= any(judged == verdict.DIFFERS for _, _, judged in claims)
         shown.add_row(
             entry["experiment"],
-            ", ".join(dict.fromkeys(paper for paper, _, _ in claims)),
             str(entry["network"]["depth"]),
             f"{entry['weights']:,}",
             f"{entry['weights_without_batch_norm']:,}",
             f"{entry['multiply_adds']:,}",
             "\n".join(text for _, text, _ in claims),
+            "\n".join(paper for paper, _, _ in claims),
             "\n".join(judged for _, _, judged in claims),
         )
-    console = Console() if sys.stdout.isatty() else Console(width=150)
+    wanted = Measurement.get(endless := Console(width=1000), endless.options, shown).maximum
+    console = Console(width=max(wanted, Console().width))  # a narrower terminal would cut numbers off
     console.print(shown)
-    console.print(
-        "Weights: all that are trained; without BN: convolutions and linear layers. Multiply-adds: convolutions and "
-        "linear layers of one image, forward, by torch's FLOP counter and by a closed form that agree.\n"
-        f"{verdict.COUNT_RULE}",
-        highlight=False,
-    )
+    rule = verdict.COUNT_RULE.replace("**", "").replace("\n", " ")
+    console.print(f"{len(networks)} networks, {origin}. {EXPLANATION} {rule}", highlight=False)
     return int(contradicted)
 
 
 def _claims(
     project: Project, scale: str, digest: str, networks: dict[str, dict[str, Any]]
 ) -> list[tuple[str, str, str]]:
-    """What the papers print of a network: paper, text, and whether it agrees; each once."""
-    found: dict[tuple[str, str, str], None] = {}
-    papers: dict[str, None] = {}
+    """What the papers print of a network: place, text, and whether it agrees; each once."""
+    claims: dict[tuple[str, str, str], None] = {}
+    places: dict[str, None] = {}
     for table in project.tables.values():
         for cell in (cell for row in table.rows for cell in row.cells.values()):
             resolved = [project.resolve(name, scale) for name in cell.experiments]
             if digest not in [experiment.network_digest for experiment in resolved if experiment]:
                 continue
-            papers[table.paper] = None
+            place = f"{table.paper}, {table.table}"
+            places[place] = None
             if cell.is_cost and cell.published is not None:
                 value = counted_value(project, scale, cell, networks)
                 judged = verdict.judge_count(value, cell.published) if project.scale(scale).published else ""
-                text = f"{cell.published} ({cell.counted})"
-                found[table.paper, text, judged] = None
-    return list(found) or [(paper, "", "") for paper in papers]
+                claims[place, f"{cell.published} {CONVENTIONS[cell.counted]}", judged] = None
+    return list(claims) or [("; ".join(places), "", "")]

@@ -6,8 +6,8 @@ from typing import Any
 
 from ..parameters import Project
 from ..records import cost, run
-from ..records.propagation import RESPONSES, SIGNALS
 from ..records.files import canonical, json_bytes, sha256, sha256_of, write_atomically
+from ..records.propagation import RESPONSES, SIGNALS
 
 PACKAGE = Path(__file__).parent
 NETWORKS = PACKAGE.parent / "networks"

@@ -107,7 +107,8 @@ def comparison(project: Project, scale: str, cells: list[Filled], bad: list[str]
     if bad:
         lines += ["Records that were not believed, and fill no cell:", "", *(f"- {reason}" for reason in bad), ""]
     headers = [
-        "row", "column", "published", "rebuilt", "n", "mean ± sd", "best", "arithmetic or convention", "difference", "verdict",
+        "row", "column", "published", "rebuilt", "n", "mean ± sd", "best",
+        "arithmetic or convention", "difference", "verdict",
     ]  # fmt: skip
     for table in project.tables.values():
         rows = []
@@ -144,9 +145,9 @@ def metrics(cells: list[Filled]) -> dict[str, Any]:
     }
     for cell in cells:
         if cell.measured is not None:
-            value = {"runs": len(cell.records), "test_error": verdict.median(cell.errors), "mean": cell.mean}
-            if cell.cell.is_cost:
-                value = {"count": cell.measured}
+            value: dict[str, Any] = {"count": cell.measured}
+            if not cell.cell.is_cost:
+                value = {"runs": len(cell.records), "test_error": verdict.median(cell.errors), "mean": cell.mean}
             place = tree.setdefault(cell.table.paper, {}).setdefault(cell.table.table, {})
             place.setdefault(cell.row.name, {})[cell.column] = {
                 name: round(number, 4) for name, number in value.items() if number is not None

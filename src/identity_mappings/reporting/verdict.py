@@ -24,9 +24,9 @@ agrees with "fail" and differs from any number; a number differs from "fail" if 
 
 
 COUNT_RULE = """\
-A count **agrees** with the published one if it rounds to it, by the convention that stands beside it (papers leave batch
-norm or linear layers out of some counts and not of others); it is **cut off** if the paper's figure is its beginning, not
-rounded; else it **differs**."""
+A count **agrees** with the published one if it rounds to it, by the convention that stands beside it (papers leave
+batch norm or linear layers out of some counts and not of others); it is **cut off** if the paper's figure is its
+beginning, not rounded; else it **differs**."""
 SCALES = {"M": 10**6, "×10^9": 10**9, "%": 1}
 
 

@@ -1,0 +1,135 @@
+"""The operations of residual units and what feeds them, from the modules that are trained (torch.fx)."""
+
+import operator
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from .asymmetric import AsymmetricUnit
+from .batch_norm import BatchNorm2d
+from .residual import ResidualNetwork
+from .shortcuts import Dropout, ZeroPadding
+
+TRUNK, RESIDUAL, GATE = "trunk", "residual", "gate"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A node of the graph.
+
+    Attributes:
+        name: tells it apart.
+        label: as a figure shows it; "+" and "×" join branches, "× 0.5" scales one.
+        inputs: names of the operations that feed it.
+        branch: TRUNK (the shortcut, the addition and what follows it), RESIDUAL (F with its activations) or GATE.
+        unit: which of the units owns it, from 0; -1: it stands before the first.
+    """
+
+    name: str
+    label: str
+    inputs: tuple[str, ...]
+    branch: str
+    unit: int
+
+
+class _Consecutive(nn.Module):
+    def __init__(self, units: list[nn.Module]):
+        super().__init__()
+        self.units = nn.ModuleList(units)
+
+    def forward(self, x):
+        for unit in self.units:
+            x = unit(x)
+        return x
+
+
+class _ConsecutiveAsymmetric(nn.Module):
+    """Units of Figure 5(b); the activation before the first stands outside."""
+
+    def __init__(self, before: nn.Module, units: list[AsymmetricUnit]):
+        super().__init__()
+        self.before, self.units = before, nn.ModuleList(units)
+
+    def forward(self, x):
+        activated = self.before(x)
+        for unit in self.units:
+            x, activated = unit(x, activated)
+        return x, activated
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return type(module) in (nn.Conv2d, nn.ReLU, nn.Identity, BatchNorm2d, Dropout, ZeroPadding)
+
+
+def operations(network: ResidualNetwork, first: int = 1, count: int = 1, asymmetric: bool = False) -> list[Operation]:
+    """The operations of `count` consecutive units, in the order of the forward pass.
+
+    Args:
+        first: index of the first unit; unit 0 of a pre-activation network has its activation in the stem.
+        asymmetric: of a pre-activation network, written as in Figure 5(b): each activation belongs to the unit before.
+
+    Raises:
+        ValueError: the network has no such units.
+    """
+    units = list(network.units)[first : first + count]
+    if len(units) < count:
+        raise ValueError(f"units {first} to {first + count - 1} of a network that has {len(network.units)}")
+    if asymmetric:
+        activations = [*(unit.pre for unit in list(network.units)[1:]), network.last]
+        after = activations[first : first + count]
+        module: nn.Module = _ConsecutiveAsymmetric(units[0].pre, list(map(AsymmetricUnit, units, after)))
+    else:
+        module = _Consecutive(units)
+    graph, found, names = _Tracer().trace(module), [], {}
+    for node in graph.nodes:
+        if node.op in ("get_attr", "output"):
+            continue
+        sources = [names[parent.name] for parent in node.all_input_nodes if parent.name in names]
+        owner = module.get_submodule(node.target) if node.op == "call_module" else None
+        if isinstance(owner, nn.Identity):
+            names[node.name] = sources[0]
+            continue
+        names[node.name] = node.name
+        path = next(reversed(node.meta["nn_module_stack"]), "") if node.op == "call_function" else str(node.target)
+        unit = int(path.split(".")[1]) if path.startswith("units.") else -1
+        branches = {operation.branch for operation in found if operation.name in sources}
+        found.append(
+            Operation(node.name, _label(node, owner, module), tuple(sources), _branch(node, path, branches), unit)
+        )
+    return found
+
+
+def _branch(node: fx.Node, path: str, sources: set[str]) -> str:
+    if any(part in path.split(".") for part in ("residual", "pre", "after", "before")):
+        return RESIDUAL
+    if node.target is operator.mul:
+        return RESIDUAL if RESIDUAL in sources else TRUNK
+    gate = node.op == "call_function" and node.target is not operator.add
+    return GATE if gate else TRUNK
+
+
+def _label(node: fx.Node, module: nn.Module | None, root: nn.Module) -> str:
+    if node.op == "placeholder":
+        return "x"
+    if isinstance(module, nn.Conv2d):
+        return f"{module.kernel_size[0]}x{module.kernel_size[1]} conv, {module.out_channels}"
+    if isinstance(module, BatchNorm2d):
+        return "BN"
+    if isinstance(module, Dropout):
+        return f"dropout {module.ratio:g}"
+    if module is not None:
+        return type(module).__name__.replace("ZeroPadding", "stride, pad channels")
+    if node.target is torch.conv2d or getattr(node.target, "__name__", "") == "conv2d":
+        weight = root.get_parameter(node.args[1].target)
+        bias = " + b" if node.args[2] is not None else ""
+        return f"{weight.shape[2]}x{weight.shape[3]} conv{bias}"
+    if node.target is operator.add:
+        return "+"
+    if node.target is operator.mul:
+        constants = [argument for argument in node.args if not isinstance(argument, fx.Node)]
+        return f"× {constants[0]:g}" if constants else "×"
+    if node.target is operator.sub:
+        return "1 -"
+    return getattr(node.target, "__name__", str(node.target))

@@ -1,0 +1,75 @@
+"""Training curves: loss dashed on an axis of its own (he2016, Figures 1, 3, 6), or training error dashed on the axis of
+the test error (he2015, Figure 6); test error solid."""
+
+from itertools import cycle
+
+import pandas
+from matplotlib.figure import Figure as Drawing
+
+from ..parameters import Project
+from ..parameters.reports import Curve, TrainingCurves
+from ..records import run
+from .cells import NO_COUNTERPART, NOT_RUN, Records
+from .drawing import COLOURS, drawing_of
+
+
+def typical(records: list[run.Record]) -> run.Record:
+    """The run whose test error is the median (the lower of two); diverged runs come last."""
+    ordered = sorted(records, key=lambda record: (record.test_error is None, record.test_error, record.path))
+    return ordered[(len(ordered) - 1) // 2]
+
+
+def curve_of(project: Project, scale: str, records: Records, curve: Curve) -> tuple[pandas.DataFrame | None, str]:
+    """The curve to draw and its label, or None and why there is none."""
+    experiment = project.resolve(curve.experiment, scale)
+    if experiment is None:
+        return None, f"{curve.label}: {NO_COUNTERPART}"
+    found = records.of(experiment)
+    if not found:
+        return None, f"{curve.label}: {NOT_RUN}"
+    record = typical(found)
+    data = pandas.read_csv(record.path.parent / run.CURVE)
+    data.insert(0, "curve", curve.label)
+    data.insert(1, "seed", record.metrics["seed"])
+    ending = "diverged" if record.test_error is None else f"{record.test_error:.2f} %"
+    return data, f"{curve.label}: {ending}"
+
+
+def draw(project: Project, scale: str, records: Records, figure: TrainingCurves) -> tuple[Drawing, pandas.DataFrame]:
+    """The drawing, and the numbers in it."""
+    panels = len(figure.panels)
+    columns = panels if panels == 3 else min(panels, 2)
+    rows = -(-panels // columns)
+    drawing = drawing_of(project, scale, figure, 4.6 * columns, 3.3 * rows + 0.5)
+    settings, with_loss = project.scale(scale), figure.dashed == "training loss"
+    drawn = []
+    for panel, left in zip(figure.panels, drawing.subplots(rows, columns, squeeze=False).flat, strict=False):
+        right = left.twinx() if with_loss else left
+        left.set_title(panel.title, fontsize=9)
+        left.set_xlabel("iterations")
+        right.set_ylabel("test error, % (solid)" if with_loss else "error, %: training (dashed), test (solid)")
+        if with_loss:
+            left.set_ylabel("training loss (dashed)")
+            left.set_yscale("log")
+        handles, limit = [], 0.0
+        for colour, curve in zip(cycle(COLOURS), panel.curves, strict=False):
+            data, label = curve_of(project, scale, records, curve)
+            if data is None:
+                handles += right.plot([], [], color=colour, label=label)
+                continue
+            tests = data.dropna(subset=["test_error"])
+            left.plot(data["iteration"], data[figure.dashed.replace(" ", "_")], "--", color=colour, linewidth=0.7)
+            handles += right.plot(tests["iteration"], tests["test_error"], color=colour, linewidth=1.2, label=label)
+            limit = max(limit, data["iteration"].max())
+            data.insert(0, "panel", panel.title)
+            drawn.append(data)
+        if settings.published and with_loss:
+            left.set_ylim(*figure.loss_limits)
+        right.set_ylim(0, figure.error_limit if settings.published else 100)
+        left.set_xlim(0, limit or 1)
+        right.legend(handles=handles, loc="upper right", fontsize=7, framealpha=0.9)
+    for unused in list(drawing.axes)[panels : rows * columns]:
+        unused.set_visible(False)
+    names = ["panel", "curve", "seed", "iteration", "learning_rate", "training_loss", "training_error"]
+    empty = pandas.DataFrame(columns=[*names, "test_loss", "test_error"])
+    return drawing, pandas.concat(drawn, ignore_index=True) if drawn else empty

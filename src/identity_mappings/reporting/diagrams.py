@@ -1,0 +1,118 @@
+"""Residual units as he2016 draws them (Figures 2, 4 and 5), laid out from the module graph of the real networks."""
+
+import pandas
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+from matplotlib.patches import FancyBboxPatch, Rectangle
+
+from ..networks.unit_graph import GATE, RESIDUAL, TRUNK, Operation, operations
+from ..parameters import Project
+from ..parameters.reports import Drawn, Units
+from ..training.assembly import build
+from .cells import NO_COUNTERPART
+from .drawing import drawing_of
+
+COLUMNS = {GATE: -1.35, TRUNK: 0.0, RESIDUAL: 1.35}
+FILL = {"conv": "#dbe7f5", "BN": "#f3e3c8", "ReLU": "#f6d5d0", "": "#e4e4e4"}
+UNITS = ("#f1f4f1", "#f5f1f7")
+WIDTH, HEIGHT, RADIUS = 1.15, 0.56, 0.2
+
+
+def rows_of(found: list[Operation]) -> dict[str, int]:
+    """The row of each operation: one below the lowest of those that feed it."""
+    rows: dict[str, int] = {}
+    for operation in found:
+        rows[operation.name] = max((rows[name] + 1 for name in operation.inputs), default=0)
+    return rows
+
+
+def _joins(operation: Operation) -> bool:
+    return operation.label in ("+", "×")
+
+
+def _draw_panel(axes: Axes, found: list[Operation], deepest: int) -> None:
+    rows = rows_of(found)
+    left = COLUMNS[GATE] if any(o.branch == GATE for o in found) else COLUMNS[TRUNK]
+    edges = left - WIDTH / 2 - 0.25, COLUMNS[RESIDUAL] + WIDTH / 2 + 0.1
+    place = {o.name: (COLUMNS[o.branch], -float(rows[o.name])) for o in found}
+    height = {o.name: RADIUS if _joins(o) else HEIGHT / 2 for o in found}
+    arrow = {"arrowstyle": "-|>", "color": "#333333", "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
+    for unit in sorted({o.unit for o in found if o.unit >= 0}) if max(o.unit for o in found) else ():
+        mine = [place[o.name][1] for o in found if o.unit == unit]
+        shade = Rectangle(
+            (edges[0], min(mine) - 0.42), edges[1] - edges[0], max(mine) - min(mine) + 0.84, color=UNITS[unit % 2]
+        )
+        axes.add_patch(shade)
+    for operation in found:
+        x, y = place[operation.name]
+        for source in operation.inputs:
+            a, b = place[source]
+            start = b - height[source]
+            if a == x:
+                axes.annotate("", (x, y + height[operation.name]), (a, start), arrowprops=arrow)
+            elif _joins(operation):  # a branch comes back: down, then sideways into the sign
+                if any(xo == a and y < yo < b for xo, yo in place.values()):  # around what stands below it
+                    axes.plot([a - WIDTH / 2, a - WIDTH / 2 - 0.15], [b, b], color="#333333", linewidth=0.9)
+                    a, start = a - WIDTH / 2 - 0.15, b
+                axes.plot([a, a], [start, y], color="#333333", linewidth=0.9)
+                side = RADIUS + 0.06 if a > x else -RADIUS - 0.06
+                axes.annotate("", (x + side, y), (a, y), arrowprops=arrow)
+            else:  # a branch leaves: sideways, then down
+                turn = start - (1 - 2 * height[source]) / 4 if height[source] < 0.4 else start
+                axes.plot([a, a, x], [start, turn, turn], color="#333333", linewidth=0.9)
+                axes.annotate("", (x, y + height[operation.name]), (x, turn), arrowprops=arrow)
+    for operation in found:
+        x, y = place[operation.name]
+        if _joins(operation):
+            axes.text(
+                x, y, operation.label, ha="center", va="center", fontsize=9,
+                bbox={"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "#333333", "linewidth": 0.9},
+            )  # fmt: skip
+            continue
+        kind = next(kind for kind in FILL if kind in operation.label)
+        box = FancyBboxPatch(
+            (x - WIDTH / 2, y - HEIGHT / 2), WIDTH, HEIGHT, boxstyle="round,pad=0,rounding_size=0.1",
+            facecolor="white" if operation.label == "x" else FILL[kind], edgecolor="#333333", linewidth=0.8,
+        )  # fmt: skip
+        axes.add_patch(box)
+        axes.text(x, y, operation.label, ha="center", va="center", fontsize=6.5)
+    fed = {name for o in found for name in o.inputs}
+    trunk = [o for o in found if o.branch == TRUNK][-1]
+    for end in (o for o in found if o.name not in fed or o is trunk):
+        x, y = place[end.name]
+        axes.annotate("", (x, y - height[end.name] - 0.45), (x, y - height[end.name]), arrowprops=arrow)
+    axes.set_xlim(*edges)
+    axes.set_ylim(-deepest - 0.9, 0.5)
+    axes.set_aspect("equal")
+    axes.axis("off")
+
+
+def _operations(project: Project, scale: str, panel: Drawn) -> list[Operation] | None:
+    experiment = project.resolve(panel.experiment, scale)
+    if experiment is None:
+        return None
+    with torch.device("meta"):
+        network = build(experiment, project.root)
+    return operations(network, panel.first, panel.count, panel.asymmetric)
+
+
+def draw_units(project: Project, scale: str, figure: Units) -> tuple[Drawing, pandas.DataFrame]:
+    """The drawing, and its graph: one row an operation, with those that feed it."""
+    found = [_operations(project, scale, panel) for panel in figure.panels]
+    deepest = max((max(rows_of(one).values()) for one in found if one), default=1)
+    ratios = [1.5 if one and any(o.branch == GATE for o in one) else 1.0 for one in found]
+    drawing = drawing_of(
+        project, scale, figure, (1.9 if len(found) > 3 else 2.4) * sum(ratios) + 0.4, 0.55 * deepest + 1.3
+    )
+    drawn = []
+    for axes, panel, one in zip(
+        drawing.subplots(1, len(found), squeeze=False, width_ratios=ratios)[0], figure.panels, found, strict=True
+    ):
+        axes.set_title(panel.title.replace(": ", ":\n") if one else f"{panel.title}: {NO_COUNTERPART}", fontsize=8)
+        if one is None:
+            axes.axis("off")
+            continue
+        _draw_panel(axes, one, deepest)
+        drawn += [(panel.title, o.name, o.label, o.branch, o.unit, " ".join(o.inputs)) for o in one]
+    return drawing, pandas.DataFrame(drawn, columns=["panel", "operation", "label", "branch", "unit", "inputs"])

@@ -1,0 +1,36 @@
+"""What all figures share: their look, and bytes that depend on nothing but what is drawn."""
+
+import io
+
+from matplotlib.figure import Figure as Drawing
+
+from ..parameters import Project
+
+COLOURS = (
+    "#3b6fb6", "#c0392b", "#2e8b57", "#8e5ea2", "#d08a1d", "#17a2a2", "#7f5539", "#d45a9b", "#6b7a8f", "#9aa520",
+    "#1b1b1b",
+)  # fmt: skip
+STYLE = {
+    "svg.hashsalt": "identity-mappings",  # the same identifiers every time
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+    "font.size": 8,
+    "path.simplify": False,
+}
+NAMES = {"own": "", "he2015": "he2015, ", "he2016": "he2016, "}
+
+
+def drawing_of(project: Project, scale: str, figure, width: float, height: float) -> Drawing:
+    """An empty drawing under its title, which says what is not the papers' about it."""
+    drawing = Drawing(figsize=(width, height), layout="constrained")
+    note = (
+        "" if project.scale(scale).published else f"\nscale {scale}: shortened networks on other data, not the paper's"
+    )
+    drawing.suptitle(f"{NAMES.get(figure.paper, figure.paper + ', ')}{figure.figure}: {figure.title}{note}", fontsize=9)
+    return drawing
+
+
+def saved(drawing: Drawing, form: str) -> bytes:
+    buffer = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+    drawing.savefig(buffer, format=form, dpi=150, metadata=metadata)
+    return buffer.getvalue()

@@ -1,0 +1,101 @@
+"""How signals run through the networks: norms by unit, and the spread of layer responses (he2015, Figure 7)."""
+
+import io
+from collections.abc import Callable
+from itertools import cycle
+
+import pandas
+from matplotlib.figure import Figure as Drawing
+
+from ..parameters import Project
+from ..parameters.reports import Curve, Responses, Signals
+from ..records import measurement, run
+from ..records.experiment import Experiment
+from ..records.propagation import RESPONSES_CSV, SIGNALS_CSV, responses_of, signals_of
+from .cells import NO_COUNTERPART, Records
+from .drawing import COLOURS, drawing_of
+
+NOT_MEASURED = "not measured"
+NORMS = {"forward_norm": "norm of the signal", "gradient_norm": "norm of the gradient"}
+FLOOR = 1e-300  # of what a logarithmic axis shows
+
+
+def _read(
+    project: Project, scale: str, records: Records, curve: Curve, folder: Callable[[Experiment], object], name: str
+) -> tuple[pandas.DataFrame | None, str]:
+    """The record of a curve and its label, or None and why there is none; a bad one is noted with `records`."""
+    experiment = project.resolve(curve.experiment, scale)
+    if experiment is None:
+        return None, f"{curve.label}: {NO_COUNTERPART}"
+    try:
+        found = measurement.read(folder(experiment), name)
+        if found is not None and found[1]["settings"]["digest"] != experiment.digest:
+            raise run.BadRecord(f"{folder(experiment)}: its provenance is of another experiment")
+    except (run.BadRecord, KeyError, TypeError) as error:
+        records.bad.append(str(error))
+        return None, f"{curve.label}: {NOT_MEASURED}"
+    if found is None:
+        return None, f"{curve.label}: {NOT_MEASURED}"
+    data = pandas.read_csv(io.BytesIO(found[0]))
+    data.insert(0, "curve", curve.label)
+    return data, curve.label
+
+
+def draw_signals(project: Project, scale: str, records: Records, figure: Signals) -> tuple[Drawing, pandas.DataFrame]:
+    """A row of axes a panel: signal and gradient by unit, at initialization dashed, after the training solid."""
+    iterations = project.scale(scale).signal_iterations
+    drawing = drawing_of(project, scale, figure, 11, 2.7 * len(figure.panels) + 0.6)
+    drawn = []
+    for row, panel in zip(drawing.subplots(len(figure.panels), 2, squeeze=False), figure.panels, strict=True):
+        handles = []
+        for colour, curve in zip(cycle(COLOURS), panel.curves, strict=False):
+            data, label = _read(
+                project, scale, records, curve, lambda e: signals_of(records.results, e, iterations), SIGNALS_CSV
+            )
+            if data is not None:
+                data.insert(0, "panel", panel.title)
+                drawn.append(data)
+            for axes, column in zip(row, NORMS, strict=True):
+                for iteration, part in data.groupby("iteration") if data is not None else ():
+                    style, width = ("-", 1.2) if iteration else ("--", 0.8)
+                    axes.plot(part["unit"], part[column].clip(lower=FLOOR), style, color=colour, linewidth=width)
+            handles += row[1].plot([], [], color=colour, label=label)
+        for axes, text in zip(row, NORMS.values(), strict=True):
+            axes.set_yscale("log")
+            axes.set_xlabel("unit (0: the stem)")
+            axes.set_ylabel(text)
+            axes.set_title(panel.title, fontsize=8)
+        row[1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7)
+    drawing.supxlabel(f"dashed: at initialization; solid: after {iterations} iterations of the recipe", fontsize=8)
+    columns = ["panel", "curve", "iteration", "unit", "channels", "size", *NORMS]
+    return drawing, pandas.concat(drawn, ignore_index=True) if drawn else pandas.DataFrame(columns=columns)
+
+
+def draw_responses(
+    project: Project, scale: str, records: Records, figure: Responses
+) -> tuple[Drawing, pandas.DataFrame]:
+    """Above in the order of the layers, below sorted by size, as the paper shows them; of seed 0."""
+    drawing = drawing_of(project, scale, figure, 5.5 * len(figure.panels), 5.2)
+    drawn = []
+    for column, panel in zip(drawing.subplots(2, len(figure.panels), squeeze=False).T, figure.panels, strict=True):
+        for colour, curve in zip(cycle(COLOURS), panel.curves, strict=False):
+            data, label = _read(
+                project, scale, records, curve, lambda e: responses_of(records.results, e, 0), RESPONSES_CSV
+            )
+            if data is None:
+                column[0].plot([], [], color=colour, label=label)
+                continue
+            data.insert(0, "panel", panel.title)
+            drawn.append(data)
+            values = data["standard_deviation"]
+            column[0].plot(data["layer"], values, color=colour, linewidth=1, label=label)
+            column[1].plot(data["layer"], values.sort_values(ascending=False), color=colour, linewidth=1)
+        column[0].set_title(panel.title, fontsize=8)
+        column[0].set_xlabel("layer, in order")
+        column[1].set_xlabel("layer, sorted by response")
+        column[0].legend(fontsize=7)
+        for axes in column:
+            axes.set_ylabel("standard deviation")
+            axes.set_ylim(bottom=0)
+    columns = ["panel", "curve", "layer", "name", "standard_deviation"]
+    return drawing, pandas.concat(drawn, ignore_index=True) if drawn else pandas.DataFrame(columns=columns)

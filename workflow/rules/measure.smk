@@ -1,0 +1,67 @@
+# What every network of a scale costs: counted, nothing is trained. `changed` appears when the networks did.
+rule cost:
+    input:
+        changed=changed_cost,
+    output:
+        networks="{root}/cost/networks.json",
+        provenance="{root}/cost/provenance.json",
+    log:
+        "logs/{root}/cost.log",
+    conda:
+        "../envs/python.yaml"
+    params:
+        scale=scale_of,
+    shell:
+        "identity-mappings cost --scale {params.scale} --record > {log} 2>&1"
+
+
+# Norms of signal and gradient by unit, of all networks that figures show; each has a record of its own, which is kept.
+rule signals:
+    input:
+        changed=changed_signals,
+        dataset=datasets_of_signals,
+        device=device_gate,
+    output:
+        "{root}/signals/signals.json",
+    log:
+        "logs/{root}/signals.log",
+    conda:
+        "../envs/python.yaml"
+    threads: threads_of_signals
+    resources:
+        gpu=gpus_of_signals,
+    params:
+        gpus=gpus_of_signals,
+        scale=scale_of,
+        device=device_name,
+    shell:
+        "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
+        "identity-mappings signals --scale {params.scale} --device {params.device} > {log} 2>&1"
+
+
+# Standard deviation of the layer responses of a trained network; under partial/ of an unfinished one, by its last
+# checkpoint. Needs the weights, which stay where it was trained.
+rule responses:
+    input:
+        metrics=ancient("{root}/runs/{experiment}-{digest}/seed{seed}/{partial}metrics.json"),
+        dataset=dataset_of_run,
+    output:
+        csv="{root}/runs/{experiment}-{digest}/seed{seed}/{partial}responses/responses.csv",
+        provenance="{root}/runs/{experiment}-{digest}/seed{seed}/{partial}responses/provenance.json",
+    log:
+        "logs/{root}/{experiment}-{digest}/seed{seed}-{partial}responses.log",
+    wildcard_constraints:
+        partial="(partial/)?",
+    conda:
+        "../envs/python.yaml"
+    threads: cpu_threads
+    resources:
+        gpu=gpus,
+    params:
+        gpus=gpus,
+        scale=scale_of,
+        device=device_name,
+    shell:
+        "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
+        "identity-mappings responses {wildcards.experiment} --scale {params.scale} --digest {wildcards.digest} "
+        "--seed {wildcards.seed} --results {wildcards.root} --device {params.device} > {log} 2>&1"
