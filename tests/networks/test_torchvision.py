@@ -255,12 +255,13 @@ def test_weights_of_options_a_b_and_c():
             "B": ImageNetResNet(34, shape_change="B"),
             "C": ImageNetResNet(34, **OPTION_C),
             "plain": ImageNetResNet(34, shortcut={"kind": "none"}),
+            "plain, B": ImageNetResNet(34, shortcut={"kind": "none"}, shape_change="B"),  # of no account to it
         }
     of_shortcuts = {
         option: sum(p.numel() for name, p in network.named_parameters() if ".shortcut." in name)
         for option, network in networks.items()
     }
-    assert of_shortcuts == {"A": 0, "B": changing, "C": changing + others, "plain": 0}
+    assert of_shortcuts == {"A": 0, "B": changing, "C": changing + others, "plain": 0, "plain, B": 0}
     rest = {option: weights(network) - of_shortcuts[option] for option, network in networks.items()}
     assert set(rest.values()) == {weights(torchvision_of(34)) - changing}
     assert rest["A"] == weights(with_option_a())
@@ -276,6 +277,7 @@ def test_weights_of_options_a_b_and_c():
         "B": [["Conv2d", "BatchNorm2d"] if unit in (3, 7, 13) else [] for unit in range(16)],
         "C": [["Conv2d", "BatchNorm2d"]] * 16,
         "plain": [[]] * 16,
+        "plain, B": [[]] * 16,
     }
 
 

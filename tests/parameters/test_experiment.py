@@ -124,7 +124,8 @@ def test_comments_and_order_in_a_file_are_not_in_the_digest(copy):
 
 def test_descriptions_gpus_and_null_keys_in_files_are_not_in_the_digest(copy):
     before = PROJECT.resolve("cifar10-resnet20").digest
-    rewrite(copy.root / RECIPE, lambda recipe: {**recipe, "description": "other words", "channel_mean": None})
+    recipe_of_it = copy.root / "params/recipes/he2015-cifar.yaml"
+    rewrite(recipe_of_it, lambda recipe: {**recipe, "description": "other words", "channel_mean": None})
     copy.edit("params/scales/paper.yaml", "own sizes", "very own sizes")
     copy.edit("params/experiments/cifar10.yaml", "network: {depth: 20}}", "network: {depth: 20}, gpus: 2}")
     experiment = load(copy.root).resolve("cifar10-resnet20")
@@ -253,15 +254,22 @@ def cells_of(number: int) -> list[tuple[str, str, list[str]]]:
 
 
 def test_what_several_tables_share_is_wanted_once():
+    """Every CIFAR network that a table or a figure of either paper shows, and no ImageNet network yet."""
     cells = [name for number in (1, 2, 3, 4) for _, _, names in cells_of(number) for name in names]
     assert cells.count("cifar10-resnet110") == 4
+    of_he2015 = [f"cifar10-resnet{depth}" for depth in (20, 32, 44, 56)]  # Table 6; 110 and 1202: he2016 has them too
+    of_figures = [f"cifar10-plain{depth}" for depth in (20, 32, 44, 56, 110)]
     wanted = [experiment.name for experiment in PROJECT.wanted("paper")]
-    assert sorted(wanted) == sorted(set(cells))
+    assert sorted(wanted) == sorted({*cells, *of_he2015, *of_figures})
 
 
 def test_what_only_a_figure_shows_is_wanted_too(copy):
-    copy.edit("params/figures/he2016-figure6.yaml", "experiment: cifar10-resnet164}", "experiment: cifar10-resnet56}")
-    assert "cifar10-resnet56" in [experiment.name for experiment in load(copy.root).wanted("paper")]
+    before = [experiment.name for experiment in load(copy.root).wanted("paper")]
+    with (copy.root / "params/experiments/cifar10.yaml").open("a") as file:
+        file.write("own: {dataset: cifar10, recipe: he2016-cifar, network: {depth: 26}}\n")
+    assert [experiment.name for experiment in load(copy.root).wanted("paper")] == before
+    copy.edit("params/figures/he2016-figure6.yaml", "experiment: cifar10-resnet164}", "experiment: own}")
+    assert "own" in [experiment.name for experiment in load(copy.root).wanted("paper")]
 
 
 def test_a_scale_may_name_what_it_wants(copy):

@@ -38,7 +38,16 @@ def as_json(value: Any) -> Any:
 
 def errors(file: str, value: Any) -> list[str]:
     validator = jsonschema.Draft202012Validator(schema_of(file))
-    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(value)]
+    return [f"{e.json_path}: {e.message}" for error in validator.iter_errors(value) for e in causes(error)]
+
+
+def causes(error: jsonschema.ValidationError) -> list[jsonschema.ValidationError]:
+    """Of a union that no member fits: what is wrong by the one member whose kind it has, else the error itself."""
+    members: dict[int, list[jsonschema.ValidationError]] = {}
+    for cause in error.context or ():
+        members.setdefault(cause.schema_path[0], []).append(cause)
+    of_its_kind = [found for found in members.values() if not any(list(cause.path)[-1:] == ["kind"] for cause in found)]
+    return of_its_kind[0] if len(of_its_kind) == 1 else [error]
 
 
 def content(file: str) -> Any:

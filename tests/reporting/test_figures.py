@@ -148,10 +148,17 @@ def test_every_curve_of_a_panel_is_shown(bench):
 
 
 def test_a_place_without_a_panel_is_empty(bench):
+    """Of five panels in rows of two; three stand in one row, as in he2015, Figure 6."""
     path = bench.root / "params/figures/he2016-figure3.yaml"
-    path.write_text(path.read_text()[: path.read_text().index("  - title: (d)")])
+    three = path.read_text()[: path.read_text().index("  - title: (d)")]
+    fourth = path.read_text()[path.read_text().index("  - title: (d)") :]
+    path.write_text(three + fourth + fourth)
     drawing, _ = draw(bench, "he2016-figure3")
-    assert [left.get_visible() for left in drawing.axes[:4]] == [True, True, True, False]
+    assert [left.get_visible() for left in drawing.axes[:6]] == [True] * 5 + [False]
+    path.write_text(three)
+    drawing, _ = draw(bench, "he2016-figure3")
+    assert all(left.get_visible() for left in drawing.axes)
+    assert len({left.get_position().y0 for left in drawing.axes}) == 1
 
 
 def test_the_csv_holds_what_is_drawn(bench):
@@ -204,4 +211,4 @@ def test_another_record_changes_the_figures_that_show_it(bench):
     changed = {name for name, picture in content(bench).items() if picture != before[name]}
     assert changed == {"figures.json", "he2016-figure1.svg", "he2016-figure1.png"}
     made = json.loads(content(bench)["figures.json"])
-    assert (made["scale"], made["fingerprint"]) == ("paper", fingerprint(bench.project, "paper"))
+    assert (made["scale"], made["fingerprint"]) == ("paper", fingerprint(bench.project, "paper", "figures"))

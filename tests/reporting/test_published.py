@@ -1,4 +1,6 @@
-"""The published numbers: tests/published.csv has them as the paper prints them; params/tables and paper.md must agree.
+"""he2016, Tables 1 to 4: tests/published.csv has them as the paper prints them; params/tables and paper.md must agree.
+
+tests/parameters/test_papers.py has all tables of both papers.
 
 A place in a table has the same name in all three: (table, dataset, network, variant, metric). It is read from what is
 printed beside a value, so that a value in a wrong row or column is a value missing from its own.
@@ -19,6 +21,7 @@ from identity_mappings.reporting.tables import collect, documents
 ROOT = Path(__file__).parents[2]
 MEDIAN, MEAN, SINGLE = "test error %, median of 5 runs", "test error %, mean±std of 5 runs", "test error %"
 VARIANTS = {", original": "original [1]", ", pre-activation": "ours", ", pre-activation †": "ours dagger"}
+TABLES = [f"Table {number}" for number in (1, 2, 3, 4)]
 Place = tuple[str, str, str, str, str]
 
 with (ROOT / "tests" / "published.csv").open(newline="") as file:
@@ -47,10 +50,12 @@ def place(table: str, row: dict[str, str], column: str) -> Place:
 
 
 def places_of_parameters() -> list[tuple[Place, dict]]:
-    """Every cell of params/tables, with the place in which its row's texts put it."""
+    """Every cell of these tables in params/tables, with the place in which its row's texts put it."""
     found = []
-    for path in sorted((ROOT / "params" / "tables").glob("he2016-*.yaml")):
+    for path in sorted((ROOT / "params" / "tables").glob("*.yaml")):
         table = yaml.safe_load(path.read_text())
+        if table["paper"] != "he2016" or table["table"] not in TABLES:
+            continue
         for row in table["rows"]:
             texts = dict(zip(table["columns"], row["texts"], strict=True))
             for name, cell in row["cells"].items():
@@ -60,12 +65,12 @@ def places_of_parameters() -> list[tuple[Place, dict]]:
 
 
 def places_of_document(text: str) -> list[tuple[Place, str]]:
-    """Every value of paper.md or tables.md, with its place."""
+    """Every value that paper.md or tables.md has in these tables, with its place."""
     found, table, columns = [], None, None
-    for line in text.splitlines():
+    for line in text.partition("# Identity Mappings in Deep Residual Networks")[2].splitlines():
         if line.startswith("## "):
             table, columns = line.removeprefix("## "), None
-        elif line.startswith("| "):
+        elif line.startswith("| ") and table in TABLES:
             texts = [part.strip() for part in line.strip("|").split("|")]
             if columns is None:
                 columns = texts

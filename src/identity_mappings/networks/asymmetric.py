@@ -30,10 +30,15 @@ class AsymmetricNetwork(nn.Module):
 
     Args:
         network: with full or ReLU-only pre-activation; its modules are shared, not copied.
+
+    Raises:
+        ValueError: a network whose activations act on both branches: it has no such form.
     """
 
     def __init__(self, network: ResidualNetwork):
         super().__init__()
+        if not all(isinstance(unit.post, nn.Identity) for unit in network.units):
+            raise ValueError("only a network with pre-activation has an asymmetric form: this one activates x itself")
         self.stem, self.linear = network.stem, network.linear
         activations = [*(unit.pre for unit in list(network.units)[1:]), network.last]
         self.units = nn.ModuleList(map(AsymmetricUnit, network.units, activations))

@@ -23,6 +23,8 @@ def units_per_stage(unit: str, depth: int) -> int:
     Raises:
         ValueError: no such unit, or a depth that it cannot make.
     """
+    if not isinstance(depth, int):
+        raise ValueError(f"depth {depth!r} is not a whole number")
     if unit not in LAYERS_OF_UNIT:
         raise ValueError(f"unit {unit!r} is none of {', '.join(LAYERS_OF_UNIT)}")
     period = 9 if unit == "bottleneck" else 6

@@ -25,7 +25,8 @@ class ImageNetResNet(ResidualNetwork):
         in_channels: of the images.
         unit, choices: see `ResidualNetwork`.
         stem_activation: BN-ReLU "before-pooling" (None: the same), as the papers have it, or "after-pooling", where
-            an implementation leaves them to the first pre-activation unit.
+            an implementation leaves them to the first pre-activation unit (the same with bottleneck units, whose first
+            projection shares the activation).
 
     Shape: (N, in_channels, H, W) to (N, classes), for any H and W; the papers train with 224 and test with 224 to 640.
 

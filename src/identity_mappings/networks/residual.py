@@ -97,6 +97,8 @@ class ResidualNetwork(nn.Module):
         )
         options = dict(shortcut or {"kind": "identity"})
         kind = options.pop("kind")
+        if shortcut_class is None and kind not in SHORTCUTS:
+            raise ValueError(f"shortcut {kind!r} is none of {', '.join(SHORTCUTS)}")
         joined = partial(shortcut_class or SHORTCUTS[kind], **options)
         if projection_batch_norm is None:
             projection_batch_norm = activation not in ("bn-after-addition", "full-pre-activation")

@@ -39,10 +39,10 @@ def git(root: Path) -> dict[str, Any]:
 
 def sources() -> dict[str, str]:
     """{file: sha256} of the project's modules that this process has imported."""
-    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    paths = {Path(file).resolve() for file in files if file}
-    inside = sorted(path for path in paths if path.is_relative_to(PACKAGE.resolve()))
-    return {f"src/{PACKAGE.name}/{path.relative_to(PACKAGE.resolve()).as_posix()}": sha256_of(path) for path in inside}
+    prefix = __name__.partition(".")[0]
+    mine = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == prefix]
+    paths = sorted({Path(module.__file__).resolve() for module in mine if getattr(module, "__file__", None)})
+    return {f"src/{PACKAGE.name}/{path.relative_to(PACKAGE.resolve()).as_posix()}": sha256_of(path) for path in paths}
 
 
 def environment(root: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ..parameters import load
 from . import verdict
-from .tables import collect
+from .tables import NOT_TO_BE_REBUILT, collect
 
 COLOURS = {verdict.AGREES: "green", verdict.DIFFERS: "red", verdict.UNDECIDED: "yellow", verdict.CUT_OFF: "yellow"}
 
@@ -25,7 +25,10 @@ def show(scale: str, root: Path = Path()) -> int:
             shown.add_column(name)
         for name in ("published", "rebuilt", "n", "verdict"):
             shown.add_column(name, justify="right", no_wrap=True)
-        for cell in (cell for cell in cells if cell.table is table and cell.verdict != "quoted"):
+        mine = [cell for cell in cells if cell.table is table and cell.verdict not in NOT_TO_BE_REBUILT]
+        if not mine:
+            continue
+        for cell in mine:
             colour = COLOURS.get(cell.verdict, "dim")
             runs = str(len(cell.records) or "")
             judged = f"[{colour}]{cell.verdict}[/]"
