@@ -1,4 +1,4 @@
-# Every number of the CIFAR tables of he2016, from params/ and data.dvc:
+# Every number of the tables and figures of both papers, from params/ and data.dvc:
 #   snakemake --cores 8 --resources gpu=4
 # Targets: all (default), demo, tables, figures, data. --config scale=NAME takes another scale of params/scales,
 # --config device=cpu trains on the CPU.

@@ -14,6 +14,7 @@ TINY = """
 description: For tests.
 results: results/tiny
 runs: 1
+signal_iterations: 2
 device: cpu
 published: false
 experiments: [cifar10-resnet110, cifar10-resnet110-dropout, cifar10-resnet110-exclusive-gate-b6]

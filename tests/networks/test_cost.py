@@ -14,6 +14,7 @@ from identity_mappings.networks.batch_norm import BatchNorm2d
 from identity_mappings.networks.closed_form import Cost, closed_form
 from identity_mappings.networks.cost import count, weights
 from identity_mappings.networks.families import FAMILIES
+from identity_mappings.networks.shortcuts import Shortcut
 from identity_mappings.networks.units import ACTIVATIONS
 
 SHORTCUTS = {
@@ -315,6 +316,20 @@ def test_a_shortcut_of_the_users_own_has_no_closed_form_but_is_counted(monkeypat
     assert found.weights == plain.weights + 6
     assert found.weights_without_batch_norm == plain.weights_without_batch_norm
     assert found.multiply_adds == plain.multiply_adds
+
+
+class Attention(Shortcut):
+    """A shortcut of the user's own with two batched matrix products, of positions by channels."""
+
+    def forward(self, x, f):
+        a = f.flatten(2)
+        return self.path(x) + (a @ a.transpose(1, 2) @ a).view_as(f)
+
+
+def test_batched_matrix_products_are_counted():
+    found = count(made({**resolved(14, shortcut={"kind": "custom"}), "shortcut_class": Attention}), 3, 32)
+    products = sum(2 * 2 * channels**2 * size**2 for channels, size in ((16, 32), (32, 16), (64, 8)))
+    assert found.multiply_adds == counted(resolved(14)).multiply_adds + products
 
 
 def test_only_trained_weights_are_counted():

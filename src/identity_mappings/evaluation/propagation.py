@@ -30,7 +30,8 @@ class UnitSignal(NamedTuple):
 def signals(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, list[UnitSignal]]:
     """Mean loss of a batch, and the norms at the stem and at every unit, as a training iteration would see them.
 
-    Batch norm uses the batch's statistics; its moving ones, the weights and their gradients are left as they were.
+    Batch norm uses the batch's statistics; its moving ones, the weights, their gradients and the mode are left as they
+    were.
 
     Args:
         network: with `stem` and `units`.
@@ -44,7 +45,8 @@ def signals(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, list[UnitS
         outputs.append(output)
 
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    gradients = [parameter.grad for parameter in network.parameters()]
+    gradients, training = [parameter.grad for parameter in network.parameters()], network.training
+    network.zero_grad(set_to_none=True)  # or the old gradients would be added to, in place
     hooks = [module.register_forward_hook(keep) for module in (network.stem, *network.units)]
     network.train()
     try:
@@ -57,6 +59,7 @@ def signals(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, list[UnitS
             buffer.copy_(buffers[name])
         for parameter, gradient in zip(network.parameters(), gradients, strict=True):
             parameter.grad = gradient
+        network.train(training)
 
     def norm(tensor: Tensor) -> float:
         return float(torch.linalg.vector_norm(tensor.detach().double().flatten(1), dim=1).mean())

@@ -131,6 +131,7 @@ def _shortcut(
 
 
 def _vgg(depth: int, classes: int, channels: int, size: int) -> list[_Layer]:
+    stages("vgg", "basic", depth)
     layers, inputs = [], channels
     for width, count in zip(VGG_WIDTHS, VGG_CONVOLUTIONS[depth], strict=True):
         for _ in range(count):

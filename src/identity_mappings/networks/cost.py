@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .batch_norm import BatchNorm2d
 from .closed_form import Cost
 
-COUNTED = {"convolution": "convolution", "mm": "linear", "addmm": "linear"}
+COUNTED = {"convolution": "convolution", **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm"), "linear")}
 
 
 def weights(network: nn.Module, batch_norm: bool = True) -> int:

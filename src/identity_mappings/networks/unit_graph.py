@@ -60,7 +60,9 @@ class _ConsecutiveAsymmetric(nn.Module):
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return type(module) in (nn.Conv2d, nn.ReLU, nn.Identity, BatchNorm2d, Dropout, ZeroPadding)
+        if type(module) in (BatchNorm2d, Dropout, ZeroPadding):
+            return True
+        return module.__module__.startswith("torch.nn") and not isinstance(module, (nn.Sequential, nn.ModuleList))
 
 
 def operations(network: ResidualNetwork, first: int = 1, count: int = 1, asymmetric: bool = False) -> list[Operation]:
@@ -74,7 +76,7 @@ def operations(network: ResidualNetwork, first: int = 1, count: int = 1, asymmet
         ValueError: the network has no such units.
     """
     units = list(network.units)[first : first + count]
-    if len(units) < count:
+    if first < 0 or count < 1 or len(units) < count:
         raise ValueError(f"units {first} to {first + count - 1} of a network that has {len(network.units)}")
     if asymmetric:
         activations = [*(unit.pre for unit in list(network.units)[1:]), network.last]
@@ -106,8 +108,7 @@ def _branch(node: fx.Node, path: str, sources: set[str]) -> str:
         return RESIDUAL
     if node.target is operator.mul:
         return RESIDUAL if RESIDUAL in sources else TRUNK
-    gate = node.op == "call_function" and node.target is not operator.add
-    return GATE if gate else TRUNK
+    return GATE if "gate" in path.split(".") or sources == {GATE} else TRUNK
 
 
 def _label(node: fx.Node, module: nn.Module | None, root: nn.Module) -> str:

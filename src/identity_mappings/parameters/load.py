@@ -158,9 +158,11 @@ class Project:
         return [experiment for experiment in experiments if not experiment.untrainable]
 
     def propagated(self, scale: str) -> list[Resolved]:
-        """The experiments whose signals the figures of a scale show, and that can be trained."""
+        """The experiments whose signals the figures show, of those that a scale names, and that can be trained."""
         named = [name for figure in self.figures.values() if figure.kind == "signals" for name in figure.experiments]
-        return [experiment for experiment in self._resolved(named, scale) if not experiment.untrainable]
+        only = self.scale(scale).experiments
+        names = named if only is None else [name for name in named if name in only]
+        return [experiment for experiment in self._resolved(names, scale) if not experiment.untrainable]
 
     def counted(self, scale: str) -> list[Resolved]:
         """The experiments of a scale, each with another network: what a cost record counts."""

@@ -1,6 +1,7 @@
 """The record of a run: metrics.json, curve.csv and provenance.json in one folder."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def write(folder: Path, metrics: dict[str, Any], curve: bytes, provenance: dict[
     if final:
         for name in (METRICS, CURVE, PROVENANCE):
             (folder / PARTIAL / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / PARTIAL / "responses", ignore_errors=True)  # of the unfinished network
         if (folder / PARTIAL).is_dir() and not any((folder / PARTIAL).iterdir()):
             (folder / PARTIAL).rmdir()
 

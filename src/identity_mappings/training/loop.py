@@ -63,6 +63,7 @@ class Trainer:
     def __init__(self, experiment: Experiment, seed: int, device: torch.device, options: Options):
         self.recipe = recipe = recipe_of(experiment)
         self.seed, self.device = seed, device
+        self.run = {"digest": experiment.digest, "seed": seed}
         self.images = data.load(experiment.parameters["dataset"], options.data_folder)
         self.labels = self.images.training_labels.to(device)
         self.test_images, self.test_labels = self.images.test.to(device), self.images.test_labels.to(device)
@@ -207,7 +208,9 @@ def _resume(trainer: Trainer, checkpoints: Path, device: torch.device) -> Progre
 
 
 def _save(trainer: Trainer, progress: Progress, checkpoints: Path) -> None:
-    checkpoint.save(checkpoints, progress.iteration, {**trainer.state(), "progress": progress.saved()})
+    checkpoint.save(
+        checkpoints, progress.iteration, {**trainer.state(), "progress": progress.saved(), "run": trainer.run}
+    )
 
 
 def _iterate(

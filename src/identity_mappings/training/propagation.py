@@ -118,8 +118,13 @@ def responses(experiment: Experiment, seed: int, options: Options, file: Path | 
     elif (saved := checkpoint.load(kept, torch.device("cpu"))) is None:
         raise UserError(f"{kept}: no weights and no checkpoint here; they stay where the run was trained: fetch them")
     weights = saved.get("network", saved)
+    of_run = {"digest": experiment.digest, "seed": seed}
     if "progress" in saved:
         iteration = saved["progress"]["iteration"]
+        if saved.get("run", of_run) != of_run:  # checkpoints of older versions do not say
+            raise UserError(
+                f"{path}: of another run ({saved['run']}) than {experiment.name}, seed {seed}: name that one"
+            )
     finished = iteration == experiment.parameters["recipe"]["iterations"]
     digest = checkpoint.weights_sha256(weights)
     parents = {"weights": digest}
@@ -129,13 +134,18 @@ def responses(experiment: Experiment, seed: int, options: Options, file: Path | 
         except run.BadRecord as error:
             raise UserError(f"{error}: not measured") from None
         if record is None or record.metrics["weights_sha256"] != digest:
-            raise UserError(f"{path}: not the weights of a finished record of {experiment.name}, seed {seed}")
+            raise UserError(
+                f"{path}: not the weights of a finished record of {experiment.name}, seed {seed}: train the run, or "
+                "name the experiment and seed that they are of"
+            )
         parents[run.METRICS] = sha256(record.path.read_bytes())
     trainer = _trainer(experiment, seed, options)
     try:
         trainer.network.load_state_dict(weights)
     except RuntimeError:
-        raise UserError(f"{path}: not weights of the network of {experiment.name}") from None
+        raise UserError(
+            f"{path}: not weights of the network of {experiment.name}: name the experiment that they are of"
+        ) from None
     rows = propagation.responses(trainer.network, trainer.test_images, trainer.augmentation.normalize)
     folder = responses_of(options.results, experiment, seed, finished)
     origin = _origin(
@@ -160,6 +170,12 @@ def _load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {error.strerror}") from None
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
         saved = None
-    if not isinstance(saved, dict):
-        raise UserError(f"{path}: not a checkpoint of this project, or damaged")
+    try:
+        weights = saved.get("network", saved)
+        whole = all(isinstance(tensor, torch.Tensor) for tensor in weights.values())
+        whole &= "progress" not in saved or isinstance(saved["progress"]["iteration"], int)
+    except (AttributeError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{path}: neither weights nor a checkpoint of this project, or damaged: fetch it again")
     return saved
