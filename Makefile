@@ -38,5 +38,5 @@ lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	  --no-emit-index-url --extra dev pyproject.toml --output-file requirements.lock
 
 reproduce: $(READY)  ## the whole graph, as `dvc repro` calls it
-	@mkdir -p results/runs
+	@mkdir -p results/runs results/signals
 	$(BIN)/snakemake $(SNAKEMAKE_ARGS)

@@ -37,6 +37,13 @@ def _results(arguments: argparse.Namespace, experiment: Experiment) -> Path:
     return Path(load().scale(experiment.scale).results)
 
 
+def _to_train(arguments: argparse.Namespace) -> Experiment:
+    experiment = _resolved(arguments)
+    if experiment.untrainable:
+        raise UserError(experiment.untrainable)
+    return experiment
+
+
 def resolve(arguments: argparse.Namespace) -> int:
     experiment = _resolved(arguments)
     if arguments.output:
@@ -52,11 +59,9 @@ def resolve(arguments: argparse.Namespace) -> int:
 def train(arguments: argparse.Namespace) -> int:
     # Must be there before CUDA starts, or deterministic cuBLAS refuses to work.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    experiment = _resolved(arguments)
+    experiment = _to_train(arguments)
     from .training.loop import Options, train
 
-    if experiment.untrainable:
-        raise UserError(experiment.untrainable)
     options = Options(
         results=_results(arguments, experiment),
         data_folder=arguments.data,
@@ -70,7 +75,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    experiment = _resolved(arguments)
+    experiment = _to_train(arguments)
     from .training.evaluate import evaluate
     from .training.loop import Options
 
@@ -81,7 +86,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def responses(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    experiment = _resolved(arguments)
+    experiment = _to_train(arguments)
     from .training.loop import Options
     from .training.propagation import responses
 
@@ -97,7 +102,7 @@ def signals(arguments: argparse.Namespace) -> int:
 
         measure_all(arguments.scale, arguments.data, arguments.device)
         return 0
-    experiment = _resolved(arguments)
+    experiment = _to_train(arguments)
     from .training.loop import Options
     from .training.propagation import signals
 
@@ -143,7 +148,7 @@ def lease(arguments: argparse.Namespace) -> int:
 
 
 def device(arguments: argparse.Namespace) -> int:
-    experiment = _resolved(arguments)
+    experiment = _to_train(arguments)
     from .training.devices import choose
 
     print(f"{choose(arguments.device, experiment)} for {experiment.name}")

@@ -141,6 +141,8 @@ class Graph:
 
     @staticmethod
     def _stamps(experiment: Experiment) -> list[str]:
+        if experiment.untrainable:
+            raise UserError(experiment.untrainable)
         dataset = experiment.parameters["dataset"]
         return [f"data/.verified/{dataset['name']}-{dataset['md5']}"] if dataset["md5"].endswith(".dir") else []
 
@@ -166,7 +168,12 @@ class Graph:
         return (1 if self.device(root) == "gpu" else 0), threads
 
     def first_experiment(self, root: str) -> str:
-        return self.project.wanted(self.roots[root])[0].name
+        wanted = self.project.wanted(self.roots[root])
+        if not wanted:
+            raise UserError(
+                f"scale {self.roots[root]} wants no experiment that can be trained: name one in params/scales"
+            )
+        return wanted[0].name
 
     def changed(self, root: str, origin: str) -> list[str]:
         """A file newer than a report, if the report is not of what is there now; else nothing.

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 
 from identity_mappings.parameters import Project, load
 from identity_mappings.records import run
-from identity_mappings.reporting import tables
+from identity_mappings.reporting import cost, tables
 
+ROOT = Path(__file__).parents[2]
 Grid = dict[str, list[list[str]]]
 
 
@@ -100,6 +102,21 @@ class Bench:
 @pytest.fixture
 def bench(copy) -> Bench:
     return Bench(copy)
+
+
+@pytest.fixture(scope="session")
+def cost_record(tmp_path_factory) -> Path:
+    """Folder of the cost record of all networks of the papers, counted once. Only to be copied."""
+    root = tmp_path_factory.mktemp("counted")
+    shutil.copytree(ROOT / "params", root / "params")
+    return cost.record("paper", root).parent
+
+
+@pytest.fixture
+def counted(bench, cost_record) -> Bench:
+    """A bench with the cost record."""
+    shutil.copytree(cost_record, bench.root / "results" / "cost")
+    return bench
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
-"""The figures: which curves they show, on which axes, and that the same records give the same bytes."""
+"""The figures: what they show, on which axes, and that the same records give the same bytes."""
 
 import csv
 import io
 import json
+from itertools import pairwise
 
 import pytest
 
-from identity_mappings.records import run
+from identity_mappings.records import measurement, run
+from identity_mappings.records.propagation import RESPONSES_CSV, SIGNALS_CSV, responses_of, signals_of
 from identity_mappings.reporting import figures
 from identity_mappings.reporting.cells import Records
 from identity_mappings.reporting.fingerprint import fingerprint
@@ -212,3 +214,256 @@ def test_another_record_changes_the_figures_that_show_it(bench):
     assert changed == {"figures.json", "he2016-figure1.svg", "he2016-figure1.png"}
     made = json.loads(content(bench)["figures.json"])
     assert (made["scale"], made["fingerprint"]) == ("paper", fingerprint(bench.project, "paper", "figures"))
+
+
+def test_he2015_figure_6_draws_training_error_on_the_axis_of_the_test_error(bench):
+    bench.record("cifar10-plain20", 8.0, curve=curve("10,0.1,2.5,60,,", "20,0.01,0.5,20,1.5,30", "40,0.01,0.1,3,0.4,8"))
+    drawing, data = draw(bench, "he2015-figure6")
+    assert len(drawing.axes) == 3, "no second axis"
+    left = drawing.axes[0]
+    dashed, solid = left.get_lines()[:2]
+    assert (dashed.get_linestyle(), solid.get_linestyle(), left.get_yscale()) == ("--", "-", "linear")
+    assert points(dashed) == [(10, 60), (20, 20), (40, 3)], "the error, not the loss"
+    assert points(solid) == [(20, 30), (40, 8)]
+    assert dashed.get_color() == solid.get_color()
+    assert left.get_ylim() == (0, 20), "as the paper's"
+    assert "training (dashed), test (solid)" in left.get_ylabel()
+    assert labels(left) == [
+        "plain-20: 8.00 %", *(f"plain-{depth}: not run" for depth in (32, 44, 56, 110))
+    ]  # fmt: skip
+    assert list(data["training_error"]) == [60, 20, 3]
+
+
+# Units: he2016, Figures 2, 4 and 5
+
+
+def graph(bench, name: str, panel: int) -> list[tuple[str, str]]:
+    """The edges of a panel, as labels: "BN 2" is its second BN."""
+    data = draw(bench, name)[1]
+    rows = [row for row in data.itertuples() if row.panel == data["panel"].unique()[panel]]
+    names: dict[str, str] = {}
+    for row in rows:
+        count = sum(other.label == row.label for other in rows[: [r.operation for r in rows].index(row.operation) + 1])
+        names[row.operation] = f"{row.label} {count}" if sum(r.label == row.label for r in rows) > 1 else row.label
+    return [(names[source], names[row.operation]) for row in rows for source in row.inputs.split()]
+
+
+def chain(*labels: str) -> set[tuple[str, str]]:
+    return set(pairwise(labels))
+
+
+CONV = "3x3 conv, 16"
+RESIDUAL = (f"{CONV} 1", "BN 1", "ReLU 1", f"{CONV} 2", "BN 2")
+GATE = chain("x", "1x1 conv + b", "sigmoid", "1 -")
+EDGES = {
+    ("he2016-figure2", "a"): chain("x", *RESIDUAL, "+", "ReLU 2") | {("x", "+")},
+    ("he2016-figure2", "b"): chain("x", *RESIDUAL, "× 0.5 1", "+", "ReLU 2") | chain("x", "× 0.5 2", "+"),
+    # The sigmoid gates F, and one minus it the shortcut.
+    ("he2016-figure2", "c"): chain("x", *RESIDUAL, "× 2", "+", "ReLU 2") | GATE
+    | chain("1 -", "× 1", "+") | {("x", "× 1"), ("sigmoid", "× 2")},
+    ("he2016-figure2", "d"): chain("x", *RESIDUAL, "+", "ReLU 2") | GATE | chain("1 -", "×", "+") | {("x", "×")},
+    ("he2016-figure2", "e"): chain("x", *RESIDUAL, "+", "ReLU 2") | chain("x", "1x1 conv, 16", "BN 3", "+"),
+    ("he2016-figure2", "f"): chain("x", *RESIDUAL, "+", "ReLU 2") | chain("x", "dropout 0.5", "+"),
+    ("he2016-figure4", "a"): chain("x", *RESIDUAL, "+", "ReLU 2") | {("x", "+")},
+    ("he2016-figure4", "b"): chain("x", *RESIDUAL[:4], "+", "BN 2", "ReLU 2") | {("x", "+")},
+    ("he2016-figure4", "c"): chain("x", *RESIDUAL, "ReLU 2", "+") | {("x", "+")},
+    ("he2016-figure4", "d"): chain("x", "ReLU 1", f"{CONV} 1", "BN 1", "ReLU 2", f"{CONV} 2", "BN 2", "+")
+    | {("x", "+")},
+    ("he2016-figure4", "e"): chain("x", "BN 1", "ReLU 1", f"{CONV} 1", "BN 2", "ReLU 2", f"{CONV} 2", "+")
+    | {("x", "+")},
+    ("he2016-figure5", "a"): chain("x", *RESIDUAL, "+ 1", "ReLU 2")
+    | chain("ReLU 2", f"{CONV} 3", "BN 3", "ReLU 3", f"{CONV} 4", "BN 4", "+ 2", "ReLU 4")
+    | {("x", "+ 1"), ("ReLU 2", "+ 2")},
+    # The activation behind an addition reaches F alone: the shortcut goes from addition to addition.
+    ("he2016-figure5", "b"): chain("x", "BN 1", "ReLU 1", f"{CONV} 1", "BN 2", "ReLU 2", f"{CONV} 2", "+ 1")
+    | chain("+ 1", "BN 3", "ReLU 3", f"{CONV} 3", "BN 4", "ReLU 4", f"{CONV} 4", "+ 2", "BN 5", "ReLU 5")
+    | {("x", "+ 1"), ("+ 1", "+ 2")},
+    ("he2016-figure5", "c"): chain("x", "BN 1", "ReLU 1", f"{CONV} 1", "BN 2", "ReLU 2", f"{CONV} 2", "+ 1")
+    | chain("+ 1", "BN 3", "ReLU 3", f"{CONV} 3", "BN 4", "ReLU 4", f"{CONV} 4", "+ 2")
+    | {("x", "+ 1"), ("+ 1", "+ 2")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "panel"), EDGES)
+def test_units_are_drawn_as_the_paper_draws_them(bench, name, panel):
+    found = graph(bench, name, "abcdef".index(panel))
+    assert set(found) == EDGES[name, panel]
+    assert len(found) == len(EDGES[name, panel])
+
+
+def test_the_csv_of_units_holds_what_is_drawn(bench):
+    only(bench, "he2016-figure4")
+    figures.write("paper", bench.root)
+    table = content(bench)["he2016-figure4.csv"].decode()
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert list(rows[0]) == ["panel", "operation", "label", "branch", "unit", "inputs"]
+    of_e = [row for row in rows if row["panel"] == "(e) full pre-activation"]
+    assert [row["label"] for row in of_e] == ["x", "BN", "ReLU", CONV, "BN", "ReLU", CONV, "+"], "nothing behind the +"
+    assert [row["branch"] for row in of_e] == ["trunk", *["residual"] * 6, "trunk"]
+    drawing, _ = draw(bench, "he2016-figure4")
+    texts = [[text.get_text() for text in axes_.texts if text.get_text()] for axes_ in drawing.axes]
+    assert [label for panel in texts for label in panel] == [row["label"] for row in rows]
+    assert texts[4] == [row["label"] for row in of_e]
+
+
+def test_units_without_a_counterpart_are_left_out_and_named(bench):
+    bench.copy.edit("params/figures/he2016-figure4.yaml", "cifar10-resnet110-bn-after-addition", "cifar100-resnet164")
+    drawing, data = draw(bench, "he2016-figure4", "demo")
+    assert drawing.axes[1].get_title() == "(b) BN after addition: no counterpart"
+    assert data["panel"].nunique() == 4
+    assert "scale demo" in drawing.get_suptitle()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("experiment: cifar10-resnet110}", "experiment: cifar10-resnet110, first: 54}"),
+     ("experiment: cifar10-resnet110}", "experiment: imagenet-vgg16}")],
+    ids=["more units than there are", "a network without units"],
+)  # fmt: skip
+def test_units_that_a_network_does_not_have_are_a_mistake_in_params(bench, old, new):
+    only(bench, "he2016-figure4")
+    bench.copy.edit("params/figures/he2016-figure4.yaml", old, new)
+    answer = bench.copy.command("figures")
+    assert answer.returncode == 2 and len(answer.stdout.splitlines()) == 1, answer.stdout[-300:]
+    assert "he2016-figure4.yaml" in answer.stdout
+
+
+# Signals and responses
+
+
+def measured(bench, name: str, rows: list[str], kind: str = "signals", **provenance) -> None:
+    """Lay down a record of signals or of responses that would be believed."""
+    project = bench.project
+    experiment, settings = project.resolve(name), project.scale("paper")
+    results = bench.root / settings.results
+    origin = {"settings": {"digest": experiment.digest}, **provenance}
+    if kind == "signals":
+        folder, file = signals_of(results, experiment, settings.signal_iterations), SIGNALS_CSV
+        header = "iteration,unit,channels,size,forward_norm,gradient_norm"
+    else:
+        folder, file = responses_of(results, experiment, 0), RESPONSES_CSV
+        header = "layer,name,standard_deviation"
+    measurement.write(folder, file, "\n".join([header, *rows, ""]).encode(), origin)
+
+
+SIGNALS = ["0,0,16,32,2.5,0.5", "0,1,16,32,5,0.25", "20,0,16,32,3,0.125", "20,1,16,32,0,0.0625"]
+RESPONSES = ["1,stem.0,0.5", "2,units.0,0.25", "3,units.1,2"]
+
+
+def test_a_figure_of_signals_shows_both_norms_before_and_after(bench):
+    measured(bench, "cifar10-resnet164", SIGNALS)
+    drawing, data = draw(bench, "own-signals")
+    left, right = drawing.axes[4:6]  # the third panel
+    assert left.get_title() == "activations of ResNet-164 (he2016, Table 2)"
+    for axes_, before, after in ((left, [2.5, 5], [3, 1e-300]), (right, [0.5, 0.25], [0.125, 0.0625])):
+        drawn = [line for line in axes_.get_lines() if len(line.get_xdata())]
+        assert [(line.get_linestyle(), list(line.get_ydata())) for line in drawn] == [("--", before), ("-", after)]
+        assert axes_.get_yscale() == "log"
+    assert labels(right) == [
+        "original", *(f"{case}: not measured" for case in (
+            "BN after addition", "ReLU before addition", "ReLU-only pre-activation", "full pre-activation"))
+    ]  # fmt: skip
+    assert set(data["curve"]) == {"original"} and list(data["forward_norm"]) == [2.5, 5, 3, 0]
+    iterations = bench.project.scale("paper").signal_iterations
+    assert f"after {iterations} iterations" in drawing.get_supxlabel()
+
+
+def test_a_figure_of_responses_shows_them_in_order_and_sorted(bench):
+    measured(bench, "cifar10-plain56", RESPONSES, "responses")
+    drawing, data = draw(bench, "he2015-figure7")
+    above, below = drawing.axes
+    drawn = [line for line in above.get_lines() if len(line.get_xdata())]
+    assert [points(line) for line in drawn] == [[(1, 0.5), (2, 0.25), (3, 2)]]
+    assert [points(line) for line in below.get_lines()] == [[(1, 2), (2, 0.5), (3, 0.25)]], "the largest first"
+    assert labels(above) == [
+        "plain-20: not measured", "plain-56", *(f"ResNet-{depth}: not measured" for depth in (20, 56, 110))
+    ]  # fmt: skip
+    assert list(data.columns) == ["panel", "curve", "layer", "name", "standard_deviation"]
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("own-signals", ["panel", "curve", "iteration", "unit", "channels", "size", "forward_norm", "gradient_norm"]),
+        ("he2015-figure7", ["panel", "curve", "layer", "name", "standard_deviation"]),
+    ],
+)
+def test_without_a_measurement_the_figure_says_so(bench, name, columns):
+    drawing, data = draw(bench, name)
+    shown = [label for axes_ in drawing.axes if axes_.get_legend() for label in labels(axes_)]
+    assert len(shown) == len(bench.project.figures[name].experiments)
+    assert all(label.endswith(": not measured") for label in shown)
+    assert (len(data), list(data.columns)) == (0, columns)
+    assert all(len(line.get_xdata()) == 0 for axes_ in drawing.axes for line in axes_.get_lines())
+
+
+def file_of(bench, name: str):
+    [path] = (bench.root / "results").rglob(name)
+    return path
+
+
+SPOIL = {
+    "tampered": lambda bench, csv: file_of(bench, csv).write_bytes(
+        file_of(bench, csv).read_bytes().replace(b"5", b"6")
+    ),
+    "no provenance": lambda bench, csv: file_of(bench, csv).with_name("provenance.json").unlink(),
+    "garbage as provenance": lambda bench, csv: file_of(bench, csv).with_name("provenance.json").write_text("{"),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOIL.values(), ids=SPOIL)
+@pytest.mark.parametrize(
+    ("figure", "kind", "rows"), [("own-signals", "signals", SIGNALS), ("he2015-figure7", "responses", RESPONSES)]
+)
+def test_a_measurement_that_is_not_believed_is_named_and_not_drawn(bench, capsys, spoil, figure, kind, rows):
+    only(bench, figure)
+    measured(bench, "cifar10-resnet56", rows, kind)
+    folder = file_of(bench, f"{kind}.csv").parent
+    spoil(bench, f"{kind}.csv")
+    figures.write("paper", bench.root)
+    assert content(bench)[f"{figure}.csv"].count(b"\n") == 1, "the column names alone"
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("not believed: ")]
+    assert str(folder) in line
+
+
+@pytest.mark.parametrize("provenance", [{"settings": {"digest": "0" * 12}}, {"settings": {}}, {"settings": None}])
+def test_a_measurement_of_something_else_is_named_once(bench, capsys, provenance):
+    """ResNet-110 stands in three panels: it is still one file, and a reader must find it."""
+    only(bench, "own-signals")
+    measured(bench, RESNET, SIGNALS, **provenance)
+    figures.write("paper", bench.root)
+    assert content(bench)["own-signals.csv"].count(b"\n") == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("not believed: ")]
+    assert lines and all(str(file_of(bench, SIGNALS_CSV).parent) in line for line in lines)
+    assert len(lines) == 1
+
+
+def test_a_measurement_of_an_older_recipe_is_not_drawn(bench):
+    measured(bench, "cifar10-resnet56", SIGNALS)
+    assert len(draw(bench, "own-signals")[1]) == 4
+    bench.copy.edit("params/recipes/he2015-cifar.yaml", "momentum: 0.9", "momentum: 0.8")
+    assert len(draw(bench, "own-signals")[1]) == 0
+    bench.copy.edit("params/recipes/he2015-cifar.yaml", "momentum: 0.8", "momentum: 0.9")
+    bench.copy.edit("params/scales/paper.yaml", "signal_iterations: ", "signal_iterations: 1")
+    assert len(draw(bench, "own-signals")[1]) == 0, "of another number of iterations"
+
+
+def test_units_signals_and_responses_are_the_same_bytes_twice(bench):
+    only(bench, "he2016-figure2", "he2015-figure7", "own-signals")
+    measured(bench, "cifar10-resnet56", SIGNALS)
+    measured(bench, "cifar10-resnet56", RESPONSES, "responses")
+    figures.write("paper", bench.root)
+    first = content(bench)
+    assert len(first) == 10
+    answer = bench.copy.command("figures", PYTHONHASHSEED="7", SOURCE_DATE_EPOCH="86400")
+    assert answer.returncode == 0, answer.stdout
+    assert content(bench) == first
+    assert all(b"<dc:date>" not in picture and str(bench.root).encode() not in picture for picture in first.values())
+
+
+@pytest.mark.parametrize("kind", ["signals", "responses"])
+def test_a_measurement_makes_the_figures_stale_and_not_the_tables(bench, kind):
+    before = [fingerprint(bench.project, "paper", report) for report in ("tables", "figures")]
+    measured(bench, "cifar10-resnet56", SIGNALS if kind == "signals" else RESPONSES, kind)
+    after = [fingerprint(bench.project, "paper", report) for report in ("tables", "figures")]
+    assert after[0] == before[0] and after[1] != before[1]

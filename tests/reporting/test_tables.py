@@ -346,7 +346,9 @@ def test_the_pages_differ_in_cells_only(bench):
         rows.setdefault((cell.table.paper, cell.table.table, cell.row.name), []).append(cell)
     expected = []
     for row in rows.values():
-        published, rebuilt = ({c.column: text(c) for c in row} for text in (lambda c: c.published_text, lambda c: c.text))
+        published, rebuilt = (
+            {c.column: text(c) for c in row} for text in (lambda c: c.published_text, lambda c: c.text)
+        )
         texts = [(text.format_map(published), text.format_map(rebuilt)) for text in row[0].row.texts]
         expected.append([(one, other) for one, other in texts if one != other])
     differing = [

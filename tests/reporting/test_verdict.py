@@ -6,7 +6,7 @@ import pytest
 
 from identity_mappings.parameters.reports import Cell, Reporting
 from identity_mappings.reporting import verdict
-from identity_mappings.reporting.verdict import AGREES, DIFFERS, UNDECIDED
+from identity_mappings.reporting.verdict import AGREES, CUT_OFF, DIFFERS, UNDECIDED
 
 RULE = Reporting(
     fail_above=20.0,
@@ -155,3 +155,51 @@ def test_the_page_states_the_rule_with_its_constants():
         "at most 1.75 se", "more than 4.25 se", "above 21.5 %", "4.25 se below 21.5 %", "n is below 3", "pi/2",
     ):  # fmt: skip
         assert words in text, words
+
+
+@pytest.mark.parametrize(
+    ("value", "published", "expected"),
+    [
+        (1_727_962, "1.7M", AGREES),
+        (10_327_706, "10.2M", DIFFERS),  # ResNet-1001 with batch norm
+        (10_176_000, "10.2M", AGREES),  # and without
+        (19_421_274, "19.4M", AGREES),
+        (19_350_000, "19.4M", AGREES),
+        (19_349_999, "19.4M", DIFFERS),
+        (19_450_001, "19.4M", CUT_OFF),
+        (19_500_000, "19.4M", DIFFERS),
+        (269_722, "0.27M", AGREES),
+        (1_245_001, "1.25M", AGREES),
+        (3_857_973_248, "3.8×10^9", CUT_OFF),  # ResNet-50: rounded, it is 3.9
+        (4_089_184_256, "3.8×10^9", DIFFERS),  # with the stride on the 3x3
+        (3_799_999_999, "3.8×10^9", AGREES),
+        (3_700_000_000, "3.8×10^9", DIFFERS),
+        (15_470_264_320, "15.3×10^9", DIFFERS),  # VGG-16 with its linear layers
+        (15_346_630_656, "15.3×10^9", AGREES),
+        (18.56, "18%", CUT_OFF),  # ResNet-34 of VGG-19
+        (18.4, "18%", AGREES),
+        (17.5001, "18%", AGREES),
+        (19.0, "18%", DIFFERS),
+        (0, "1.7M", DIFFERS),
+    ],
+)
+def test_a_count_agrees_if_it_rounds_to_the_published_one_and_is_cut_off_if_that_is_its_beginning(
+    value, published, expected
+):
+    assert verdict.judge_count(value, published) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "published", "text"),
+    [
+        (1_727_962, "1.7M", "1.7M"),
+        (1_727_962, "1.25M", "1.73M"),
+        (3_857_973_248, "3.8×10^9", "3.9×10^9"),
+        (3_857_973_248, "4×10^9", "4×10^9"),
+        (18.56, "18%", "19%"),
+        (18.56, "18.4%", "18.6%"),
+        (1_727_962, None, "1,727,962"),
+    ],
+)
+def test_a_count_is_printed_in_the_papers_unit_and_rounded_to_its_decimals(value, published, text):
+    assert verdict.count_text(value, published) == text

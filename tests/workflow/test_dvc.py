@@ -36,6 +36,7 @@ class Repository:
         }
         for path in (".gitignore", ".dvcignore"):
             shutil.copy2(ROOT / path, self.root)
+        assert copy.command("cost", "--record").returncode == 0
         assert copy.command("tables").returncode == copy.command("figures").returncode == 0
         (self.root / "results/runs").mkdir(exist_ok=True)
         (self.root / "results/runs/.keep").touch()

@@ -13,6 +13,7 @@ IMAGENET_STAGES = {
     200: ("bottleneck", (3, 24, 36, 3)),
 }
 VGG_DEPTHS = (16, 19)
+VGG_SIZE = 224  # height and width of its images: the first linear layer depends on them
 
 
 def units_per_stage(unit: str, depth: int) -> int:

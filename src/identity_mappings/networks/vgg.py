@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from .depth import stages
+from .depth import VGG_SIZE, stages
 
 CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # of each stage
 WIDTHS = (64, 128, 256, 512, 512)
-SIZE = 224  # the first linear layer knows the size of the images
 HIDDEN = 4096
 
 
@@ -36,7 +35,7 @@ class Vgg(nn.Module):
                 channels = width
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        positions = (SIZE // 2 ** len(WIDTHS)) ** 2
+        positions = (VGG_SIZE // 2 ** len(WIDTHS)) ** 2
         self.linear = nn.Sequential(
             nn.Linear(positions * channels, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(),
             nn.Linear(HIDDEN, classes),

@@ -107,13 +107,13 @@ def explain(error: ValidationError, adapter: TypeAdapter, data: Any, inside: tup
         tag = context["discriminator"].strip("'")
         close = difflib.get_close_matches(tag, map(str, given), 1, 0.5) if isinstance(given, dict) else []
         if close:
-            return f"{key}.{close[0]}: unknown key: did you mean {tag!r}?"
+            return f"{'.'.join([*place, close[0]])}: unknown key: did you mean {tag!r}?"
         if isinstance(given, str):
             return f"{key}: must be a mapping, not the text {given!r}: write it as {{{tag}: {given}}}"
-        return f"{key}.{tag}: this key is missing: add it"
+        return f"{'.'.join([*place, tag])}: this key is missing: add it"
     if kind == "union_tag_invalid":
         tag, known = context["discriminator"].strip("'"), context["expected_tags"].replace("'", "").split(", ")
-        return f"{key}.{tag}: unknown value {context['tag']!r}: {nearest(context['tag'], known)}"
+        return f"{'.'.join([*place, tag])}: unknown value {context['tag']!r}: {nearest(context['tag'], known)}"
     if kind in ("dict_type", "model_type", "model_attributes_type"):
         if given is None and not place:
             return f"{key}: it is empty: restore it, for example with git checkout"

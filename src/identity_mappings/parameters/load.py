@@ -10,7 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import UserError
-from ..networks.depth import stages
+from ..networks.depth import VGG_SIZE, stages
 from ..records.experiment import Experiment as Resolved
 from ..records.files import sha256_of
 from . import models, reports
@@ -125,6 +125,8 @@ class Project:
             stages(network.family or "cifar", network.unit, depth)
         except ValueError as error:
             raise UserError(f"{path}: overlay.depths.{network.unit}: {error}") from None
+        if network.family == "vgg" and self.datasets[dataset].size != VGG_SIZE:
+            raise UserError(f"params/experiments: {name}: VGG takes images of {VGG_SIZE} pixels, not {dataset}'s")
         network = network.model_copy(update={"depth": depth})
         resolved_network = network.model_dump()
         custom = None
@@ -240,8 +242,8 @@ def _check_references(project: Project, params: Path) -> None:
                     known(experiment, project.experiments, f"{place}.experiments")
                 known(cell.share_of, project.experiments, f"{place}.share_of")
     for name, figure in project.figures.items():
-        for experiment in figure.experiments:
-            known(experiment, project.experiments, f"{params / 'figures' / name}.yaml")
+        for place, experiment in figure.places():
+            known(experiment, project.experiments, f"{params / 'figures' / name}.yaml: panels.{place}.experiment")
     folders = [scale.results for scale in project.scales.values()]
     for name, scale in project.scales.items():
         if folders.count(scale.results) > 1:
@@ -251,5 +253,7 @@ def _check_references(project: Project, params: Path) -> None:
         for key in ("prior_deviation", "resolution"):
             if name not in getattr(project.reporting, key):
                 raise UserError(f"{params / 'reporting.yaml'}: {key}: nothing for the dataset {name!r}: add a line")
-    for name in project.scales:
-        project.wanted(name)
+    for name, scale in project.scales.items():
+        for experiment in project._resolved(scale.experiments or project.experiments, name):
+            if scale.experiments and experiment.untrainable:
+                raise UserError(f"{params / 'scales' / name}.yaml: experiments: {experiment.untrainable}")

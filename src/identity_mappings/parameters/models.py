@@ -143,7 +143,7 @@ class Network(Parameters):
     def _one_name_for_a_network(cls, data: Any) -> Any:
         """The papers' own choices of the later keys are null, so that one network has one digest."""
         if isinstance(data, dict):
-            if data.get("shape_change") is None:
+            if data.get("shape_change") is None and data.get("family") != "vgg":
                 data = {**data, "shape_change": "B" if data.get("unit") == "bottleneck" else "A"}
             papers = {"family": "cifar", "bottleneck_stride": "1x1", "stem_activation": "before-pooling"}
             data = {key: None if papers.get(key) == value else value for key, value in data.items()}
@@ -156,7 +156,7 @@ class Network(Parameters):
             raise ValueError(f"bottleneck_stride is of bottleneck units, not of {self.unit} ones: remove it")
         if self.stem_activation and self.family != "imagenet":
             raise ValueError("stem_activation is of ImageNet networks: remove it, or write family: imagenet")
-        if self.family == "vgg" and (wrong := self.model_fields_set - {"family", "depth", "shape_change"}):
+        if self.family == "vgg" and (wrong := self.model_fields_set - {"family", "depth"}):
             raise ValueError(f"VGG has no {', '.join(sorted(wrong))}: remove it")
         return self
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -14,6 +15,7 @@ TEST_ERROR, BEST_RUN = "test error %", "test error %, best run"
 MEAN = "test error %, mean ± standard deviation"
 TOP_1, TOP_5 = "top-1 error %", "top-5 error %"
 PARAMETERS, MULTIPLY_ADDS = "parameters", "multiply-adds"
+COUNTS = (PARAMETERS, MULTIPLY_ADDS)
 SINGLE_VIEW = "single-view"
 FORMS = {  # of published values that are not plain numbers, by metric
     MEAN: (r"\d+\.\d+±\d+\.\d+", "a mean like 4.89±0.14"),
@@ -72,19 +74,21 @@ class Cell(Parameters):
     @property
     def is_cost(self) -> bool:
         """Whether it needs a cost record, not a training."""
-        return self.metric in (PARAMETERS, MULTIPLY_ADDS)
+        return self.metric in COUNTS
 
     @property
-    def tested_by(self) -> str:
-        return self.protocol or SINGLE_VIEW
+    def tested_by(self) -> str | None:
+        """The protocol of an error; None where there is none, or a quoted one that is not among ours."""
+        return None if self.is_cost else self.protocol or (None if self.quoted else SINGLE_VIEW)
 
     @field_validator("published")
     @classmethod
     def _is_comparable(cls, published: Published, info: ValidationInfo) -> Published:
-        if not isinstance(published, str) or published == "fail":
+        metric = info.data.get("metric")
+        if published is None or (metric not in COUNTS and (published == "fail" or not isinstance(published, str))):
             return published
-        form, example = FORMS.get(info.data.get("metric"), ("(?!)", "a number or fail"))
-        if not re.fullmatch(form, published):
+        form, example = FORMS.get(metric, ("(?!)", "a number or fail"))
+        if not re.fullmatch(form, str(published)) or not isinstance(published, str):
             raise ValueError(f"{published!r} is not {example}, which this metric needs: correct it")
         return published
 
@@ -100,7 +104,7 @@ class Cell(Parameters):
                 )
         elif self.counted:
             raise ValueError(f"counted: nothing is counted for {self.metric}, or it is quoted: remove it")
-        if self.metric in (TOP_1, TOP_5) and not self.protocol:
+        if self.metric in (TOP_1, TOP_5) and not self.protocol and not self.quoted:
             raise ValueError(f"{self.metric} needs a protocol: centre-224, centre-320, 10-crop or multi-scale")
         percent = isinstance(self.published, str) and self.published.endswith("%")
         if bool(self.share_of) != percent:
@@ -160,6 +164,19 @@ class _Figure(Parameters):
     figure: Annotated[str, Field(description="as the paper calls it")]
     title: str
 
+    def places(self) -> Iterator[tuple[str, str]]:
+        """Every place among the panels that names an experiment, as a person would call it, and the name."""
+        for panel in self.panels:
+            if isinstance(panel, Drawn):
+                yield panel.title, panel.experiment
+            else:
+                yield from ((f"{panel.title}.curves.{curve.label}", curve.experiment) for curve in panel.curves)
+
+    @property
+    def experiments(self) -> list[str]:
+        """All experiments that it names."""
+        return [experiment for _, experiment in self.places()]
+
     @property
     def runs(self) -> list[str]:
         """The experiments whose runs it shows."""
@@ -168,11 +185,6 @@ class _Figure(Parameters):
 
 class _Panels(_Figure):
     panels: Annotated[list[Panel], Field(min_length=1)]
-
-    @property
-    def experiments(self) -> list[str]:
-        """All experiments that it names."""
-        return [curve.experiment for panel in self.panels for curve in panel.curves]
 
 
 class TrainingCurves(_Panels):
@@ -226,10 +238,6 @@ class Units(_Figure):
 
     kind: Literal["units"]
     panels: Annotated[list[Drawn], Field(min_length=1)]
-
-    @property
-    def experiments(self) -> list[str]:
-        return [panel.experiment for panel in self.panels]
 
 
 def _with_kind(data: Any) -> Any:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .experiment import Experiment
 from .files import json_bytes, sha256, write_atomically
 from .run import PROVENANCE, BadRecord
 
@@ -41,3 +42,21 @@ def read(folder: Path, name: str) -> tuple[bytes, dict[str, Any]] | None:
             "remove the folder to have it made again"
         )
     return content, provenance
+
+
+def read_of(folder: Path, name: str, experiment: Experiment) -> bytes | None:
+    """The data of a record of one experiment, or None if there is none.
+
+    Raises:
+        BadRecord: as `read`; or it is of another experiment.
+    """
+    found = read(folder, name)
+    if found is None:
+        return None
+    settings = found[1].get("settings")
+    if not isinstance(settings, dict) or settings.get("digest") != experiment.digest:
+        raise BadRecord(
+            f"{folder / PROVENANCE}: is not of {experiment.name} as params/ has it: remove the folder to have it made "
+            "again"
+        )
+    return found[0]

@@ -36,12 +36,17 @@ class Records:
                 try:
                     record = run.read(folder, experiment, seed)
                 except run.BadRecord as error:
-                    self.bad.append(str(error))
+                    self.note(error)
                     continue
                 if record:
                     found.append(record)
             self._read[experiment.folder] = found
         return self._read[experiment.folder]
+
+    def note(self, problem: object) -> None:
+        """Keep what is wrong with a record for the page; once, however many cells or curves it fills."""
+        if str(problem) not in self.bad:
+            self.bad.append(str(problem))
 
     @property
     def results(self) -> Path:
@@ -53,7 +58,7 @@ class Records:
             try:
                 self._costs = cost.of(self.results) or {}
             except run.BadRecord as error:
-                self.bad.append(str(error))
+                self.note(error)
                 self._costs = {}
         return self._costs
 
@@ -137,7 +142,7 @@ class Filled:
             "network": self.cell.network,
             "experiment": name or (self.cell.experiments[0] if self.cell.experiments else None),
             "metric": self.cell.metric,
-            "protocol": None if self.cell.is_cost else self.cell.tested_by,
+            "protocol": self.cell.tested_by,
             "counted": self.cell.counted,
             "published": self.cell.published,
             "measured": rounded(self.measured),

@@ -167,6 +167,7 @@ def _claims(
             places[place] = None
             if cell.is_cost and cell.published is not None:
                 value = counted_value(project, scale, cell, networks)
-                judged = verdict.judge_count(value, cell.published) if project.scale(scale).published else ""
+                comparable = value is not None and project.scale(scale).published
+                judged = verdict.judge_count(value, cell.published) if comparable else ""
                 claims[place, f"{cell.published} {CONVENTIONS[cell.counted]}", judged] = None
     return list(claims) or [("; ".join(places), "", "")]

@@ -6,6 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
+from ..errors import UserError
+from ..networks.residual import ResidualNetwork
 from ..networks.unit_graph import GATE, RESIDUAL, TRUNK, Operation, operations
 from ..parameters import Project
 from ..parameters.reports import Drawn, Units
@@ -94,11 +96,20 @@ def _operations(project: Project, scale: str, panel: Drawn) -> list[Operation] |
         return None
     with torch.device("meta"):
         network = build(experiment, project.root)
-    return operations(network, panel.first, panel.count, panel.asymmetric)
+    if not isinstance(network, ResidualNetwork):
+        raise UserError(f"{panel.experiment} has no units: draw another experiment")
+    try:
+        return operations(network, panel.first, panel.count, panel.asymmetric)
+    except ValueError as error:
+        raise UserError(f"{panel.experiment}: {error}") from None
 
 
 def draw_units(project: Project, scale: str, figure: Units) -> tuple[Drawing, pandas.DataFrame]:
-    """The drawing, and its graph: one row an operation, with those that feed it."""
+    """The drawing, and its graph: one row an operation, with those that feed it.
+
+    Raises:
+        UserError: a panel asks for units that its network does not have.
+    """
     found = [_operations(project, scale, panel) for panel in figure.panels]
     deepest = max((max(rows_of(one).values()) for one in found if one), default=1)
     ratios = [1.5 if one and any(o.branch == GATE for o in one) else 1.0 for one in found]

@@ -7,6 +7,7 @@ import matplotlib
 import pandas
 from matplotlib.figure import Figure as Drawing
 
+from ..errors import UserError
 from ..parameters import Project, load
 from ..parameters.reports import Figure, Responses, Signals, Units
 from . import curves, diagrams, fingerprint, propagation
@@ -35,7 +36,10 @@ def write(scale: str, root: Path = Path()) -> None:
     files: dict[str, bytes] = {}
     with matplotlib.rc_context(STYLE):
         for name, figure in project.figures.items():
-            drawing, data = draw(project, scale, records, figure)
+            try:
+                drawing, data = draw(project, scale, records, figure)
+            except UserError as error:
+                raise UserError(f"{root / 'params' / 'figures' / name}.yaml: {error}") from None
             files |= {f"{name}.{form}": saved(drawing, form) for form in ("svg", "png")}
             files[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
     for reason in records.bad:

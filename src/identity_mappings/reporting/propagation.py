@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from itertools import cycle
+from pathlib import Path
 
 import pandas
 from matplotlib.figure import Figure as Drawing
@@ -21,22 +22,23 @@ FLOOR = 1e-300  # of what a logarithmic axis shows
 
 
 def _read(
-    project: Project, scale: str, records: Records, curve: Curve, folder: Callable[[Experiment], object], name: str
+    project: Project, scale: str, records: Records, curve: Curve, folder: Callable[[Experiment], Path], name: str
 ) -> tuple[pandas.DataFrame | None, str]:
     """The record of a curve and its label, or None and why there is none; a bad one is noted with `records`."""
     experiment = project.resolve(curve.experiment, scale)
     if experiment is None:
         return None, f"{curve.label}: {NO_COUNTERPART}"
     try:
-        found = measurement.read(folder(experiment), name)
-        if found is not None and found[1]["settings"]["digest"] != experiment.digest:
-            raise run.BadRecord(f"{folder(experiment)}: its provenance is of another experiment")
-    except (run.BadRecord, KeyError, TypeError) as error:
-        records.bad.append(str(error))
+        content = measurement.read_of(folder(experiment), name, experiment)
+        data = None if content is None else pandas.read_csv(io.BytesIO(content))
+    except run.BadRecord as error:
+        records.note(error)
+        data = None
+    except ValueError as error:  # pandas: no columns, or no table
+        records.note(f"{folder(experiment) / name}: not a table ({error}): remove the folder to have it made again")
+        data = None
+    if data is None:
         return None, f"{curve.label}: {NOT_MEASURED}"
-    if found is None:
-        return None, f"{curve.label}: {NOT_MEASURED}"
-    data = pandas.read_csv(io.BytesIO(found[0]))
     data.insert(0, "curve", curve.label)
     return data, curve.label
 
