@@ -12,7 +12,8 @@ from identity_mappings.training.assembly import recipe_of
 from identity_mappings.training.optimizer import Optimizer, learning_rate
 
 PROJECT = load(Path(__file__).parents[2])
-HE2016 = recipe_of(PROJECT.resolve("cifar10-resnet20")).learning_rate
+HE2016 = recipe_of(PROJECT.resolve("cifar10-resnet110")).learning_rate
+HE2015 = recipe_of(PROJECT.resolve("cifar10-resnet20")).learning_rate
 RELEASED = recipe_of(PROJECT.resolve("cifar10-resnet1001-full-pre-activation-released-code")).learning_rate
 
 SCHEDULE = [[0, 0.01], [3, 0.1], [6, 0.02]]
@@ -25,6 +26,12 @@ STEPS, SWITCH, MU, DECAY = 9, 3, 0.9, 0.05
 )
 def test_schedule_of_he2016(iteration, rate):
     assert learning_rate(HE2016, iteration) == rate
+
+
+@pytest.mark.parametrize("iteration, rate", [(0, 0.1), (31999, 0.1), (32000, 0.01), (48000, 0.001), (63999, 0.001)])
+def test_schedule_of_he2015_has_no_warm_up(iteration, rate):
+    """Section 4.2; but for ResNet-110, which did not start to converge at 0.1."""
+    assert learning_rate(HE2015, iteration) == rate
 
 
 @pytest.mark.parametrize(
