@@ -43,7 +43,9 @@ rule signals:
 # checkpoint. Needs the weights, which stay where it was trained.
 rule responses:
     input:
-        metrics=ancient("{root}/runs/{experiment}-{digest}/seed{seed}/{partial}metrics.json"),
+        metrics=ancient(
+            "{root}/runs/{experiment}-{digest}/seed{seed}/{partial}metrics.json"
+        ),
         dataset=dataset_of_run,
     output:
         csv="{root}/runs/{experiment}-{digest}/seed{seed}/{partial}responses/responses.csv",
