@@ -24,7 +24,7 @@ demo: $(READY)  ## Tables 1 to 3 and the figures on embedded data: results/demo/
 	@$(BIN)/identity-mappings diff --scale demo
 
 test: $(READY)  ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(READY)  ## lint, format and graph checks
 	$(BIN)/ruff check .
