@@ -60,7 +60,8 @@ def train(arguments: argparse.Namespace) -> int:
     # Must be there before CUDA starts, or deterministic cuBLAS refuses to work.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     experiment = _to_train(arguments)
-    from .training.loop import Options, train
+    from .training.loop import train
+    from .training.trainer import Options
 
     options = Options(
         results=_results(arguments, experiment),
@@ -77,7 +78,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     experiment = _to_train(arguments)
     from .training.evaluate import evaluate
-    from .training.loop import Options
+    from .training.trainer import Options
 
     options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
     print(evaluate(experiment, arguments.seed, arguments.protocol, options))
@@ -87,8 +88,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def responses(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     experiment = _to_train(arguments)
-    from .training.loop import Options
     from .training.propagation import responses
+    from .training.trainer import Options
 
     options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
     responses(experiment, arguments.seed, options, arguments.checkpoint)
@@ -103,8 +104,8 @@ def signals(arguments: argparse.Namespace) -> int:
         measure_all(arguments.scale, arguments.data, arguments.device)
         return 0
     experiment = _to_train(arguments)
-    from .training.loop import Options
     from .training.propagation import signals
+    from .training.trainer import Options
 
     iterations = arguments.iterations
     if iterations is None:

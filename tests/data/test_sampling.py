@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from identity_mappings.data.sampling import Sampler, generator, stream
+from identity_mappings.data.sampling import DeviceViews, Sampler, View, generator, stream
 
 
 def sampler(images=1000, batch_size=128, epoch_end="continue", padding=4, flip=True, seed=0):
@@ -162,3 +162,18 @@ def test_streams_differ_by_seed_and_purpose():
 def test_streams_are_those_of_every_machine_and_version():
     """A change of this number is a change of every run: the first 63 bits of the SHA-256 of "0/order/0"."""
     assert stream(0, "order", 0) == 3_955_691_223_199_900_983
+
+
+@pytest.mark.parametrize("epoch_end", ["continue", "short-batch"])
+@pytest.mark.parametrize("batch_size", [128, 100, 1000, 1500, 3000])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_tables_on_the_device_have_the_samplers_views(epoch_end, batch_size, replicas):
+    """In order, and after jumps to and fro, as a resumed run makes them; a replica has every so many samples."""
+    one = sampler(batch_size=batch_size, epoch_end=epoch_end)
+    there = DeviceViews(one, torch.device("cpu"))
+    for iteration in (*range(20), 3, 47, 46):
+        view, size = one.view(iteration), there.seek(iteration)
+        assert size == len(view.image)
+        for replica in range(replicas):
+            found = there.part(size, replica, replicas)
+            assert equal(found, View(*(tensor[replica::replicas] for tensor in view)))

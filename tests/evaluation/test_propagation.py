@@ -260,7 +260,7 @@ def test_responses_are_standard_deviations_over_all_outputs(unit, activation, ba
     outputs, reference = {}, deepcopy(network).eval()
     for name in names:
         module = reference.get_submodule(name)
-        module.register_forward_hook(lambda module, inputs, output, name=name: outputs.update({name: output}))
+        module.register_forward_hook(lambda module, inputs, output, name=name: outputs.update({name: output.clone()}))
     with torch.no_grad():
         reference(normalize(images()))
     found = propagation.responses(network, images(), normalize, batch_size)

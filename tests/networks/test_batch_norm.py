@@ -84,3 +84,40 @@ def test_replicas_share_one_scale_and_shift():
 def test_a_batch_that_does_not_split_is_refused(samples, replicas):
     with pytest.raises(ValueError, match=f"batch of {samples} cannot be split evenly over {replicas} replicas"):
         BatchNorm2d(5, replicas)(torch.randn(samples, 5, 3, 3))
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_the_parts_of_a_batch_are_the_whole_batch(replicas):
+    """A step calls a network once a replica: outputs, gradients and moving statistics are those of one call."""
+    whole, parts = pair(replicas)[0], pair(replicas)[0]
+    direction = random_like(12, 5, 3, 4, seed=20)
+    for step in range(3):
+        x = batch(step).requires_grad_()
+        y = whole(x)
+        wanted = torch.autograd.grad(y, [x, whole.weight, whole.bias], direction)
+        sums = [torch.zeros(5, dtype=torch.float64) for _ in range(2)]
+        for replica in range(replicas):
+            part = x.detach()[replica::replicas].clone().requires_grad_()
+            with parts.part.of(replica):
+                of_part = parts(part)
+            torch.testing.assert_close(of_part, y[replica::replicas], rtol=1e-12, atol=1e-12)
+            found = torch.autograd.grad(of_part, [part, parts.weight, parts.bias], direction[replica::replicas])
+            torch.testing.assert_close(found[0], wanted[0][replica::replicas], rtol=1e-12, atol=1e-12)
+            sums = [total + more for total, more in zip(sums, found[1:], strict=True)]
+        torch.testing.assert_close(sums, list(wanted[1:]), rtol=1e-12, atol=1e-12)
+        for ours, theirs in zip(parts.buffers(), whole.buffers(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=1e-14)
+
+
+def test_a_repeated_pass_leaves_the_statistics():
+    """Units that are computed again in the backward pass must not be counted twice."""
+    norm = pair(2)[0]
+    with norm.part.of(1):
+        y = norm(batch(0))
+        before = [buffer.clone() for buffer in norm.buffers()]
+        with norm.part.repeated(1):
+            again = norm(batch(0))
+        assert norm.part.replica == 1
+    assert torch.equal(y, again) and norm.part.replica is None
+    assert all(torch.equal(a, b) for a, b in zip(before, norm.buffers(), strict=True))
+    assert not torch.equal(norm.running_mean[0], norm.running_mean[1]), "the other replica was not touched"

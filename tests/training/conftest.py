@@ -8,7 +8,8 @@ import pytest
 
 from identity_mappings.parameters import load
 from identity_mappings.records.experiment import Experiment
-from identity_mappings.training.loop import Options, train
+from identity_mappings.training.loop import train
+from identity_mappings.training.trainer import Options
 
 ROOT = Path(__file__).parents[2]
 SHORT = {

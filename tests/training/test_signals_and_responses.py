@@ -20,7 +20,8 @@ from identity_mappings.records.experiment import Experiment
 from identity_mappings.records.files import sha256, sha256_of
 from identity_mappings.records.propagation import responses_of, signals_of
 from identity_mappings.training import checkpoint, devices, propagation
-from identity_mappings.training.loop import Options, Trainer, train
+from identity_mappings.training.loop import train
+from identity_mappings.training.trainer import Options, Trainer
 
 ROOT = Path(__file__).parents[2]
 PLAIN = "cifar10-resnet110"

@@ -15,7 +15,8 @@ import torch
 from identity_mappings.errors import UserError
 from identity_mappings.records import run as records
 from identity_mappings.training import checkpoint, devices
-from identity_mappings.training.loop import Options, Trainer, train
+from identity_mappings.training.loop import train
+from identity_mappings.training.trainer import Options, Trainer
 
 ROOT = Path(__file__).parents[2]
 FINISHED = {"metrics.json", "curve.csv"}
@@ -71,6 +72,32 @@ def test_a_partial_record_says_so_and_is_the_same_when_resumed(short, run):
     assert metrics["status"] == "unfinished" and (metrics["iterations"], metrics["of_iterations"]) == (7, 12)
 
 
+def test_several_runs_at_once_are_each_what_they_are_alone(short, run, tmp_path):
+    """Also where one of them goes on from further on than the others, and one is finished."""
+    alone = {seed: run(short(), "alone", seed=seed) for seed in range(4)}
+    run(short(), "together", seed=3)
+    run(short(), "together", seed=1, stop_after=7)
+    assert train(short(), [0, 1, 2, 3], Options(tmp_path / "together", root=ROOT, device="cpu")) == 0
+    for seed in range(4):
+        assert run(short(), "together", seed=seed) == alone[seed]
+    assert not list((tmp_path / "together").rglob("checkpoint-*.pt"))
+
+
+def test_of_several_runs_one_that_diverges_hides_no_other(short, run, tmp_path, monkeypatch):
+    alone = run(short(), "alone", seed=0)
+    step = Trainer.step
+
+    def broken(self, iteration):
+        loss, wrong, size = step(self, iteration)
+        return (loss * float("nan") if self.seed == 1 and iteration == 5 else loss), wrong, size
+
+    monkeypatch.setattr(Trainer, "step", broken)
+    assert train(short(), [0, 1], Options(tmp_path / "together", root=ROOT, device="cpu")) == 0
+    assert run(short(), "together", seed=0) == alone
+    [path] = (tmp_path / "together").rglob("seed1/metrics.json")
+    assert json.loads(path.read_text())["diverged_at"] == 5
+
+
 def test_checkpoints_change_nothing(short, run):
     assert run(short(), "often", checkpoint_seconds=0) == run(short(), "never", checkpoint_seconds=1e9)
 
@@ -81,8 +108,8 @@ def test_the_momentum_is_resumed_too(short, run, tmp_path):
     run(short(), "forgetful", stop_after=5)
     [folder] = (tmp_path / "forgetful/checkpoints").glob("*/seed0")
     state = checkpoint.load(folder, torch.device("cpu"))
-    for buffers in state["optimizer"]["state"].values():
-        buffers["momentum_buffer"].zero_()
+    for buffer in state["optimizer"]["momentum"]:
+        buffer.zero_()
     checkpoint.save(folder, 5, state)
     for path in sorted(folder.glob("checkpoint-*.pt"), key=lambda path: path.stat().st_mtime)[:-1]:
         path.unlink()

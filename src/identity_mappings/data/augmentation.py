@@ -39,11 +39,13 @@ class Augmentation:
             mean = torch.tensor(channel_mean).view(-1, 1, 1).expand(channels, height, width)
             deviation = torch.tensor(channel_deviation).view(-1, 1, 1)
         self.mean, self.deviation = mean.to(device), deviation.to(device)
-        self.colour, self.size = padding_colour, (height, width)
-        self.border = (padding,) * 4
-        self.padded = F.pad(training.to(device), self.border)
-        self.padded_mean = F.pad(self.mean, self.border)
-        self.rows = torch.arange(height, device=device)
+        self.colour, self.size, self.channels = padding_colour, (height, width), channels
+        border = (padding,) * 4
+        # A row a pixel, its channels side by side: a crop is one gather of rows, and comes out as channels_last.
+        self.pixels = F.pad(training.to(device), border).permute(0, 2, 3, 1).reshape(-1, channels)
+        self.mean_pixels = F.pad(self.mean, border).permute(1, 2, 0).reshape(-1, channels)
+        self.padded_size = (height + 2 * padding, width + 2 * padding)
+        self.rows = torch.arange(height, device=device)[:, None]
         self.columns = torch.arange(width, device=device)
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -51,12 +53,15 @@ class Augmentation:
         return (images.float() - self.mean) / self.deviation
 
     def view(self, view: View) -> Tensor:
-        """The batch of a view, float32 (N, C, H, W)."""
-        image, top, left, flip = (t.to(self.padded.device) for t in (view.image, view.top, view.left, view.flip))
-        rows = (top[:, None] + self.rows)[:, None, :, None]
-        columns = torch.where(flip[:, None], self.columns.flip(0), self.columns) + left[:, None]
-        columns = columns[:, None, None, :]
-        channels = torch.arange(self.padded.shape[1], device=self.padded.device)[None, :, None, None]
-        crop = self.padded[image[:, None, None, None], channels, rows, columns].float()
-        mean = self.padded_mean[channels, rows, columns] if self.colour == "mean" else self.mean
+        """The batch of a view, float32 (N, C, H, W), channels_last in memory."""
+        image, top, left, flip = (t.to(self.pixels.device)[:, None, None] for t in view)
+        height, width = self.padded_size
+        columns = torch.where(flip, self.columns.flip(0), self.columns) + left
+        place = (self.rows + top) * width + columns
+        crop = self._gather(self.pixels, place + image * (height * width)).float()
+        mean = self._gather(self.mean_pixels, place) if self.colour == "mean" else self.mean
         return (crop - mean) / self.deviation
+
+    def _gather(self, rows: Tensor, place: Tensor) -> Tensor:
+        taken = rows.index_select(0, place.reshape(-1))
+        return taken.view(len(place), *self.size, self.channels).permute(0, 3, 1, 2)

@@ -4,6 +4,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,8 +36,7 @@ class Epoch:
     flip: Tensor
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """The images of a batch and their augmentation; each a tensor over the batch."""
 
     image: Tensor
@@ -92,3 +92,48 @@ class Sampler:
             image = epoch.order[begin:end]
             parts.append((image, epoch.top[image], epoch.left[image], epoch.flip[image]))
         return View(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+class DeviceViews:
+    """The views of a run as tables on its device, so that an iteration's can be taken there without waiting for it.
+
+    `seek` moves to an iteration, from the host; `part` takes what is there then, and is the same work every time.
+
+    Args:
+        sampler: whose views they are.
+        device: of the tables.
+    """
+
+    def __init__(self, sampler: Sampler, device: torch.device):
+        self.sampler, self.device = sampler, device
+        crossed = math.ceil(sampler.batch_size / sampler.images) if sampler.epoch_end == "continue" else 0
+        self.epochs = 1 + crossed  # that a batch can reach
+        length = self.epochs * sampler.images
+        self.tables = View(
+            *(torch.zeros(length, dtype=torch.int64, device=device) for _ in range(3)),
+            torch.zeros(length, dtype=torch.bool, device=device),
+        )
+        self.position = torch.zeros((), dtype=torch.int64, device=device)
+        self.loaded: int | None = None
+
+    def seek(self, iteration: int) -> int:
+        """Move to the batch of an iteration; returns the number of its images."""
+        parts = self.sampler.positions(iteration)
+        epoch, begin, _ = parts[0]
+        if epoch != self.loaded:
+            for number in range(self.epochs):
+                there = slice(number * self.sampler.images, (number + 1) * self.sampler.images)
+                drawn = self.sampler.epoch(epoch + number)
+                image = drawn.order
+                for table, column in zip(
+                    self.tables, (image, drawn.top[image], drawn.left[image], drawn.flip[image]), strict=True
+                ):
+                    table[there].copy_(column)
+            self.loaded = epoch
+        self.position.fill_(begin)
+        return sum(end - begin for _, begin, end in parts)
+
+    def part(self, size: int, first: int = 0, step: int = 1) -> View:
+        """Of the batch of `size` images sought: every `step`-th from the `first` on."""
+        taken = self.position + torch.arange(first, size, step, device=self.device)
+        return View(*(table[taken] for table in self.tables))

@@ -23,19 +23,33 @@ class Result(NamedTuple):
         return 100 * self.wrong / self.images
 
 
+def count(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Of scores (N, classes) and labels (N): number of wrong predictions, and sum of the losses."""
+    correct = (scores.argmax(1) == labels) & scores.isfinite().all(1)
+    return (~correct).sum(), F.cross_entropy(scores, labels, reduction="sum")
+
+
 @torch.no_grad()
 def test(
-    network: nn.Module, images: Tensor, labels: Tensor, normalize: Callable[[Tensor], Tensor], batch_size: int = 500
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    normalize: Callable[[Tensor], Tensor],
+    batch_size: int = 500,
+    counted: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> Result:
-    """Test error over `images`, uint8 (N, C, H, W), with `labels` (N); leaves the network in training mode."""
+    """Test error over `images`, uint8 (N, C, H, W), with `labels` (N); leaves the network in training mode.
+
+    Args:
+        counted: `count` of the network's scores for images and labels, where that is done in a way of its own.
+    """
     network.eval()
     wrong = torch.zeros((), dtype=torch.int64, device=labels.device)
     loss = torch.zeros((), dtype=torch.float64, device=labels.device)
     for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        scores = network(normalize(x)).float()
-        correct = (scores.argmax(1) == y) & scores.isfinite().all(1)
-        wrong += (~correct).sum()
-        loss += F.cross_entropy(scores, y, reduction="sum")
+        of_batch = counted(x, y) if counted else count(network(normalize(x)).float(), y)
+        wrong += of_batch[0]
+        loss += of_batch[1]
     network.train()
     return Result(int(wrong), len(labels), float(loss) / len(labels))
 

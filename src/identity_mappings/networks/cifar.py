@@ -39,4 +39,4 @@ class CifarResNet(ResidualNetwork):
 
     def make_stem(self, norm: Norm) -> nn.Module:
         convolution = nn.Conv2d(self.in_channels, STAGE_WIDTHS[0], 3, padding=1, bias=False)
-        return nn.Sequential(convolution, norm(STAGE_WIDTHS[0]), nn.ReLU())
+        return nn.Sequential(convolution, norm(STAGE_WIDTHS[0]), nn.ReLU(inplace=True))

@@ -57,5 +57,5 @@ class ImageNetResNet(ResidualNetwork):
 
     def make_stem(self, norm: Norm) -> nn.Module:
         convolution = nn.Conv2d(self.in_channels, STAGE_WIDTHS[0], 7, stride=2, padding=3, bias=False)
-        pooling, activation = nn.MaxPool2d(3, stride=2, padding=1), [norm(STAGE_WIDTHS[0]), nn.ReLU()]
+        pooling, activation = nn.MaxPool2d(3, stride=2, padding=1), [norm(STAGE_WIDTHS[0]), nn.ReLU(inplace=True)]
         return nn.Sequential(convolution, *([pooling, *activation] if self.pool_first else [*activation, pooling]))

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .batch_norm import BatchNorm2d
+from .batch_norm import BatchNorm2d, Part
 from .shortcuts import SHORTCUTS, Shortcut, ZeroPadding
 from .units import ACTIVATIONS, Norm, ResidualUnit, post_activation, pre_activation, residual_function
 
@@ -88,12 +88,14 @@ class ResidualNetwork(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"{name} {value!r} is none of {', '.join(map(str, known))}")
+        self.part = Part()  # whose samples the batch norms see
         norm = partial(
             BatchNorm2d,
             replicas=replicas,
             eps=batch_norm_eps,
             momentum=batch_norm_momentum,
             kept=running_statistics,
+            part=self.part,
         )
         options = dict(shortcut or {"kind": "identity"})
         kind = options.pop("kind")
@@ -127,7 +129,7 @@ class ResidualNetwork(nn.Module):
                         pre=pre_activation(activation, channels, norm) if made else nn.Identity(),
                         residual=residual_function(convolutions, activation, norm),
                         shortcut=join(channels, out_channels, stride, path, norm),
-                        post=post_activation(activation, out_channels, norm),
+                        post=post_activation(activation, out_channels, norm, in_place=shortcut_class is None),
                         pre_activated_shortcut=pre_activated and (convolved or projected),
                     )
                 )

@@ -16,19 +16,25 @@ ACTIVATIONS = (
 
 Norm = Callable[[int], nn.Module]
 
+# ReLUs work in place, which computes the same with less memory; but not where the shortcut needs their input.
+
 
 def pre_activation(activation: str, channels: int, norm: Norm) -> nn.Module:
     """What stands before the first convolution of a unit: BN-ReLU (e), ReLU (d), or nothing (a to c)."""
     if activation == "full-pre-activation":
-        return nn.Sequential(norm(channels), nn.ReLU())
+        return nn.Sequential(norm(channels), nn.ReLU(inplace=True))
     return nn.ReLU() if activation == "relu-only-pre-activation" else nn.Identity()
 
 
-def post_activation(activation: str, channels: int, norm: Norm) -> nn.Module:
-    """f of Equation 2, what stands after the addition: ReLU (a), BN-ReLU (b), or the identity (c to e)."""
+def post_activation(activation: str, channels: int, norm: Norm, in_place: bool = True) -> nn.Module:
+    """f of Equation 2, what stands after the addition: ReLU (a), BN-ReLU (b), or the identity (c to e).
+
+    Args:
+        in_place: whether the addition's output may be overwritten; a shortcut of the user's own may need it.
+    """
     if activation == "bn-after-addition":
-        return nn.Sequential(norm(channels), nn.ReLU())
-    return nn.ReLU() if activation == "original" else nn.Identity()
+        return nn.Sequential(norm(channels), nn.ReLU(inplace=True))
+    return nn.ReLU(in_place) if activation == "original" else nn.Identity()
 
 
 def residual_function(convolutions: Iterable[nn.Conv2d], activation: str, norm: Norm) -> nn.Sequential:
@@ -36,12 +42,12 @@ def residual_function(convolutions: Iterable[nn.Conv2d], activation: str, norm: 
     *inner, last = convolutions
     layers: list[nn.Module] = []
     for convolution in inner:
-        layers += [convolution, norm(convolution.out_channels), nn.ReLU()]
+        layers += [convolution, norm(convolution.out_channels), nn.ReLU(inplace=True)]
     layers.append(last)
     if activation in ("original", "relu-before-addition", "relu-only-pre-activation"):
         layers.append(norm(last.out_channels))
     if activation == "relu-before-addition":
-        layers.append(nn.ReLU())
+        layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
 
 

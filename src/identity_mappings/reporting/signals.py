@@ -5,8 +5,8 @@ from pathlib import Path
 from ..parameters import load
 from ..records.files import json_bytes, sha256_of, write_atomically
 from ..records.propagation import SIGNALS, SIGNALS_CSV, SIGNALS_DONE
-from ..training.loop import Options
 from ..training.propagation import signals
+from ..training.trainer import Options
 from .fingerprint import of_signals
 
 

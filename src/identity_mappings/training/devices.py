@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..errors import UserError
 from ..records.experiment import Experiment
+from . import memory
 from .assembly import build, initialize, recipe_of
 
 
@@ -23,6 +24,7 @@ def prepare(arithmetic: str, cpu_threads: int) -> None:
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = arithmetic == "tf32"
     torch.set_num_threads(cpu_threads)
+    memory.keep_freed_memory()
     with contextlib.suppress(RuntimeError):  # can be set once in a process
         torch.set_num_interop_threads(1)
 

@@ -9,7 +9,7 @@ from ..records import run
 from ..records.experiment import Experiment
 from ..records.files import json_bytes, sha256_of, write_atomically
 from . import checkpoint, devices
-from .loop import STATISTICS_BATCHES, Options, Trainer
+from .trainer import STATISTICS_BATCHES, Options, Trainer
 
 
 def evaluate(experiment: Experiment, seed: int, protocol: str, options: Options) -> Path:

@@ -14,7 +14,8 @@ from ..records.experiment import Experiment
 from ..records.files import canonical, sha256
 from ..records.propagation import RESPONSES_CSV, SIGNALS_CSV, responses_of, signals_of
 from . import checkpoint, devices
-from .loop import Options, Trainer, say
+from .loop import say
+from .trainer import Options, Trainer
 
 SEED = 0  # of the short training before which and after which signals are measured
 
@@ -74,6 +75,7 @@ def signals(experiment: Experiment, iterations: int, options: Options) -> Path:
     for iteration in dict.fromkeys((0, iterations)):
         for step in range(iteration):
             trainer.step(step)
+        trainer.wait()
         trainer.masks.manual_seed(SEED)
         view = trainer.sampler.view(0)
         x, y = trainer.augmentation.view(view), trainer.labels[view.image.to(trainer.device)]

@@ -13,7 +13,7 @@ from . import checkpoint, devices
 from .state import Progress
 
 if TYPE_CHECKING:
-    from .loop import Options, Trainer
+    from .trainer import Options, Trainer
 
 
 def write(
