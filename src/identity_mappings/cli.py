@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from .errors import UserError
-from .records.experiment import Experiment
+from .records.experiment import ARITHMETICS, Experiment
 
 
 def _resolved(arguments: argparse.Namespace) -> Experiment:
@@ -19,6 +19,8 @@ def _resolved(arguments: argparse.Namespace) -> Experiment:
         experiment = load().resolve(arguments.experiment, arguments.scale)
         if experiment is None:
             raise UserError(f"{arguments.experiment} has no counterpart at scale {arguments.scale}")
+    if arguments.arithmetic:
+        experiment = experiment.in_arithmetic(arguments.arithmetic)
     if arguments.digest and experiment.digest != arguments.digest:
         raise UserError(
             f"{experiment.name}: params/ now give the digest {experiment.digest}, asked for is {arguments.digest}: "
@@ -70,8 +72,26 @@ def train(arguments: argparse.Namespace) -> int:
         stop_after=arguments.stop_after,
         checkpoint_seconds=arguments.checkpoint_seconds,
         log=arguments.log,
+        eager=arguments.eager,
+        recompute=arguments.recompute,
     )
     return train(experiment, arguments.seed, options)
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    from .training.trainer import Options
+
+    if arguments.twice:
+        experiment = _to_train(arguments)
+        from .training.verify import twice
+
+        options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
+        return twice(experiment, arguments.seed, options, arguments.iterations)
+    from .training.verify import record
+
+    options = Options(Path("results"), arguments.data, device=arguments.device)
+    return record(Path(arguments.experiment), options, arguments.iterations)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -211,27 +231,47 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(function=function)
         return added
 
-    def of_experiment(added: argparse.ArgumentParser, number: str | None = None) -> None:
-        text = "name of an experiment, or a .json file made by `resolve`"
+    def of_experiment(added: argparse.ArgumentParser, number: str | None = None, target: str | None = None) -> None:
+        text = target or "name of an experiment, or a .json file made by `resolve`"
         added.add_argument(
             "experiment", nargs=number, help=text if number is None else f"{text} (default: the figures')"
         )
         added.add_argument("--scale", default="paper", help="a scale of params/scales (default: paper)")
+        added.add_argument("--arithmetic", choices=ARITHMETICS, help="(default: the recipe's)")
         added.add_argument("--digest", help="refuse unless the parameters have this digest")
 
-    def of_run(added: argparse.ArgumentParser, experiment: str | None = None, seed: bool = True) -> None:
-        of_experiment(added, experiment)
-        if seed:
+    def of_run(
+        added: argparse.ArgumentParser,
+        experiment: str | None = None,
+        seed: bool = True,
+        seeds: bool = False,
+        target: str | None = None,
+    ) -> None:
+        of_experiment(added, experiment, target)
+        if seeds:
+            added.add_argument("--seed", type=_natural, nargs="+", default=[0], help="several are trained at once")
+        elif seed:
             added.add_argument("--seed", type=_natural, default=0)
         added.add_argument("--results", type=Path, help="folder of records (default: the scale's)")
         added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
         added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="the CPU is never taken silently")
 
     added = command(train, "train a run to its record, or go on with it")
-    of_run(added)
+    of_run(added, seeds=True)
     added.add_argument("--stop-after", type=_positive, metavar="N", help="stop after N iterations with a checkpoint")
     added.add_argument("--checkpoint-seconds", type=float, default=300, metavar="S", help="(default: 300)")
     added.add_argument("--log", type=Path, help="file that takes standard error, for the provenance")
+    added.add_argument("--eager", action="store_true", help="on a GPU: launch kernel by kernel, record no CUDA graph")
+    added.add_argument(
+        "--recompute",
+        action=argparse.BooleanOptionalAction,
+        help="compute units again in the backward pass, to save memory (default: where it is short)",
+    )
+
+    added = command(verify, "train the first iterations again, and compare bit by bit")
+    of_run(added, target="name of an experiment, with --twice; or folder of a record, results/runs/EXPERIMENT/seedK")
+    added.add_argument("--twice", action="store_true", help="compare two trainings with each other, not with a record")
+    added.add_argument("--iterations", type=_positive, default=50, metavar="N", help="at most 50 of a record")
 
     added = command(evaluate, "test a trained run again")
     of_run(added)

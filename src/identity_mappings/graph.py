@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,31 @@ from .errors import UserError
 from .parameters import load
 from .parameters.load import nearest
 from .records import cost, run
-from .records.experiment import Experiment
+from .records.experiment import ARITHMETICS, Experiment
 from .records.files import sha256_of
 from .records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, responses_of
 from .reporting.fingerprint import is_current, of_cost, of_signals
 
-CONFIG = {"scale": "paper", "device": None}
+# runs_per_gpu: how many runs of an experiment one job trains at once on a GPU.
+CONFIG = {"scale": "paper", "device": None, "arithmetic": None, "runs_per_gpu": 5}
+
+
+@dataclass(frozen=True)
+class Together:
+    """Runs of one experiment that one job trains at once: {seed: folder of the record}."""
+
+    experiment: Experiment
+    root: str
+    folders: dict[int, Path]
+
+    @property
+    def rule(self) -> str:
+        """A name for the rule, as Snakemake allows it."""
+        seeds = "_".join(map(str, self.folders))
+        return f"train_{self.experiment.folder}_seeds_{seeds}".replace("-", "_")
+
+    def files(self, name: str) -> list[str]:
+        return [(folder / name).as_posix() for folder in self.folders.values()]
 
 
 class Graph:
@@ -39,6 +59,12 @@ class Graph:
         self.chosen_device = config.get("device")
         if self.chosen_device not in (None, "gpu", "cpu"):
             raise UserError(f"--config device={self.chosen_device}: give gpu or cpu")
+        self.chosen_arithmetic = config.get("arithmetic")
+        if self.chosen_arithmetic not in (None, *ARITHMETICS):
+            raise UserError(f"--config arithmetic={self.chosen_arithmetic}: give {', '.join(ARITHMETICS)}")
+        self.runs_per_gpu = config.get("runs_per_gpu", CONFIG["runs_per_gpu"])
+        if not isinstance(self.runs_per_gpu, int) or self.runs_per_gpu < 1:
+            raise UserError(f"--config runs_per_gpu={self.runs_per_gpu}: give a whole number from 1")
         self.roots = {settings.results: name for name, settings in self.project.scales.items()}
         self.figure_names = list(self.project.figures)
 
@@ -53,9 +79,45 @@ class Graph:
         settings = self.project.scale(scale)
         return [
             (run.folder_of(Path(settings.results), experiment, seed) / run.METRICS).as_posix()
-            for experiment in self.project.wanted(scale)
+            for experiment in self._wanted(scale)
             for seed in range(settings.runs)
         ]
+
+    def _wanted(self, scale: str) -> list[Experiment]:
+        """In the arithmetic of their recipes, or at the scale of this call in the one that was asked for."""
+        wanted = self.project.wanted(scale)
+        if self.chosen_arithmetic is None or scale != self.scale:
+            return wanted
+        return [experiment.in_arithmetic(self.chosen_arithmetic) for experiment in wanted]
+
+    def together(self, targets: set[str]) -> list["Together"]:
+        """The missing runs of the wanted experiments, in groups that one job trains at once on a GPU.
+
+        None where `targets` name a run: then that one is trained, and no other.
+        """
+        if any("/runs/" in target for target in targets):
+            return []
+        settings = self.project.scale(self.scale)
+        results = Path(settings.results)
+        if self.runs_per_gpu == 1 or self.device(settings.results) != "gpu":
+            return []
+        groups = []
+        for experiment in self._wanted(self.scale):
+            folders = {seed: run.folder_of(results, experiment, seed) for seed in range(settings.runs)}
+            missing = [
+                seed for seed, folder in folders.items() if not (self.project.root / folder / run.METRICS).is_file()
+            ]
+            for first in range(0, len(missing), self.runs_per_gpu):
+                seeds = missing[first : first + self.runs_per_gpu]
+                if len(seeds) > 1:
+                    groups.append(Together(experiment, settings.results, {seed: folders[seed] for seed in seeds}))
+        return groups
+
+    def arithmetic_of_run(self, name: str, digest: str, root: str) -> str:
+        """The arithmetic in which an experiment has a digest."""
+        experiment = self._experiment(name, root)
+        found = (one for one in experiment.alternatives if one.digest == digest)
+        return next(found, experiment).parameters["recipe"]["arithmetic"]
 
     def records(self, root: str, targets: set[str]) -> tuple[list[str], list[str]]:
         """The records of a scale that are there, and those that are made first because `targets` asks for runs too."""
@@ -94,7 +156,7 @@ class Graph:
 
     def _responding(self, scale: str) -> list[Experiment]:
         shown = {name for f in self.project.figures.values() if f.kind == RESPONSES for name in f.experiments}
-        return [experiment for experiment in self.project.wanted(scale) if experiment.name in shown]
+        return [experiment for experiment in self._wanted(scale) if experiment.name in shown]
 
     def _signals_are_current(self, scale: str, done: Path) -> bool:
         try:

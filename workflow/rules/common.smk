@@ -55,6 +55,17 @@ def dataset_of_run(wildcards):
     ]
 
 
+def dataset_of(group):
+    stamps = GRAPH.dataset_of_run(group.experiment.name, group.root)
+    return [ancient(path) for path in stamps]
+
+
+def arithmetic_of_run(wildcards):
+    return GRAPH.arithmetic_of_run(
+        wildcards.experiment, wildcards.digest, wildcards.root
+    )
+
+
 def device_gate(wildcards):
     return GRAPH.device_gate(wildcards.root)
 

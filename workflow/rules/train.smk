@@ -38,7 +38,44 @@ rule train:
         gpus=gpus,
         scale=scale_of,
         device=device_name,
+        arithmetic=arithmetic_of_run,
     shell:
         "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
-        "identity-mappings train {wildcards.experiment} --scale {params.scale} --digest {wildcards.digest} "
-        "--seed {wildcards.seed} --results {wildcards.root} --device {params.device} --log {log} > {log} 2>&1"
+        "identity-mappings train {wildcards.experiment} --scale {params.scale} --arithmetic {params.arithmetic} "
+        "--digest {wildcards.digest} --seed {wildcards.seed} --results {wildcards.root} --device {params.device} --log {log} > {log} 2>&1"
+
+
+# On a GPU the missing runs of an experiment share a job, which trains several at once: none of these narrow networks
+# fills a GPU. Each has its own folder, and is what it would be alone.
+for GROUP in GRAPH.together(asked()):
+    workflow.ruleorder(GROUP.rule, "train")
+
+    rule:
+        name:
+            GROUP.rule
+        input:
+            dataset=dataset_of(GROUP),
+            device=f"{GROUP.root}/.device-gpu",
+        output:
+            metrics=GROUP.files("metrics.json"),
+            curve=GROUP.files("curve.csv"),
+            provenance=GROUP.files("provenance.json"),
+        log:
+            f"logs/{GROUP.root}/{GROUP.experiment.folder}/{GROUP.rule}.log",
+        benchmark:
+            f"logs/{GROUP.root}/{GROUP.experiment.folder}/{GROUP.rule}.benchmark.tsv"
+        conda:
+            "../envs/python.yaml"
+        threads: GROUP.experiment.parameters["recipe"]["cpu_threads"]
+        resources:
+            gpu=GROUP.experiment.gpus,
+        params:
+            of=GROUP,
+            seeds=" ".join(map(str, GROUP.folders)),
+            scale=SCALE,
+            arithmetic=GROUP.experiment.parameters["recipe"]["arithmetic"],
+        shell:
+            "identity-mappings lease --gpus {params.of.experiment.gpus} --granted {resources.gpu} -- "
+            "identity-mappings train {params.of.experiment.name} --scale {params.scale} "
+            "--arithmetic {params.arithmetic} --digest {params.of.experiment.digest} --seed {params.seeds} "
+            "--results {params.of.root} --device gpu --log {log} > {log} 2>&1"

@@ -1,7 +1,7 @@
 """An experiment with every parameter resolved, and the digest that is its identity."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,10 @@ from .files import canonical, json_bytes, sha256, write_atomically
 
 # Raised by hand when a change of code changes the numbers that a run gives, and only then: it is part of every digest.
 NUMERICS = 2
+
+# In the order in which tables prefer them: IEEE single precision, the papers' own; TensorFloat-32, PyTorch's default
+# for convolutions; and bfloat16.
+ARITHMETICS = ("float32", "tf32", "bfloat16")
 
 
 def identity(parameters: Any) -> Any:
@@ -41,6 +45,18 @@ class Experiment:
     parameters: dict[str, Any]
     gpus: int = 1
     custom_source: str | None = None
+
+    def in_arithmetic(self, arithmetic: str) -> "Experiment":
+        """The same experiment in another arithmetic: other runs, with another digest."""
+        if self.parameters["recipe"] is None:
+            return self
+        recipe = {**self.parameters["recipe"], "arithmetic": arithmetic}
+        return replace(self, parameters={**self.parameters, "recipe": recipe})
+
+    @property
+    def alternatives(self) -> list["Experiment"]:
+        """Itself in every arithmetic, in the order in which tables prefer them."""
+        return [self.in_arithmetic(arithmetic) for arithmetic in ARITHMETICS] if self.parameters["recipe"] else [self]
 
     @property
     def digest(self) -> str:

@@ -60,8 +60,11 @@ class BadRecord(Exception):
     """Why a record is not to be believed."""
 
 
-def read(folder: Path, experiment: Experiment, seed: int) -> Record | None:
+def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False) -> Record | None:
     """The record of a run, or None if there is none.
+
+    Args:
+        partial: whether an unfinished one will do.
 
     Raises:
         BadRecord: it is there, but is not a finished record of this experiment and seed, made with these parameters,
@@ -84,10 +87,13 @@ def read(folder: Path, experiment: Experiment, seed: int) -> Record | None:
             "seed": (metrics["seed"], seed),
             "seed of the provenance": (provenance["seed"]["seed"], seed),
             "parameters": (identity(provenance["params"]["resolved"]), identity(experiment.parameters)),
-            "status": (metrics["status"] in FINAL, True),
+            "status": (metrics["status"] in FINAL, not partial or metrics["status"] in FINAL),
             "hash of metrics.json": (sha256(content), provenance["outputs"][METRICS]),
             "hash of curve.csv": (sha256(curve), provenance["outputs"][CURVE]),
-            "diverged runs have no test error": (metrics["test_error"] is None, metrics["status"] == "diverged"),
+            "diverged runs have no test error": (
+                metrics["test_error"] is None,
+                metrics["status"] == "diverged" or (metrics["status"] not in FINAL and metrics["test_error"] is None),
+            ),
             "test_error": (isinstance(metrics["test_error"], (int, float, type(None))), True),
             "best": (isinstance(metrics["best"], (dict, type(None))), True),
         }

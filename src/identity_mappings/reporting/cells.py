@@ -9,7 +9,7 @@ from typing import Any
 from ..parameters import Project
 from ..parameters.reports import BEST_RUN, MEAN, MULTIPLY_ADDS, SINGLE_VIEW, Cell, Row, Table
 from ..records import cost, run
-from ..records.experiment import Experiment
+from ..records.experiment import ARITHMETICS, Experiment
 from . import verdict
 
 NOT_RUN, NO_COUNTERPART, NOT_COUNTED, NOT_REBUILT = "not run", "no counterpart", "not counted", "not rebuilt"
@@ -27,21 +27,26 @@ class Records:
     _costs: dict[str, dict[str, Any]] | None = None
 
     def of(self, experiment: Experiment) -> list[run.Record]:
-        """Of the wanted seeds, those that are there and are what they say."""
+        """Of the wanted seeds, those that are there and are what they say.
+
+        In float32, which goes before the other arithmetics; only where there is no such run, in the next.
+        """
         if experiment.folder not in self._read:
-            settings = self.project.scale(self.scale)
-            found = []
-            for seed in range(settings.runs):
-                folder = run.folder_of(self.project.root / settings.results, experiment, seed)
-                try:
-                    record = run.read(folder, experiment, seed)
-                except run.BadRecord as error:
-                    self.note(error)
-                    continue
-                if record:
-                    found.append(record)
-            self._read[experiment.folder] = found
+            found = (self._records(alternative) for alternative in experiment.alternatives)
+            self._read[experiment.folder] = next(filter(None, found), [])
         return self._read[experiment.folder]
+
+    def _records(self, experiment: Experiment) -> list[run.Record]:
+        found = []
+        for seed in range(self.project.scale(self.scale).runs):
+            try:
+                record = run.read(run.folder_of(self.results, experiment, seed), experiment, seed)
+            except run.BadRecord as error:
+                self.note(error)
+                continue
+            if record:
+                found.append(record)
+        return found
 
     def note(self, problem: object) -> None:
         """Keep what is wrong with a record for the page; once, however many cells or curves it fills."""
@@ -246,6 +251,9 @@ def _fill(project: Project, scale: str, records: Records, table: Table, row: Row
     text = verdict.FAIL if failed else _number(value, cell)
     if of_mean and not failed:
         text += f"±{_number(statistics.stdev(finite), cell)}" if len(finite) > 1 else "±-"
+    arithmetic = found[0].metrics["arithmetic"]
+    if arithmetic != ARITHMETICS[0]:  # the papers' own needs no word
+        text += f" ({arithmetic})"
     if not project.scale(scale).published or cell.published is None:
         return filled(experiment, found, text, measured, NOT_COMPARABLE)
     if cell.metric == BEST_RUN:  # chosen among the runs by the test set

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure as Drawing
 from ..parameters import Project
 from ..parameters.reports import Curve, TrainingCurves
 from ..records import run
+from ..records.experiment import ARITHMETICS
 from .cells import NO_COUNTERPART, NOT_RUN, Records
 from .drawing import COLOURS, drawing_of
 
@@ -32,7 +33,8 @@ def curve_of(project: Project, scale: str, records: Records, curve: Curve) -> tu
     data.insert(0, "curve", curve.label)
     data.insert(1, "seed", record.metrics["seed"])
     ending = "diverged" if record.test_error is None else f"{record.test_error:.2f} %"
-    return data, f"{curve.label}: {ending}"
+    arithmetic = record.metrics["arithmetic"]
+    return data, f"{curve.label}: {ending}" + (f" ({arithmetic})" if arithmetic != ARITHMETICS[0] else "")
 
 
 def draw(project: Project, scale: str, records: Records, figure: TrainingCurves) -> tuple[Drawing, pandas.DataFrame]:

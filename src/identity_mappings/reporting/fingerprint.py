@@ -56,7 +56,8 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
         patterns.append(f"seed*/{RESPONSES}/*")
         parts += [_sources(NETWORKS), _hashes(results / SIGNALS, "*/*")]
     for experiment in project.shown(scale):
-        parts.append([experiment.folder, _hashes(results / "runs" / experiment.folder, *patterns)])
+        folders = [alternative.folder for alternative in experiment.alternatives]
+        parts += [[folder, _hashes(results / "runs" / folder, *patterns)] for folder in folders]
     return sha256(canonical(parts))[:16]
 
 

@@ -28,6 +28,7 @@ def _read(
     experiment = project.resolve(curve.experiment, scale)
     if experiment is None:
         return None, f"{curve.label}: {NO_COUNTERPART}"
+    experiment = next((one for one in experiment.alternatives if (folder(one) / name).is_file()), experiment)
     try:
         content = measurement.read_of(folder(experiment), name, experiment)
         data = None if content is None else pandas.read_csv(io.BytesIO(content))

@@ -23,7 +23,8 @@ TITLES = {
 INTRODUCTION = """\
 `tables.md` holds the values rebuilt here, `paper.md` the published ones, in one layout, so that a diff of the two shows
 the cells that differ. Test errors are in % at the last iteration, the median of the runs; `comparison.md` says how many
-runs there are, how they spread and whether they agree with the paper. Quoted values come from other papers."""
+runs there are, how they spread and whether they agree with the paper. Runs are in float32 unless the arithmetic stands
+beside the number. Quoted values come from other papers."""
 
 
 def _grid(rows: list[list[str]], headers: list[str]) -> str:

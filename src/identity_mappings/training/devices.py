@@ -105,6 +105,16 @@ def describe(device: torch.device) -> dict[str, object]:
     return found
 
 
+def libraries(device: torch.device) -> dict[str, object]:
+    """What computes on a device, for the provenance."""
+    cuda = device.type == "cuda"
+    return {
+        "cuda": torch.version.cuda if cuda else None,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
 def _cpu() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -20,7 +20,7 @@ def write(
     trainer: "Trainer", progress: Progress, status: str, experiment: Experiment, folder: Path, options: "Options"
 ) -> None:
     """Write metrics.json, curve.csv and provenance.json; `status` is "finished", "diverged" or "unfinished"."""
-    recipe, cuda = trainer.recipe, trainer.device.type == "cuda"
+    recipe = trainer.recipe
     last = progress.last if status != "diverged" else None
     # A diverged run goes on to the end of its interval, so its weights depend on where it was interrupted.
     digest = None if status == "diverged" else checkpoint.weights_sha256(trainer.network.state_dict())
@@ -57,11 +57,7 @@ def write(
         "workers": 0,
         "world_size": 1,
         "batch": recipe.batch_size,
-        "env": {
-            "cuda": torch.version.cuda if cuda else None,
-            "cudnn": torch.backends.cudnn.version() if cuda else None,
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        },
+        "env": devices.libraries(trainer.device),
     }
     counts = {"training_images": len(trainer.images.training), "test_images": len(trainer.images.test)}
     origin = provenance.gather(

@@ -1,0 +1,128 @@
+"""`identity-mappings verify`: the first iterations again, against another time or against a record."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from ..records import run
+from ..records.experiment import Experiment
+from ..records.provenance import environment
+from . import checkpoint, devices
+from .assembly import recipe_of
+from .state import FIRST_LOSSES
+from .trainer import Options, Trainer
+
+# On another kind of device sums are added up in another order, and training magnifies that from step to step: of 25
+# networks of Tables 1 and 2 none was off by more than this over the first steps, on another instruction set.
+ELSEWHERE_STEPS, ELSEWHERE_TOLERANCE = 5, 0.02
+
+
+def first_losses(experiment: Experiment, seed: int, options: Options, iterations: int) -> tuple[list[float], str]:
+    """Losses of a run's first iterations, trained from its beginning, and the hash of the weights behind them."""
+    recipe = recipe_of(experiment)
+    device = devices.choose(options.device, experiment, options.root)
+    devices.prepare(recipe.arithmetic, recipe.cpu_threads)
+    trainer = Trainer(experiment, seed, device, options)
+    losses = [trainer.step(iteration)[0] for iteration in range(iterations)]
+    weights = checkpoint.weights_sha256(trainer.state()["network"])
+    return torch.stack(losses).tolist(), weights
+
+
+def twice(experiment: Experiment, seed: int, options: Options, iterations: int = FIRST_LOSSES) -> int:
+    """Train the first iterations two times and compare all bits; returns the exit status."""
+    first, second = (first_losses(experiment, seed, options, iterations) for _ in range(2))
+    name = f"{experiment.name}, seed {seed}, {recipe_of(experiment).arithmetic}"
+    if _same(first[0], second[0]) and first[1] == second[1]:
+        print(f"{name}: {iterations} iterations twice: the same losses and weights, bit by bit")
+        return 0
+    print(f"{name}: {iterations} iterations twice: {_difference(first[0], second[0])}")
+    return 1
+
+
+def record(folder: Path, options: Options, iterations: int = FIRST_LOSSES) -> int:
+    """Train the first iterations of a recorded run again and compare with its record; returns the exit status.
+
+    On the same kind of device, with the same versions, every bit must agree. Elsewhere the losses of the first
+    `ELSEWHERE_STEPS` iterations must agree within `ELSEWHERE_TOLERANCE` of their size.
+
+    Raises:
+        UserError: no record there, or one that is not to be believed.
+    """
+    experiment, found = read(folder, options.root)
+    recorded = found.metrics["first_losses"][:iterations]
+    if not recorded:
+        raise UserError(f"{folder}: its record has no losses: the run diverged at once; nothing to compare")
+    device = devices.choose(options.device, experiment, options.root)
+    differences = _elsewhere(found, experiment, device, options.root)
+    again, _ = first_losses(experiment, found.metrics["seed"], options, len(recorded))
+    if _same(recorded, again):
+        print(f"{folder}: {len(recorded)} iterations again: the recorded losses, bit by bit")
+        return 0
+    if not differences:
+        print(f"{folder}: {len(recorded)} iterations again: {_difference(recorded, again)}")
+        return 1
+    compared = min(ELSEWHERE_STEPS, len(recorded))
+    worst = max(abs(a - b) / max(abs(a), 1) for a, b in zip(recorded[:compared], again, strict=False))
+    agrees = worst <= ELSEWHERE_TOLERANCE
+    print(
+        f"{folder}: {compared} iterations again, not on what it was made ({'; '.join(differences)}): the losses "
+        f"{'agree' if agrees else 'DIFFER'} within {worst:.2g} of their size; {ELSEWHERE_TOLERANCE:g} is the tolerance"
+    )
+    return 0 if agrees else 1
+
+
+def read(folder: Path, root: Path) -> tuple[Experiment, run.Record]:
+    """A record and its experiment, from the parameters that it states."""
+    path = folder / run.PARTIAL if not (folder / run.METRICS).is_file() else folder
+    try:
+        metrics = json.loads((path / run.METRICS).read_bytes())
+        provenance = json.loads((path / run.PROVENANCE).read_bytes())
+        parameters = provenance["params"]["resolved"]
+        custom = parameters["network"]["shortcut"]["kind"] == "custom"
+        name, scale, seed = metrics["experiment"], metrics["scale"], int(folder.name.removeprefix("seed"))
+    except OSError:
+        raise UserError(
+            f"{folder}: no record of a run here: name a folder like results/runs/EXPERIMENT-DIGEST/seed0, or --twice"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a record of a run ({type(error).__name__}: {error})") from None
+    experiment = Experiment(name, scale, parameters, custom_source=_source(name, root) if custom else None)
+    try:
+        found = run.read(path, experiment, seed, partial=path != folder)
+    except run.BadRecord as error:
+        raise UserError(f"{error}: not verified") from None
+    return experiment, found
+
+
+def _source(name: str, root: Path) -> str | None:
+    """The file of an experiment's own shortcut, whose hash alone a record has."""
+    from ..parameters import load  # needs pydantic, which a machine that only trains may lack
+
+    experiment = load(root).experiments.get(name)
+    return getattr(experiment.network.shortcut, "source", None) if experiment else None
+
+
+def _elsewhere(found: run.Record, experiment: Experiment, device: torch.device, root: Path) -> list[str]:
+    """In what this machine and environment differ from those of a record."""
+    hardware, here = found.provenance["hardware"], devices.describe(device)
+    model = "gpu" if device.type == "cuda" else "cpu"
+    made = {"device": (hardware["gpu"] or {}).get("model") or hardware["cpu"], **found.provenance["env"]}
+    now: dict[str, Any] = {"device": here[model]["model"] if model == "gpu" else here["cpu"]}
+    now |= {**environment(root), **devices.libraries(device)}
+    names = ["device", "torch", "cuda", "cudnn", *([] if model == "gpu" else ["cpu_capability"])]
+    return [f"{name} {made.get(name)}, here {now.get(name)}" for name in names if made.get(name) != now.get(name)]
+
+
+def _same(first: Sequence[float], second: Sequence[float]) -> bool:
+    return len(first) == len(second) and all(a == b for a, b in zip(first, second, strict=True))
+
+
+def _difference(first: Sequence[float], second: Sequence[float]) -> str:
+    place = next((i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b), None)
+    if place is None:
+        return "the losses are the same, the weights are NOT"
+    return f"NOT the same from iteration {place} on ({first[place]!r} and {second[place]!r})"
