@@ -158,6 +158,32 @@ def data(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def bench(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    from .bench import measure
+    from .parameters import load
+
+    project = load()
+    results = Path(project.scale("paper").results)
+    if not arguments.show:
+        names = arguments.experiments or [*measure.COMPARED, *measure.BY_DEPTH]
+        experiments = [project.resolve(name) for name in names]
+        peers = arguments.experiments or measure.COMPARED
+        measure.run(
+            experiments,
+            arguments.device,
+            results,
+            Path(),
+            arguments.rounds,
+            arguments.arithmetic or (),
+            [] if arguments.no_peers else peers,
+        )
+    from .reporting.bench import write
+
+    write(Path())
+    return 0
+
+
 def lease(arguments: argparse.Namespace) -> int:
     from .training.lease import run
 
@@ -299,6 +325,14 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("action", choices=("fetch", "verify"))
     added.add_argument("name", help="cifar10 or cifar100")
     added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
+
+    added = command(bench, "measure steps per second against two other implementations and the device's bound")
+    added.add_argument("experiments", nargs="*", help="(default: what the README shows)")
+    added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="the CPU is never taken silently")
+    added.add_argument("--rounds", type=_positive, default=7, help="medians are taken over so many (default: 7)")
+    added.add_argument("--arithmetic", nargs="+", choices=ARITHMETICS, help="(default: those that the device has)")
+    added.add_argument("--no-peers", action="store_true", help="measure only our own step")
+    added.add_argument("--show", action="store_true", help="measure nothing: make the table and plot from the records")
 
     added = command(lease, "run a command with GPUs of its own, held exactly as long as it lives")
     added.add_argument("--gpus", type=_natural, required=True, help="how many; 0 hides all")

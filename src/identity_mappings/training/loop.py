@@ -14,7 +14,7 @@ import torch
 from ..errors import UserError
 from ..records import run
 from ..records.experiment import Experiment
-from . import checkpoint, devices, record
+from . import checkpoint, devices, memory, record
 from .assembly import recipe_of
 from .optimizer import learning_rate
 from .progress import ProgressLine
@@ -136,16 +136,22 @@ def train(experiment: Experiment, seeds: int | Sequence[int], options: Options) 
     with ExitStack() as held, Interrupted() as interrupted:
         for seed in wanted:
             held.enter_context(_lock(experiment, seed, options))
-        runs = [Run(experiment, seed, device, options) for seed in wanted]
-        _iterate(runs, options, lambda: interrupted.signal is not None)
-        if interrupted.signal and not any(one.progress.iteration for one in runs):
-            return 128 + interrupted.signal
-        for one in runs:
-            one.leave()
-        for one in runs:  # not before all have their records: Snakemake removes those of a job that is killed
+        left = [Run(experiment, wanted[0], device, options)]
+        at_once = memory.fitting(left[0].trainer, device) if len(wanted) > 1 else 1
+        done: list[Run] = []
+        for first in range(0, len(wanted), at_once):
+            seeds_now = wanted[first : first + at_once]
+            runs = [left.pop() if left else Run(experiment, seed, device, options) for seed in seeds_now]
+            _iterate(runs, options, lambda: interrupted.signal is not None)
+            if interrupted.signal and not any(one.progress.iteration for one in runs):
+                return 128 + interrupted.signal
+            for one in runs:
+                one.leave()
+            done += runs
+        for one in done:  # not before all have their records: Snakemake removes those of a job that is killed
             if one.status != "unfinished":
                 checkpoint.clear(one.checkpoints)
-        unfinished = any(one.status == "unfinished" for one in runs)
+        unfinished = any(one.status == "unfinished" for one in done)
         return 128 + interrupted.signal if unfinished and interrupted.signal else 0
 
 

@@ -4,9 +4,13 @@ import copy
 import os
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
 
 SHARE = 0.7  # of a device's memory, for what the forward pass keeps; the rest for weights, gradients, workspaces
 
@@ -48,6 +52,16 @@ def is_short(network: nn.Module, recipe: SimpleNamespace, shape: Sequence[int], 
     """Whether a step would not fit, so that units are computed again in the backward pass instead of kept."""
     needed = kept(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16")
     return needed > SHARE * total(device)
+
+
+def fitting(trainer: "Trainer", device: torch.device) -> int:
+    """How many runs like a trainer's fit on its device at once; at least 1."""
+    recipe, network = trainer.recipe, trainer.network
+    shape = trainer.images.training.shape[1:]
+    activations = kept(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16")
+    weights = 4 * sum(parameter.nbytes for parameter in network.parameters())  # gradients, momentum, a copy
+    images = trainer.augmentation.pixels.nbytes + trainer.test_images.nbytes
+    return max(1, int(SHARE * total(device) // (activations + weights + images)))
 
 
 def keep_freed_memory() -> None:
