@@ -35,9 +35,9 @@ class Bench:
     def project(self) -> Project:
         return load(self.root)
 
-    def folder(self, name: str, seed: int = 0, scale: str = "paper") -> Path:
+    def folder(self, name: str, seed: int = 0, scale: str = "paper", arithmetic: str = "float32") -> Path:
         results = self.root / self.project.scale(scale).results
-        return run.folder_of(results, self.project.resolve(name, scale), seed)
+        return run.folder_of(results, self.project.resolve(name, scale).in_arithmetic(arithmetic), seed)
 
     def record(
         self,
@@ -48,6 +48,7 @@ class Bench:
         *,
         best: float | None = None,
         status: str = "finished",
+        arithmetic: str = "float32",
         curve: bytes | None = None,
         provenance: dict[str, Any] | None = None,
         **changes: Any,
@@ -59,7 +60,7 @@ class Bench:
             best: lowest test error of the run (default: `error`).
             provenance, changes: entries that take the place of the record's own.
         """
-        experiment = self.project.resolve(name, scale)
+        experiment = self.project.resolve(name, scale).in_arithmetic(arithmetic)
         status = "diverged" if error is None else status
         length = experiment.parameters["recipe"]["iterations"]
         done = length if status == "finished" else length // 2
@@ -76,11 +77,11 @@ class Bench:
             "test_error": error,
             "test": None if error is None else {"iteration": done, "test_error": error},
             "best": None if best is None else {"iteration": done, "test_error": best},
-            "arithmetic": "float32",
+            "arithmetic": arithmetic,
             **changes,
         }
         origin = {"params": {"resolved": experiment.parameters}, "seed": {"seed": seed}, **(provenance or {})}
-        folder = self.folder(name, seed, scale)
+        folder = self.folder(name, seed, scale, arithmetic)
         run.write(folder, metrics, curve_of(done, error) if curve is None else curve, origin)
         return folder
 

@@ -39,7 +39,7 @@ def test_a_step_is_the_plain_statement_of_one(small, tmp_path, name):
     """Whole batches in double precision, loss and update written out: five steps, with a switch of the rate."""
     ours = trainer(small(name), tmp_path)
     ours.network.double()
-    ours.augmentation.mean_pixels = ours.augmentation.mean_pixels.double()
+    ours.augmentation.means = ours.augmentation.means.double()
     ours.optimizer = Optimizer(ours.network, ours.recipe)
     ours.parameters = list(ours.network.parameters())
     plain = deepcopy(ours.network).to(memory_format=torch.contiguous_format)

@@ -9,6 +9,8 @@ from collections import Counter
 
 import pytest
 
+from identity_mappings.parameters import load
+
 pytestmark = pytest.mark.slow
 TINY = ("--config", "scale=tiny")
 REPORTS = ("tables.md", "paper.md", "comparison.md", "metrics.json", "curve.csv", "*.svg", "*.png")
@@ -60,11 +62,61 @@ def test_a_clone_has_nothing_to_do(clone):
 
 def test_all_asks_for_every_wanted_run_once(copy):
     """The tables and figures share experiments; 44 of them on CIFAR, 5 seeds each. ImageNet has no data yet."""
-    answer = copy.snakemake("--dry-run", "--resources", "gpu=4", cores=8)
+    answer = copy.snakemake("--dry-run", "--resources", "gpu=4", "--config", "runs_per_gpu=1", cores=8)
     assert jobs(answer)["train"] == 44 * 5
     outputs = re.findall(r"output: (results/runs/\S+/metrics.json)", answer.stdout)
     assert len(outputs) == len(set(outputs)) == 44 * 5
     assert jobs(answer)["responses"] == 5 and jobs(answer)["signals"] == 1
+
+
+def groups(answer: subprocess.CompletedProcess) -> dict[str, int]:
+    """{rule: jobs} of those that train several runs at once."""
+    return {rule: count for rule, count in jobs(answer).items() if rule.startswith("train_")}
+
+
+def test_on_a_gpu_the_missing_runs_of_an_experiment_share_a_job(copy):
+    """Each run still has its own folder; what is there is not trained again, and a run that is named goes alone."""
+    call = ("--dry-run", "--printshellcmds", "--resources", "gpu=4")
+    answer = copy.snakemake(*call, cores=8)
+    assert len(groups(answer)) == 44 and "train" not in jobs(answer)
+    assert set(groups(answer).values()) == {1}
+    experiment = load(copy.root).resolve("cifar10-resnet110")
+    command = next(line for line in answer.stdout.splitlines() if f"--digest {experiment.digest} " in line)
+    assert "--seed 0 1 2 3 4 --results results --device gpu" in command and "lease --gpus 1 --granted 1" in command
+    outputs = re.findall(rf"results/runs/{experiment.folder}/seed(\d)/metrics.json", answer.stdout)
+    assert set(outputs) == set("01234")
+
+    for seed in (0, 3):
+        for name in ("metrics.json", "curve.csv", "provenance.json"):
+            path = copy.root / "results/runs" / experiment.folder / f"seed{seed}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    [rule] = [rule for rule in groups(copy.snakemake(*call, cores=8)) if experiment.digest in rule]
+    assert rule.endswith("seeds_1_2_4")
+    three = groups(copy.snakemake(*call, "--config", "runs_per_gpu=2", cores=8))
+    assert [rule[-3:] for rule in three if experiment.digest in rule] == ["1_2"], "the fourth goes alone"
+    named = copy.snakemake(*call, f"results/runs/{experiment.folder}/seed2/metrics.json", cores=8)
+    assert jobs(named)["train"] == 1 and not groups(named)
+    assert not groups(copy.snakemake(*call, "--config", "device=cpu", cores=8))
+
+
+def test_another_arithmetic_is_asked_for_by_name(copy):
+    experiment = load(copy.root).resolve("cifar10-resnet110").in_arithmetic("tf32")
+    call = ("--dry-run", "--printshellcmds", "--resources", "gpu=4")
+    answer = copy.snakemake(*call, "--config", "arithmetic=tf32", "runs_per_gpu=1", cores=8)
+    assert jobs(answer)["train"] == 44 * 5
+    assert f"--arithmetic tf32 --digest {experiment.digest} " in answer.stdout
+    assert "--arithmetic float32" not in answer.stdout
+    path = f"results/runs/{experiment.folder}/seed0/metrics.json"
+    named = copy.snakemake(*call, path, cores=8)
+    assert f"--arithmetic tf32 --digest {experiment.digest} " in named.stdout, "the digest says which it is"
+
+
+@pytest.mark.parametrize("wrong", ["arithmetic=fp32", "runs_per_gpu=0", "runs_per_gpu=some"])
+def test_a_wrong_setting_is_one_line(copy, wrong):
+    answer = copy.snakemake("--dry-run", "--config", wrong)
+    assert answer.returncode != 0
+    assert re.search(f"identity-mappings: --config {wrong}: give ", answer.stdout), answer.stdout
 
 
 def test_the_rest_of_a_clone_is_built_without_the_datasets(copy):

@@ -39,14 +39,27 @@ class Augmentation:
             mean = torch.tensor(channel_mean).view(-1, 1, 1).expand(channels, height, width)
             deviation = torch.tensor(channel_deviation).view(-1, 1, 1)
         self.mean, self.deviation = mean.to(device), deviation.to(device)
-        self.colour, self.size, self.channels = padding_colour, (height, width), channels
+        self.size, self.padding = (height, width), padding
         border = (padding,) * 4
-        # A row a pixel, its channels side by side: a crop is one gather of rows, and comes out as channels_last.
-        self.pixels = F.pad(training.to(device), border).permute(0, 2, 3, 1).reshape(-1, channels)
-        self.mean_pixels = F.pad(self.mean, border).permute(1, 2, 0).reshape(-1, channels)
+        # A pixel is one 32-bit word, its channels side by side, so that a crop is one gather of words, and comes out as
+        # channels_last.
+        padded = F.pad(training.to(device), (*border, 0, 4 - channels)).permute(0, 2, 3, 1).contiguous()
+        self.pixels, self.channels = padded.view(torch.int32).view(-1), channels
         self.padded_size = (height + 2 * padding, width + 2 * padding)
         self.rows = torch.arange(height, device=device)[:, None]
         self.columns = torch.arange(width, device=device)
+        # What is subtracted from a crop depends on its corner and on the flip alone.
+        self.means = self._crops_of_mean() if padding_colour == "mean" else self.mean[None]
+
+    def _crops_of_mean(self) -> Tensor:
+        """The mean under each crop, in the order of `_variant`: ((2 padding + 1)^2 * 2, C, H, W)."""
+        (height, width), places = self.size, range(2 * self.padding + 1)
+        padded = F.pad(self.mean, (self.padding,) * 4)
+        crops = [padded[:, top : top + height, left : left + width] for top in places for left in places]
+        return torch.stack([crop for one in crops for crop in (one, one.flip(2))])
+
+    def _variant(self, view: View) -> Tensor:
+        return ((view.top * (2 * self.padding + 1)) + view.left) * 2 + view.flip
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 (N, C, H, W) to float32 of the same shape: what a test sees, the single original view."""
@@ -54,14 +67,12 @@ class Augmentation:
 
     def view(self, view: View) -> Tensor:
         """The batch of a view, float32 (N, C, H, W), channels_last in memory."""
-        image, top, left, flip = (t.to(self.pixels.device)[:, None, None] for t in view)
+        view = View(*(t.to(self.pixels.device) for t in view))
+        image, top, left, flip = (t[:, None, None] for t in view)
         height, width = self.padded_size
         columns = torch.where(flip, self.columns.flip(0), self.columns) + left
-        place = (self.rows + top) * width + columns
-        crop = self._gather(self.pixels, place + image * (height * width)).float()
-        mean = self._gather(self.mean_pixels, place) if self.colour == "mean" else self.mean
+        place = (image * height + self.rows + top) * width + columns
+        words = self.pixels.index_select(0, place.view(-1))
+        crop = words.view(torch.uint8).view(*place.shape, 4)[..., : self.channels].permute(0, 3, 1, 2).float()
+        mean = self.means.index_select(0, self._variant(view)) if len(self.means) > 1 else self.means
         return (crop - mean) / self.deviation
-
-    def _gather(self, rows: Tensor, place: Tensor) -> Tensor:
-        taken = rows.index_select(0, place.reshape(-1))
-        return taken.view(len(place), *self.size, self.channels).permute(0, 3, 1, 2)

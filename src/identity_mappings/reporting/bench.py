@@ -15,8 +15,8 @@ from .drawing import COLOURS, STYLE, saved
 TEXT = """\
 # Speed of a training step
 
-Made by `identity-mappings bench`, from the records beside it. *ours* is the recipe's whole step: order, crop and flip of
-the images, the network with batch norm over 64 samples, the update. The others get a batch that is there already and
+Made by `identity-mappings bench`, from the records beside it. *ours* is the recipe's whole step: order, crop and flip
+of the images, the network with batch norm over 64 samples, the update. The others get a batch that is there already and
 take batch norm over all of it: *eager* is plain PyTorch with the very same network, *pytorchcv* the published package's
 network of that depth. A time is the median over rounds in which all took turns, each in a process of its own; *against*
 is the median over the rounds of the faster other one's time by ours, in the same arithmetic and, where that is another,
