@@ -106,7 +106,7 @@ def test_ratios_are_against_the_faster_peer_round_by_round():
     assert measure.ratios(rows[0], rows[:1]) == {}
 
 
-def test_on_a_gpu_several_runs_at_once_are_measured_too(monkeypatch):
+def test_on_a_gpu_several_runs_at_once_are_measured_too():
     found = measure.implementations("cifar10-resnet110", torch.device("cuda"), ["tf32"], True)
     assert found == [
         *(("tf32", "ours", runs) for runs in measure.AT_ONCE),

@@ -201,8 +201,7 @@ def test_another_choice_is_another_network(copy, name, old, more):
     ],
 )
 def test_digests_that_records_have(name, scale, expected):
-    """If one changes, no record of before is found any more: only `NUMERICS` may do that, which is 2 since the step goes
-    through the network replica by replica."""
+    """If one changes, no record of before is found any more. Only `NUMERICS` may do that."""
     assert load(ROOT).resolve(name, scale).digest == expected
 
 

@@ -52,9 +52,8 @@ def test_a_record_of_another_arithmetic_is_not_taken_for_float32(bench):
 
 
 def test_curves_name_it_too(bench):
-    bench.record(NAME, 7.5, arithmetic="bfloat16")
-    [panel] = [p for p in bench.project.figures["he2016-figure3"].panels if any(c.experiment == NAME for c in p.curves)]
-    curve = next(c for c in panel.curves if c.experiment == NAME)
+    curve = bench.project.figures["he2016-figure3"].panels[0].curves[0]
+    bench.record(curve.experiment, 7.5, arithmetic="bfloat16")
     label = curve_of(bench.project, "paper", Records(bench.project, "paper"), curve)[1]
     assert label == f"{curve.label}: 7.50 % (bfloat16)"
 

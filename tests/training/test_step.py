@@ -177,6 +177,35 @@ def test_a_recorded_step_is_the_same_as_a_called_one(small, tmp_path, recorded):
         assert torch.equal(a, b)
 
 
+def test_what_a_replay_reads_is_set_on_its_own_stream(small, tmp_path, recorded, monkeypatch):
+    """Or the next iteration's place in the tables would be there while the last one still reads its own."""
+    one = trainer(small(), tmp_path)
+    one.recorded_step.stream = torch.cuda.Stream()
+    one.step(0)
+    entered = []
+
+    class Scope:
+        def __init__(self, stream):
+            self.stream = stream
+
+        def __enter__(self):
+            entered.append(self.stream)
+
+        def __exit__(self, *_):
+            entered.pop()
+
+    monkeypatch.setattr(torch.cuda, "stream", Scope)
+    for owner, name in ((one.views, "seek"), (one.optimizer, "prepare")):
+        method = getattr(owner, name)
+
+        def on_the_stream(iteration, method=method):
+            assert entered == [one.recorded_step.stream]
+            return method(iteration)
+
+        monkeypatch.setattr(owner, name, on_the_stream)
+    one.step(1)
+
+
 def test_dropout_masks_are_registered_with_the_graph(short, tmp_path, recorded):
     one = trainer(short(), tmp_path)
     one.recorded_step.stream = torch.cuda.Stream()

@@ -1,6 +1,7 @@
 """Work that is recorded once as a CUDA graph and replayed, so that a step costs one launch and not a thousand."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -51,6 +52,13 @@ class Captured:
                 mine.copy_(given)
             graph.replay()
             return [output.clone() for output in outputs]
+
+    def before(self) -> AbstractContextManager:
+        """Where what the next call reads is set: after all calls so far, which may still read what was there."""
+        if self.stream is None:
+            return nullcontext()
+        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+        return torch.cuda.stream(self.stream)
 
     def wait(self) -> None:
         """Let the current stream see what was replayed."""

@@ -105,10 +105,11 @@ class Trainer:
 
     def step(self, iteration: int) -> tuple[Tensor, Tensor, int]:
         """One iteration: loss, wrong predictions (both still on the device) and images of the batch."""
-        size = self.views.seek(iteration)
-        self.optimizer.prepare(iteration)
-        if self.dropouts:
-            self.masks.manual_seed(stream(self.seed, "dropout", iteration))
+        with self.recorded_step.before():
+            size = self.views.seek(iteration)
+            self.optimizer.prepare(iteration)
+            if self.dropouts:
+                self.masks.manual_seed(stream(self.seed, "dropout", iteration))
         loss, wrong = self.recorded_step(size)
         return loss, wrong, size
 
