@@ -169,7 +169,7 @@ def lay_down(root: Path, model: str | None, name: str = "cifar10-resnet110", lay
     entry = {
         "experiment": name, "layers": layers, "batch_size": 128, "rounds": 1, "rows": rows,
         "bounds": {"float32": {"copy_bytes_per_second": 1e10, "operations_per_second": 2e11, "seconds": 0.5}},
-        "profiles": {"ours, float32": operations, "eager, float32": operations},
+        "profiles": {"ours, float32": operations, "eager, float32": operations}, "kept_for_backward_bytes": 5e8,
     }  # fmt: skip
     folder = bench.folder_of(root / "results", hardware, name)
     measurement.write(folder, bench.NAME, json.dumps(entry).encode(), {"settings": {"cpu_threads": 2}})
@@ -188,7 +188,7 @@ def test_the_page_shows_what_is_there_and_says_what_is_not(tmp_path):
     lines = [line for line in page.splitlines() if line.startswith("| cifar10")]
     assert [line.split()[1] for line in lines] == ["cifar10-resnet20"] * 2 + ["cifar10-resnet110"] * 2
     assert "3.00 x" in lines[0] and "50%" in lines[0] and "3.00 x" not in lines[1]
-    assert "Not measured: no record of a GPU yet" in page
+    assert "Not measured: no record of a GPU yet" in page and "cifar10-resnet110 0.50 GB." in page
     assert "before (eager) and after (ours)" in page and "aten.convolution" in page
     lay_down(tmp_path, "NVIDIA H200")
     page = report.document(bench.read(tmp_path / "results"))

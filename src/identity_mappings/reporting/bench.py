@@ -58,6 +58,12 @@ def _rows(entries: list[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
+def _kept(entries: list[dict[str, Any]]) -> list[str]:
+    """What each network keeps for the backward pass: most of what a step needs beside weights and libraries."""
+    texts = [f"{entry['experiment']} {entry['kept_for_backward_bytes'] / 1e9:.2f} GB" for entry in entries]
+    return [f"Kept for the backward pass, float32, counted: {', '.join(texts)}.", ""]
+
+
 def _operations(entries: list[dict[str, Any]]) -> list[str]:
     """What a step spends its time on, of the deepest network that has a profile before and after."""
     both = [e for e in entries if {"eager, float32", "ours, float32"} <= set(e["profiles"])]
@@ -88,6 +94,7 @@ def document(found: dict[str, list[dict[str, Any]]]) -> str:
         threads = "" if device.startswith("gpu") else f", {made['cpu_threads']} threads"
         lines += [f"## {device}{threads}", "", f"Measured rates: {measured}.", ""]
         lines += [tabulate.tabulate(_rows(entries), headers, tablefmt="github", disable_numparse=True), ""]
+        lines += _kept(entries)
         lines += _operations(entries)
     if not any(device.startswith("gpu") for device in found):
         lines += ["## GPU", "", NO_GPU]

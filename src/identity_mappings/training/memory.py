@@ -72,5 +72,5 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # not glibc
         return
-    for parameter, value in ((-3, 1 << 30), (-1, (1 << 31) - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    for parameter, value in ((-3, 1 << 30), (-1, -1)):  # M_MMAP_THRESHOLD; M_TRIM_THRESHOLD: never
         mallopt(parameter, value)
