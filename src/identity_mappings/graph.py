@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,12 +91,13 @@ class Graph:
             return wanted
         return [experiment.in_arithmetic(self.chosen_arithmetic) for experiment in wanted]
 
-    def together(self, targets: set[str]) -> list["Together"]:
+    def together(self, words: Iterable[str]) -> list["Together"]:
         """The missing runs of the wanted experiments, in groups that one job trains at once on a GPU.
 
-        None where `targets` name a run: then that one is trained, and no other.
+        Args:
+            words: of the command line; where they name a run, that one is trained and no other: there are no groups.
         """
-        if any("/runs/" in target for target in targets):
+        if any("/runs/" in word for word in words):
             return []
         settings = self.project.scale(self.scale)
         results = Path(settings.results)

@@ -47,7 +47,7 @@ rule train:
 
 # On a GPU the missing runs of an experiment share a job, which trains several at once: none of these narrow networks
 # fills a GPU. Each has its own folder, and is what it would be alone.
-for GROUP in GRAPH.together(asked()):
+for GROUP in GRAPH.together(sys.argv[1:]):
     workflow.ruleorder(GROUP.rule, "train")
 
     rule:
