@@ -95,7 +95,7 @@ def test_on_a_gpu_the_missing_runs_of_an_experiment_share_a_job(copy):
     assert rule.endswith("seeds_1_2_4")
     three = groups(copy.snakemake(*call, "--config", "runs_per_gpu=2", cores=8))
     assert [rule[-3:] for rule in three if experiment.digest in rule] == ["1_2"], "the fourth goes alone"
-    named = copy.snakemake(*call, f"results/runs/{experiment.folder}/seed2/metrics.json", cores=8)
+    named = copy.snakemake(f"results/runs/{experiment.folder}/seed2/metrics.json", *call, cores=8)
     assert jobs(named)["train"] == 1 and not groups(named)
     assert not groups(copy.snakemake(*call, "--config", "device=cpu", cores=8))
 
@@ -108,7 +108,7 @@ def test_another_arithmetic_is_asked_for_by_name(copy):
     assert f"--arithmetic tf32 --digest {experiment.digest} " in answer.stdout
     assert "--arithmetic float32" not in answer.stdout
     path = f"results/runs/{experiment.folder}/seed0/metrics.json"
-    named = copy.snakemake(*call, path, cores=8)
+    named = copy.snakemake(path, *call, cores=8)
     assert f"--arithmetic tf32 --digest {experiment.digest} " in named.stdout, "the digest says which it is"
 
 
