@@ -177,8 +177,8 @@ def test_the_digest_is_the_same_in_other_processes(copy):
 @pytest.mark.parametrize(
     ("name", "digest"),
     [
-        ("cifar10-resnet110", "69f77a329c2d"),
-        ("cifar10-resnet1001-full-pre-activation-released-code", "e104f441c0e3"),
+        ("cifar10-resnet110", "28d8231b0f87"),
+        ("cifar10-resnet1001-full-pre-activation-released-code", "28abcd9b6ec3"),
     ],
 )
 def test_pinned_digests(name, digest):
@@ -193,7 +193,7 @@ def test_pinned_digests(name, digest):
 def test_the_digest_changes_with_the_numerics_of_the_code(monkeypatch):
     experiment = PROJECT.resolve("cifar10-resnet110")
     before = experiment.digest
-    monkeypatch.setattr("identity_mappings.records.experiment.NUMERICS", 2)
+    monkeypatch.setattr("identity_mappings.records.experiment.NUMERICS", 99)
     assert experiment.digest != before
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .experiment import Experiment
+from .experiment import ARITHMETICS, Experiment
 from .files import canonical, sha256, sha256_of
 
 PACKAGE = Path(__file__).parents[1]
@@ -107,11 +107,13 @@ def gather(
         log: file that took the trainer's messages.
     """
     dataset, settings = experiment.parameters["dataset"], dict(settings)
+    arithmetic = experiment.parameters["recipe"]["arithmetic"]
     return {
         "schema_version": 1,
         "rule": "train",
         "wildcards": {"experiment": experiment.name, "digest": experiment.digest, "seed": seed},
-        "command": f"identity-mappings train {experiment.name} --scale {experiment.scale} --seed {seed}",
+        "command": f"identity-mappings train {experiment.name} --scale {experiment.scale} --seed {seed}"
+        + (f" --arithmetic {arithmetic}" if arithmetic != ARITHMETICS[0] else ""),
         "started": sessions[0]["started"],
         "finished": sessions[-1]["finished"],
         "sessions": sessions,
