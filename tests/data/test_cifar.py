@@ -105,7 +105,8 @@ def test_the_pins_are_torchvisions_and_data_dvc_has_them():
     }  # fmt: skip
     assert outs["data/cifar100"]["md5"] == PINNED["cifar100"].md5 and outs["data/cifar100"]["nfiles"] == 3
     pinned = yaml.safe_load((ROOT / "params/datasets.yaml").read_text())
-    assert {f"data/{name}": pinned[name]["md5"] for name in PINNED} == {path: out["md5"] for path, out in outs.items()}
+    names = [*PINNED, "imagenet"]
+    assert {f"data/{name}": pinned[name]["md5"] for name in names} == {path: out["md5"] for path, out in outs.items()}
 
 
 def test_it_reads_what_torchvisions_reader_reads(small, monkeypatch):

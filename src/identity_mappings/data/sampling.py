@@ -45,6 +45,27 @@ class View(NamedTuple):
     flip: Tensor
 
 
+def positions(iteration: int, images: int, batch_size: int, epoch_end: str) -> list[tuple[int, int, int]]:
+    """The parts of the batch of an iteration: (epoch, first position in it, one past the last).
+
+    Args:
+        images: in an epoch.
+        batch_size, epoch_end: as in `Sampler`.
+    """
+    if epoch_end == "short-batch":
+        per_epoch = math.ceil(images / batch_size)
+        epoch, batch = divmod(iteration, per_epoch)
+        return [(epoch, batch * batch_size, min((batch + 1) * batch_size, images))]
+    parts, left = [], batch_size
+    epoch, position = divmod(iteration * batch_size, images)
+    while left:
+        end = min(position + left, images)
+        parts.append((epoch, position, end))
+        left -= end - position
+        epoch, position = epoch + 1, 0
+    return parts
+
+
 class Sampler:
     """Shuffled anew every epoch, without replacement (he2016, Appendix, by he2015).
 
@@ -71,18 +92,7 @@ class Sampler:
 
     def positions(self, iteration: int) -> list[tuple[int, int, int]]:
         """The parts of the batch of an iteration: (epoch, first position in it, one past the last)."""
-        if self.epoch_end == "short-batch":
-            per_epoch = math.ceil(self.images / self.batch_size)
-            epoch, batch = divmod(iteration, per_epoch)
-            return [(epoch, batch * self.batch_size, min((batch + 1) * self.batch_size, self.images))]
-        parts, left = [], self.batch_size
-        epoch, position = divmod(iteration * self.batch_size, self.images)
-        while left:
-            end = min(position + left, self.images)
-            parts.append((epoch, position, end))
-            left -= end - position
-            epoch, position = epoch + 1, 0
-        return parts
+        return positions(iteration, self.images, self.batch_size, self.epoch_end)
 
     def view(self, iteration: int) -> View:
         """Images and augmentation of the batch of an iteration."""

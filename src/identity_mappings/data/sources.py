@@ -1,4 +1,4 @@
-"""Getting the datasets of data.dvc, checking them, and putting them into DVC's cache."""
+"""Getting the datasets of data.dvc, checking and preparing them, and putting them into DVC's cache."""
 
 import fcntl
 import hashlib
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..records.files import write_atomically
+from . import imagenet
 from .cifar import LAYOUTS, Layout, cure
 
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def layout_of(name: str) -> Layout:
-    if name not in LAYOUTS:
-        raise UserError(f"no dataset {name!r} to get: there are {', '.join(LAYOUTS)} (digits come with scikit-learn)")
-    return LAYOUTS[name]
+def layout_of(name: str) -> Layout | imagenet.Layout:
+    layouts = LAYOUTS | imagenet.LAYOUTS
+    if name not in layouts:
+        raise UserError(f"no dataset {name!r} to get: there are {', '.join(layouts)} (digits come with scikit-learn)")
+    return layouts[name]
 
 
 def problems(name: str, folder: Path) -> list[str]:
@@ -40,26 +42,74 @@ def problems(name: str, folder: Path) -> list[str]:
     return found
 
 
-def verify(name: str, folder: Path) -> None:
-    """Check every file of data/NAME.
+def verify(name: str, folder: Path) -> str:
+    """Check every file of data/NAME, and that data/shards/NAME, if it is there, is of them.
+
+    Returns:
+        a line that says what was found.
 
     Raises:
         UserError: naming each wrong file.
     """
     if found := problems(name, folder):
-        raise UserError("\n".join([*found, f"{name} is not as published: {cure(name)}"]))
+        way = cure(name) if name in LAYOUTS else f"`identity-mappings data fetch {name}` says how to get it"
+        raise UserError("\n".join([*found, f"{name} is not as published: {way}"]))
+    said = f"{folder / name}: as published"
+    if name not in imagenet.LAYOUTS:
+        return said
+    if (folder / "shards" / name).is_dir():
+        from .prepare import verify as verify_shards
+
+        verify_shards(name, folder / "shards" / name)
+        said += ", and so are its shards"
+    if name == "imagenet":
+        gigabytes = sum((folder / name / file).stat().st_size for file in imagenet.LAYOUTS[name].files) / 1e9
+        said += (
+            f"; `identity-mappings data verify {name} --commit` also puts it into DVC's cache, which takes "
+            f"{gigabytes:,.0f} GB more unless that cache links (dvc config cache.type)"
+        )
+    return said
 
 
-def fetch(name: str, folder: Path) -> None:
-    """Get data/NAME from its official source through torchvision, unless it is there.
+def prepare(name: str, folder: Path) -> str | None:
+    """Bring data/NAME into the form that training reads: shards for ImageNet; of CIFAR it is what `fetch` gets.
+
+    Returns:
+        a line that says what is there.
+    """
+    if name not in imagenet.LAYOUTS:
+        return fetch(name, folder)
+    if name == "imagenet-small":
+        fetch(name, folder)
+    from .prepare import prepare as make_shards
+
+    return make_shards(name, folder)
+
+
+def _fetch_imagenet(name: str, folder: Path) -> str:
+    """Make the small archives; the large ones only a person can get."""
+    if name == "imagenet-small" and problems(name, folder):
+        from . import small_imagenet
+
+        small_imagenet.make(folder)
+        verify(name, folder)
+    imagenet.require(name, folder)
+    return f"{folder / name}: the archives are there: call `identity-mappings data prepare {name}`, which checks them"
+
+
+def fetch(name: str, folder: Path) -> str | None:
+    """Get data/NAME from its official source through torchvision, unless it is there; make imagenet-small.
 
     What is already right is kept: files, and an archive that an earlier try downloaded. A file takes its place only
     when its MD5 is the published one.
 
     Raises:
-        UserError: no network, a wrong archive, or files in data/NAME that do not belong there.
+        UserError: no network, a wrong archive, or files in data/NAME that do not belong there; or archives of imagenet
+            are missing, with what to download.
     """
     layout = layout_of(name)
+    if name in imagenet.LAYOUTS:
+        return _fetch_imagenet(name, folder)
     wrong = [path for path, md5 in layout.files.items() if not _is(folder / name / path, md5)]
     if wrong:
         archive = _download(name, layout, folder / ".downloads")
@@ -67,6 +117,7 @@ def fetch(name: str, folder: Path) -> None:
     verify(name, folder)
     if wrong:
         archive.unlink()
+    return None
 
 
 def _is(path: Path, md5: str) -> bool:

@@ -1,0 +1,175 @@
+"""How fast training views are made: ours, and torchvision's ImageFolder with a DataLoader, in rounds in turn."""
+
+import functools
+import importlib.util
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from ..data import colour
+from ..data.decode import DECODERS
+from ..data.stream import Stream
+from ..errors import UserError
+from ..training.memory import keep_freed_memory
+
+SIZE, SHORTER_SIDE = 224, (256, 480)
+QUALITY = 97  # of the files: they have 96 kB on average, ILSVRC's have about 110
+
+
+class Files:
+    """JPEG files in place of shards: what both sides read."""
+
+    def __init__(self, paths: list[Path]):
+        self.paths = paths
+        self.labels = torch.zeros(len(paths), dtype=torch.int64)
+        self.shard_of = numpy.zeros(len(paths), numpy.int32)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def jpeg(self, index: int) -> bytes:
+        return self.paths[index].read_bytes()
+
+    def name(self, index: int) -> str:
+        return str(self.paths[index])
+
+    def will_need(self, shard: int) -> None:
+        pass
+
+
+def photographs() -> list[Image.Image]:
+    """The two that scikit-learn brings, 640x427."""
+    if (package := importlib.util.find_spec("sklearn")) is None:
+        raise UserError("bench: scikit-learn, which brings the photographs, is not installed: make env")
+    folder = Path(package.origin).parent / "datasets" / "images"
+    return [Image.open(folder / name).convert("RGB") for name in ("china.jpg", "flower.jpg")]
+
+
+def write(folder: Path, images: int) -> list[Path]:
+    """Pieces of the photographs, 500x375 and every fourth 375x500, as JPEG files in the layout of ImageFolder."""
+    generator, sources, paths = numpy.random.default_rng(0), photographs(), []
+    for number in range(images):
+        width, height = (500, 375) if number % 4 else (375, 500)
+        source = sources[number % 2].resize((640, 640 * 427 // 640) if number % 4 else (750, 500), Image.BICUBIC)
+        left = int(generator.integers(source.width - width + 1))
+        top = int(generator.integers(source.height - height + 1))
+        path = folder / f"class{number % 2}" / f"{number:05d}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source.crop((left, top, left + width, top + height)).save(path, "JPEG", quality=QUALITY)
+        paths.append(path)
+    return paths
+
+
+class RandomScale:
+    """he2015's shorter side, as torchvision users write it."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return transforms.functional.resize(image, random.randint(*SHORTER_SIDE))
+
+
+class Lighting:
+    """Colour by principal components, as it is usually written for torchvision (after fb.resnet.torch)."""
+
+    def __init__(self) -> None:
+        self.eigenvalues, self.eigenvectors = torch.tensor(colour.EIGENVALUES), torch.tensor(colour.EIGENVECTORS)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        alpha = image.new_empty(3).normal_(0, colour.ALPHA)
+        shift = self.eigenvectors.mul(alpha.view(1, 3)).mul(self.eigenvalues.view(1, 3)).sum(1)
+        return image.add(shift.view(3, 1, 1))
+
+
+def torchvision_round(folder: Path, mean: Tensor, batch_size: int, workers: int) -> Callable[[], int]:
+    """A function that makes an epoch of normalized batches, and returns how many images that were."""
+    subtract = transforms.Lambda(functools.partial(torch.sub, other=mean / 255))
+    steps = [RandomScale(), transforms.RandomCrop(SIZE), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    dataset = ImageFolder(str(folder), transforms.Compose([*steps, Lighting(), subtract]))
+    loader = DataLoader(dataset, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    return lambda: sum(len(images) for images, _ in loader)
+
+
+def our_round(paths: list[Path], mean: Tensor, batch_size: int, workers: int, decoder: str) -> Callable[[], int]:
+    """The same of ours; colour and normalization are part of it."""
+    recipe = SimpleNamespace(
+        batch_size=batch_size,
+        batch_norm_samples=batch_size,
+        epoch_end="short-batch",
+        iterations=0,
+        crop="scale",
+        crop_size=SIZE,
+        shorter_side=SHORTER_SIDE,
+        colour="pca",
+        flip=True,
+        decoder=decoder,
+        shuffle_shards=None,
+    )
+    views = Stream(Files(paths), recipe, 0, [0], workers)
+    normalize = colour.Normalization("per-pixel-mean", mean)
+
+    def once() -> int:
+        begin, done = recipe.iterations, 0
+        recipe.iterations += -(-len(paths) // batch_size)  # an epoch
+        for batch in views.batches(begin):
+            done += len(normalize(colour.apply(batch.images, batch.colours, recipe.colour)))
+        return done
+
+    return once
+
+
+def measure(
+    folder: Path, images: int = 1024, rounds: int = 5, workers: int = 2, batch_size: int = 64
+) -> dict[str, Any]:
+    """Images a second of each implementation, medians over rounds in turn, after one that does not count.
+
+    Args:
+        folder: where the JPEG files lie meanwhile.
+        images: files, all of which are read in a round.
+        workers: processes of each implementation; the main process normalizes with one thread.
+    """
+    keep_freed_memory()  # as a training run does; the peer has it as well
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    mean = torch.rand(3, SIZE, SIZE) * 255
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as files:
+            paths = write(Path(files), images)
+            sides = {"torchvision": torchvision_round(Path(files), mean, batch_size, workers)}
+            for decoder in DECODERS:
+                sides[f"ours, {decoder}"] = our_round(paths, mean, batch_size, workers, decoder)
+            seconds: dict[str, list[float]] = {name: [] for name in sides}
+            for number in range(rounds + 1):
+                for name, side in sides.items():
+                    begin = time.perf_counter()
+                    if side() != images:
+                        raise RuntimeError(f"{name} did not make all views")
+                    if number:
+                        seconds[name].append(time.perf_counter() - begin)
+            kilobytes = sum(path.stat().st_size for path in paths) / images / 1000
+    finally:
+        torch.set_num_threads(threads)
+    return {
+        "images": images,
+        "file_kilobytes": round(kilobytes, 1),
+        "batch_size": batch_size,
+        "workers": workers,
+        "rounds": rounds,
+        "images_per_second": {name: round(images / statistics.median(s), 1) for name, s in seconds.items()},
+        "ratios": {
+            name: round(statistics.median(p / o for p, o in zip(seconds["torchvision"], s, strict=True)), 3)
+            for name, s in seconds.items()
+            if name != "torchvision"
+        },
+    }

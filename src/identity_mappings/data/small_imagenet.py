@@ -1,0 +1,169 @@
+"""imagenet-small: archives in the form of ILSVRC 2012's, made of real images that scikit-learn brings.
+
+Each image is one of its handwritten digits, enlarged and coloured, over a crop of one of its two photographs; the ten
+digits are the ten classes. The bytes are the same at every making: nothing is random, and sizes, places and colours are
+taken from a hash of the image's name.
+"""
+
+import gzip
+import hashlib
+import importlib.util
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy
+from PIL import Image
+
+from ..errors import UserError
+from ..records.files import write_atomically
+from . import digits
+from .imagenet import DEVKIT, GROUND_TRUTH, LAYOUTS, META, TRAINING, VALIDATION
+
+NAME = "imagenet-small"
+DIGITS_MD5 = "f56197afa9f663014f842d53728e084a"
+ENLARGED = 9  # times 8 pixels: the digit fills most of the shorter side
+# As ILSVRC has them: number of the training image to its form.
+ODD = {37: "CMYK", 121: "PNG", 205: "L"}
+# Numbers of the classes in the devkit's own order, which is not that of the wnids.
+IDENTITIES = [(7 * digit + 3) % 10 + 1 for digit in range(10)]
+WORDS = (
+    "zero, nought, 0",
+    "one, 1",
+    "two, 2",
+    "three, 3",
+    "four, 4",
+    "five, 5",
+    "six, 6",
+    "seven, 7",
+    "eight, 8",
+    "nine, 9",
+)
+
+
+# Of the digits, before each image's own darkening: a hint, so that a few dozen iterations teach a network something.
+COLOURS = (
+    (255, 64, 64), (255, 160, 64), (255, 255, 64), (128, 255, 64), (64, 255, 160),
+    (64, 255, 255), (64, 128, 255), (160, 64, 255), (255, 64, 255), (255, 255, 255),
+)  # fmt: skip
+
+
+def wnid(digit: int) -> str:
+    return f"n990000{digit:02d}"
+
+
+def _photographs() -> list[Image.Image]:
+    folder = Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "images"
+    return [Image.open(folder / f"{name}.jpg").convert("RGB") for name in ("china", "flower")]
+
+
+def _image(name: str, digit: numpy.ndarray, label: int, photographs: list[Image.Image]) -> Image.Image:
+    """One image of about 120 x 90 pixels, lying or standing. Integer operations only."""
+    numbers = iter(hashlib.sha256(name.encode()).digest())
+    size = (108 + next(numbers) % 25, 81 + next(numbers) % 19)
+    width, height = size if next(numbers) % 4 else size[::-1]
+    photograph = photographs[next(numbers) % 2]
+    left, top = (
+        (next(numbers) * 256 + next(numbers)) % (whole - part)
+        for whole, part in zip(photograph.size, (width, height), strict=True)
+    )
+    image = photograph.crop((left, top, left + width, top + height)).point([value // 3 for value in range(256)] * 3)
+    mask = Image.fromarray(digit).resize((8 * ENLARGED, 8 * ENLARGED), Image.Resampling.NEAREST)
+    place = tuple(next(numbers) % (whole - 8 * ENLARGED + 1) for whole in (width, height))
+    image.paste(tuple(channel - next(numbers) % 48 for channel in COLOURS[label]), place, mask)
+    return image
+
+
+def _encoded(image: Image.Image, form: str) -> bytes:
+    content = io.BytesIO()
+    if form == "PNG":
+        image.save(content, "PNG", compress_level=0)  # what zlib makes differs between its builds
+    else:
+        image.convert(form).save(content, "JPEG", quality=90)
+    return content.getvalue()
+
+
+def _tar(members: Iterator[tuple[str, bytes]]) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, value in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(value)
+            tar.addfile(member, io.BytesIO(value))
+    return content.getvalue()
+
+
+def _meta() -> bytes:
+    """meta.mat: the ten digits, and above them synsets that are no classes."""
+    from scipy.io import savemat
+
+    fields = (
+        "ILSVRC2012_ID",
+        "WNID",
+        "words",
+        "gloss",
+        "num_children",
+        "children",
+        "wordnet_height",
+        "num_train_images",
+    )
+    parents = [
+        (11, "n99001000", "even digit", [IDENTITIES[digit] for digit in range(0, 10, 2)]),
+        (12, "n99001001", "odd digit", [IDENTITIES[digit] for digit in range(1, 10, 2)]),
+        (13, "n99001002", "digit", [11, 12]),
+    ]
+    training = LAYOUTS[NAME].training // 10
+    rows = [
+        (IDENTITIES[digit], wnid(digit), WORDS[digit], f"the digit {digit}", 0, [], 0, training) for digit in range(10)
+    ]
+    rows += [(number, name, words, words, len(below), below, 1, 0) for number, name, words, below in parents]
+    synsets = numpy.array([[row] for row in sorted(rows)], dtype=[(field, object) for field in fields])
+    content = io.BytesIO()
+    savemat(content, {"synsets": synsets})
+    text = b"MATLAB 5.0 MAT-file, imagenet-small"  # scipy writes the date and the platform here
+    return text.ljust(116) + content.getvalue()[116:]
+
+
+def archives() -> dict[str, bytes]:
+    """File name to bytes of the three archives."""
+    layout, data, photographs = LAYOUTS[NAME], digits.load(DIGITS_MD5), _photographs()
+    images, labels = data.training[:, 0].numpy(), data.training_labels.tolist()
+    each, number, classes = layout.training // 10, 0, []
+    for digit in range(10):
+        members = []
+        for index in [index for index, label in enumerate(labels) if label == digit][:each]:
+            name = f"{wnid(digit)}_{index}.JPEG"
+            members.append((name, _encoded(_image(name, images[index], digit, photographs), ODD.get(number, "RGB"))))
+            number += 1
+        classes.append((f"{wnid(digit)}.tar", _tar(members)))
+
+    validation, truth = [], []
+    tests = zip(data.test[: layout.validation, 0].numpy(), data.test_labels.tolist(), strict=False)
+    for index, (image, label) in enumerate(tests, 1):
+        name = f"ILSVRC2012_val_{index:08d}.JPEG"
+        validation.append((name, _encoded(_image(name, image, label, photographs), "RGB")))
+        truth.append(f"{IDENTITIES[label]}\n")
+
+    kit, packed = _tar([(META, _meta()), (GROUND_TRUTH, "".join(truth).encode())]), io.BytesIO()
+    with gzip.GzipFile("", "wb", compresslevel=0, fileobj=packed, mtime=0) as file:
+        file.write(kit)
+    return {TRAINING: _tar(classes), VALIDATION: _tar(validation), DEVKIT: packed.getvalue()}
+
+
+def make(folder: Path) -> None:
+    """Write data/imagenet-small.
+
+    Raises:
+        UserError: the installed Pillow, scipy or scikit-learn make other bytes than the pinned ones; nothing is
+            written.
+    """
+    made, pinned = archives(), LAYOUTS[NAME].files
+    for file, content in made.items():
+        if (found := hashlib.md5(content).hexdigest()) != pinned[file]:
+            raise UserError(
+                f"{NAME}: {file}, as the installed Pillow, scipy and scikit-learn make it, has the MD5 {found}, not "
+                f"{pinned[file]}: install the versions of requirements.lock (make env)"
+            )
+    for file, content in made.items():
+        write_atomically(folder / NAME / file, content)

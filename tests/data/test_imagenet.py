@@ -1,0 +1,199 @@
+"""The archives of ILSVRC 2012 and of imagenet-small: pins, devkit, making, fetching, verifying."""
+
+import hashlib
+import io
+import random
+import re
+import shutil
+import tarfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from torchvision.datasets import ImageNet
+from torchvision.datasets import imagenet as torchvisions
+
+from identity_mappings.cli import main
+from identity_mappings.data import imagenet, small_imagenet, sources
+from identity_mappings.data.imagenet import DEVKIT, LAYOUTS, TRAINING, VALIDATION
+from identity_mappings.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+SMALL = "imagenet-small"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A folder of datasets with imagenet-small in it."""
+    folder = tmp_path_factory.mktemp("data")
+    small_imagenet.make(folder)
+    return folder
+
+
+@pytest.fixture
+def data(made, tmp_path) -> Path:
+    """The same, to be changed."""
+    shutil.copytree(made, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def test_the_pins_are_torchvisions_and_data_dvc_and_the_parameters_have_them():
+    assert LAYOUTS["imagenet"].files == dict(torchvisions.ARCHIVE_META.values())
+    pinned = yaml.safe_load((ROOT / "params/datasets.yaml").read_text())
+    for name, layout in LAYOUTS.items():
+        found = pinned[name]
+        assert found["md5"] == layout.md5
+        counts = (found["classes"], found["training_images"], found["test_images"])
+        assert counts == (layout.classes, layout.training, layout.validation)
+    outs = {out["path"]: out for out in yaml.safe_load((ROOT / "data.dvc").read_text())["outs"]}
+    assert outs["data/imagenet"] == {
+        "md5": LAYOUTS["imagenet"].md5, "nfiles": 3, "hash": "md5", "path": "data/imagenet",
+    }  # fmt: skip
+
+
+def test_the_hash_is_dvcs_of_a_folder_with_such_files(tmp_path):
+    from dvc_data.hashfile.build import build
+    from dvc_data.hashfile.db import HashFileDB
+    from dvc_objects.fs import LocalFileSystem
+
+    for number, file in enumerate(LAYOUTS["imagenet"].files):
+        (tmp_path / file).write_bytes(bytes([number]))
+    files = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in tmp_path.iterdir()}
+    store = HashFileDB(LocalFileSystem(), str(tmp_path.parent / "store"))
+    _, _, theirs = build(store, str(tmp_path), LocalFileSystem(), "md5", dry_run=True)
+    assert replace(LAYOUTS["imagenet"], files=files).md5 == theirs.hash_info.value
+
+
+def test_the_small_archives_have_the_same_bytes_at_every_making(made, monkeypatch):
+    random.seed(1)
+    monkeypatch.setattr("time.time", lambda: 1.0)
+    for file, content in small_imagenet.archives().items():
+        assert (made / SMALL / file).read_bytes() == content
+        assert hashlib.md5(content).hexdigest() == LAYOUTS[SMALL].files[file]
+
+
+def test_another_pillow_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(small_imagenet, "ENLARGED", 8)
+    with pytest.raises(UserError, match=r"img_train.tar, as the installed Pillow.*requirements.lock \(make env\)"):
+        small_imagenet.make(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_small_images_are_as_ilsvrcs(made):
+    forms, sizes = Counter(), set()
+    with tarfile.open(made / SMALL / TRAINING) as tar:
+        classes = tar.getnames()
+        for name in classes:
+            with tarfile.open(fileobj=tar.extractfile(name)) as inner:
+                for member in inner:
+                    assert re.fullmatch(rf"{name[:-4]}_\d+\.JPEG", member.name)
+                    image = Image.open(io.BytesIO(inner.extractfile(member).read()))
+                    forms[image.format, image.mode] += 1
+                    sizes.add(image.size)
+    assert classes == [f"n990000{digit:02d}.tar" for digit in range(10)]
+    assert forms == {("JPEG", "RGB"): 317, ("JPEG", "CMYK"): 1, ("JPEG", "L"): 1, ("PNG", "RGB"): 1}
+    assert all(80 < min(size) < 101 and 107 < max(size) < 134 for size in sizes)
+    assert any(w > h for w, h in sizes) and any(w < h for w, h in sizes)
+
+
+def test_torchvisions_imagenet_reads_the_small_archives_with_our_labels(data, monkeypatch):
+    pins = {
+        key: (file, LAYOUTS[SMALL].files[file])
+        for key, file in (("train", TRAINING), ("val", VALIDATION), ("devkit", DEVKIT))
+    }
+    monkeypatch.setattr(torchvisions, "ARCHIVE_META", pins)
+    devkit = imagenet.read_devkit(SMALL, data)
+    train, val = (ImageNet(data / SMALL, split) for split in ("train", "val"))
+    assert train.wnids == val.wnids == devkit.classes
+    assert [", ".join(words) for words in train.classes] == [devkit.words[wnid] for wnid in devkit.classes]
+    assert len(train) == 320 and Counter(train.targets) == dict.fromkeys(range(10), 32)
+    theirs = {Path(path).name: label for path, label in val.samples}
+    ours = {f"ILSVRC2012_val_{n:08d}.JPEG": label for n, label in enumerate(devkit.validation_labels, 1)}
+    assert ours == theirs and len(ours) == 100
+    assert devkit.validation.tolist() != devkit.validation_labels, "ids and labels differ, as in ILSVRC"
+
+
+def repack(data: Path, monkeypatch: pytest.MonkeyPatch, change) -> None:
+    """Another devkit, published as such: `change` maps member names and bytes to such."""
+    path = data / SMALL / DEVKIT
+    with tarfile.open(path) as tar:
+        members = {name: tar.extractfile(name).read() for name in tar.getnames()}
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in change(members).items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    files = {**LAYOUTS[SMALL].files, DEVKIT: hashlib.md5(path.read_bytes()).hexdigest()}
+    monkeypatch.setitem(LAYOUTS, SMALL, replace(LAYOUTS[SMALL], files=files))
+
+
+def test_a_wrong_devkit_is_refused(data, monkeypatch):
+    truth = imagenet.GROUND_TRUTH
+    for change, said in (
+        (lambda members: {truth: members[truth]}, r"no file .*meta.mat"),
+        (lambda members: members | {truth: members[truth] + b"1\n"}, r"101 lines, not 100 numbers from 1 to 10"),
+        (lambda members: members | {truth: members[truth][:-2] + b"11\n"}, r"ground_truth.txt"),
+    ):
+        with monkeypatch.context() as patch:
+            repack(data, patch, change)
+            with pytest.raises(UserError, match=said):
+                imagenet.read_devkit(SMALL, data)
+        small_imagenet.make(data)
+    (data / SMALL / DEVKIT).write_bytes(b"other")
+    with pytest.raises(UserError, match=r"devkit_t12.tar.gz: its MD5 is 795f3202.*published is 91d1041c"):
+        imagenet.read_devkit(SMALL, data)
+    monkeypatch.setitem(LAYOUTS, SMALL, replace(LAYOUTS[SMALL], classes=11))
+    small_imagenet.make(data)
+    with pytest.raises(UserError, match="10 classes, not those of numbers 1 to 11"):
+        imagenet.read_devkit(SMALL, data)
+
+
+def test_fetch_makes_the_small_archives_and_keeps_right_ones(tmp_path, capsys, monkeypatch):
+    words = ["data", "fetch", SMALL, "--data", str(tmp_path)]
+    assert main(words) == 0
+    assert f"call `identity-mappings data prepare {SMALL}`" in capsys.readouterr().out
+    (tmp_path / SMALL / TRAINING).write_bytes(b"damaged")
+    assert main(words) == 0
+    assert main(["data", "verify", SMALL, "--data", str(tmp_path)]) == 0
+    assert "as published" in capsys.readouterr().out
+    monkeypatch.setattr(small_imagenet, "make", None)
+    assert main(words) == 0
+
+
+def test_fetch_of_imagenet_says_what_to_download(tmp_path, capsys):
+    words = ["data", "fetch", "imagenet", "--data", str(tmp_path)]
+    root = tmp_path / "imagenet"
+    root.mkdir()
+    (root / DEVKIT).write_bytes(b"some devkit")
+    (root / VALIDATION).write_bytes(b"half")
+    assert main(words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith(f"{root / TRAINING}: missing (147,897,477,120 bytes)")
+    assert lines[1] == f"{root / VALIDATION}: 4 of 6,744,924,160 bytes are there: finish the download"
+    assert lines[2] == f"{root / DEVKIT}: there"
+    assert "register at image-net.org" in lines[3] and "2012-downloads.php" in lines[3] and len(lines) == 4
+    for file, size in LAYOUTS["imagenet"].sizes.items():
+        with (root / file).open("wb") as sparse:
+            sparse.truncate(size)
+    assert main(words) == 0
+    assert "call `identity-mappings data prepare imagenet`" in capsys.readouterr().out
+
+
+def test_verify_names_each_wrong_archive_and_says_how_to_commit(data, capsys, monkeypatch):
+    (data / SMALL).rename(data / "imagenet")
+    monkeypatch.setitem(LAYOUTS, "imagenet", replace(LAYOUTS[SMALL], sizes={}))
+    words = ["data", "verify", "imagenet", "--data", str(data)]
+    assert main(words) == 0
+    assert "`identity-mappings data verify imagenet --commit` also puts it into DVC's cache, which takes 0 GB more" in (
+        capsys.readouterr().out
+    )
+    (data / "imagenet" / VALIDATION).write_bytes(b"other")
+    (data / "imagenet" / DEVKIT).unlink()
+    assert main(words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "img_val.tar: MD5 795f3202" in lines[0] and "devkit_t12.tar.gz: missing" in lines[1] and len(lines) == 3
+    with pytest.raises(UserError, match="no dataset 'imagenet21k' to get: there are cifar10, cifar100, imagenet, "):
+        sources.verify("imagenet21k", data)

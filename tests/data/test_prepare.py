@@ -1,0 +1,380 @@
+"""Archives to shards: bytes, labels, kills, refusals; on small archives in the form of ILSVRC's, pinned as they are."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from identity_mappings.bench.prepare import measure
+from identity_mappings.cli import main
+from identity_mappings.data import archive, sources
+from identity_mappings.data import prepare as preparing
+from identity_mappings.data.imagenet import DEVKIT, LAYOUTS, TRAINING, VALIDATION, read_devkit
+from identity_mappings.data.prepare import Writer, prepare
+from identity_mappings.data.shards import Shards
+from identity_mappings.data.small_imagenet import archives, wnid
+from identity_mappings.errors import UserError
+
+SMALL = "imagenet-small"
+REAL = archives()
+
+
+def jpeg(seed: int, mode: str = "RGB", kind: str = "JPEG") -> bytes:
+    content = io.BytesIO()
+    Image.effect_noise((24 + seed % 5, 20), 40 + seed).convert(mode).save(content, kind)
+    return content.getvalue()
+
+
+def packed(members: list[tuple[str, bytes] | tuple[tarfile.TarInfo, bytes]], **options) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", **{"format": tarfile.GNU_FORMAT} | options) as tar:
+        for name, value in members:
+            member = tarfile.TarInfo(name) if isinstance(name, str) else name
+            if member.isreg():
+                member.size = len(value)
+            tar.addfile(member, io.BytesIO(value))
+    return content.getvalue()
+
+
+class Small:
+    """Ten classes of three images, and the 100 validation images and the devkit of imagenet-small.
+
+    Attributes:
+        classes: wnid to its members; `publish` packs them, and pins what it made.
+    """
+
+    def __init__(self, data: Path, monkeypatch: pytest.MonkeyPatch):
+        self.data, self.monkeypatch, self.target = data, monkeypatch, data / "shards" / SMALL
+        self.classes = {
+            wnid(digit): [(f"{wnid(digit)}_{n}.JPEG", jpeg(10 * digit + n)) for n in range(3)] for digit in range(10)
+        }
+        self.publish()
+
+    def publish(self, cut: int | None = None, **layout) -> None:
+        self.training = packed([(f"{name}.tar", packed(members)) for name, members in self.classes.items()])
+        self.put({TRAINING: self.training[:cut], VALIDATION: REAL[VALIDATION], DEVKIT: REAL[DEVKIT]}, **layout)
+
+    def put(self, files: dict[str, bytes], **layout) -> None:
+        (self.data / SMALL).mkdir(parents=True, exist_ok=True)
+        for file, content in files.items():
+            (self.data / SMALL / file).write_bytes(content)
+        pins = {file: hashlib.md5((self.data / SMALL / file).read_bytes()).hexdigest() for file in REAL}
+        self.monkeypatch.setitem(LAYOUTS, SMALL, replace(LAYOUTS[SMALL], **{"files": pins, "training": 30} | layout))
+
+    def prepare(self) -> str:
+        return prepare(SMALL, self.data)
+
+    def refused(self, *words: str) -> None:
+        """It is refused with these words, and nothing of it passes for prepared."""
+        with pytest.raises(UserError) as error:
+            self.prepare()
+        assert all(word in str(error.value) for word in words), error.value
+        assert "\n" not in str(error.value) and not (self.target / "index.json").exists()
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch) -> Small:
+    return Small(tmp_path / "data", monkeypatch)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ".lock"}
+
+
+def test_images_and_labels_are_those_of_the_archives(small):
+    said = small.prepare()
+    assert "30 training images in 4 shards, 100 validation images in 1 shards" in said
+    shards = Shards(small.target, "training")
+    found = {shards.name(n).split(": ")[1]: (shards.jpeg(n), int(shards.labels[n])) for n in range(len(shards))}
+    assert found == {
+        name: (value, label) for label, members in enumerate(small.classes.values()) for name, value in members
+    }
+    shards = Shards(small.target, "validation")
+    labels = read_devkit(SMALL, small.data).validation_labels
+    with tarfile.open(small.data / SMALL / VALIDATION) as tar:
+        for index in range(100):
+            name = shards.name(index).split(": ")[1]
+            assert shards.jpeg(index) == tar.extractfile(name).read()
+            assert int(shards.labels[index]) == labels[int(name[-13:-5]) - 1]
+    index = json.loads((small.target / "index.json").read_text())
+    assert index["archives"] == LAYOUTS[SMALL].files and index["classes"] == list(small.classes)
+    assert not [path for path in small.target.iterdir() if path.name.startswith(".") and path.name != ".lock"]
+
+
+def test_a_second_call_does_nothing_and_needs_no_archives(small, monkeypatch):
+    small.prepare()
+    before = content(small.target)
+    shutil.rmtree(small.data / SMALL)
+    monkeypatch.setattr(preparing, "Writer", None)
+    assert small.prepare().startswith("prepared before; ")
+    assert content(small.target) == before
+
+
+@pytest.mark.parametrize("damage", [b"short", b"long" * 100_000])
+def test_damaged_shards_are_made_again(small, capsys, damage):
+    small.prepare()
+    before = content(small.target)
+    (small.target / "training-0001.tar").write_bytes(damage)
+    small.prepare()
+    assert f"training-0001.tar: {len(damage):,} bytes, not" in capsys.readouterr().err
+    assert content(small.target) == before
+
+
+class Killed(BaseException):
+    """As little of the program sees it as of a SIGKILL: nothing catches it."""
+
+
+def killing(method: Callable, after: int) -> Callable:
+    left = [after]
+
+    def killed(*arguments, **keywords):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return method(*arguments, **keywords)
+
+    return killed
+
+
+@pytest.mark.parametrize(
+    ("method", "after", "written"),
+    [
+        ("save", 4, 18 + 100),  # after the fifth class's images, before its state: from the fifth class
+        ("add", 13, 18 + 100),  # inside the fifth class
+        ("add", 0, 30 + 100),  # before anything
+        ("finish", 0, 0 + 100),  # training written, but not ended
+        ("add", 30 + 60, 0 + 100),  # inside the validation images, which begin again
+        ("finish", 1, 0 + 100),
+        ("index", 0, 0),
+    ],
+)
+def test_after_a_kill_it_goes_on_to_the_same_bytes(small, monkeypatch, capsys, method, after, written):
+    small.prepare()
+    before = content(small.target)
+    shutil.rmtree(small.target)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Writer, method, killing(getattr(Writer, method), after))
+        small.prepare()
+    assert not (small.target / "index.json").exists()
+    added, add = [], Writer.add
+    monkeypatch.setattr(Writer, "add", lambda self, name, *rest: (added.append(name), add(self, name, *rest)))
+    small.prepare()
+    assert len(added) == written and content(small.target) == before
+    if written == 118:
+        assert "going on after 4 classes" in capsys.readouterr().err
+
+
+def test_after_a_real_kill_it_goes_on_to_the_same_bytes(small):
+    small.prepare()
+    before = content(small.target)
+    shutil.rmtree(small.target)
+    program = f"""
+import os, signal
+from dataclasses import replace
+from pathlib import Path
+from identity_mappings.data import imagenet, prepare
+layout = imagenet.LAYOUTS["{SMALL}"]
+imagenet.LAYOUTS["{SMALL}"] = replace(layout, files={LAYOUTS[SMALL].files!r}, training=30)
+add, left = prepare.Writer.add, [20]
+def killed(self, *arguments):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    add(self, *arguments)
+prepare.Writer.add = killed
+prepare.prepare("{SMALL}", Path({str(small.data)!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    state = json.loads((small.target / ".training.state.json").read_text())
+    assert len(state["classes"]) == 6 and state["rows"] == 18
+    small.prepare()
+    assert content(small.target) == before
+
+
+def test_what_an_archive_left_is_not_mixed_with_another(small, monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Writer, "add", killing(Writer.add, 13))
+        small.prepare()
+    name, value = small.classes[wnid(1)][0]
+    small.classes[wnid(1)][0] = name, value[:-2] + b"\0\0\xff\xd9"
+    small.publish()
+    small.prepare()
+    assert "not the archive of before: starting again" in capsys.readouterr().err
+    after = content(small.target)
+    shutil.rmtree(small.target)
+    small.prepare()
+    assert content(small.target) == after
+
+
+def test_shards_that_a_power_cut_shortened_are_made_again(small, monkeypatch):
+    small.prepare()
+    before = content(small.target)
+    shutil.rmtree(small.target)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Writer, "add", killing(Writer.add, 13))
+        small.prepare()
+    os.truncate(small.target / "training-0000.tar", 512)
+    small.prepare()
+    assert content(small.target) == before
+
+
+def test_an_archive_that_is_not_the_published_one_is_refused_at_the_end(small):
+    pins = {**LAYOUTS[SMALL].files, TRAINING: "0" * 32}
+    small.monkeypatch.setitem(LAYOUTS, SMALL, replace(LAYOUTS[SMALL], files=pins))
+    found = hashlib.md5(small.training).hexdigest()
+    small.refused(f"img_train.tar: its MD5 is {found}, published is {'0' * 32}")
+    small.publish()
+    small.prepare()
+
+
+def test_a_truncated_archive_is_refused(small):
+    for cut in (len(small.training) // 2, 512 * 7 + 100, 100, 10240 * 10 + 512 * 10):
+        small.publish(cut=cut)
+        small.refused(TRAINING, "truncated")
+    small.publish()
+    small.put({VALIDATION: REAL[VALIDATION][:30000]})
+    small.refused(VALIDATION, "truncated")
+
+
+def link(name: str, kind: bytes) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, "/etc/passwd"
+    return member
+
+
+FIRST = wnid(0)
+
+
+@pytest.mark.parametrize(
+    ("member", "words"),
+    [
+        ((f"../{FIRST}_7.JPEG", jpeg(1)), (f"../{FIRST}_7.JPEG", "a path")),
+        ((f"/tmp/{FIRST}_7.JPEG", jpeg(1)), (f"/tmp/{FIRST}_7.JPEG", "a path")),
+        ((f"{'long/' * 30}{FIRST}_7.JPEG", jpeg(1)), ("refused",)),
+        ((link(f"{FIRST}_7.JPEG", tarfile.SYMTYPE), b""), (f"{FIRST}_7.JPEG", "is a link")),
+        ((link(f"{FIRST}_7.JPEG", tarfile.LNKTYPE), b""), (f"{FIRST}_7.JPEG", "is a link")),
+        ((link(f"{FIRST}_7.JPEG", tarfile.CHRTYPE), b""), (f"{FIRST}_7.JPEG", "a device")),
+        ((f"{wnid(1)}_7.JPEG", jpeg(1)), (f"{wnid(1)}_7.JPEG", "no name of an image of it")),
+        ((f"{FIRST}_7.txt", b"text"), (f"{FIRST}_7.txt", "no name of an image of it")),
+        ((f"{FIRST}_a.b.JPEG", jpeg(1)), (f"{FIRST}_a.b.JPEG", "no name of an image of it")),
+        ((f"{FIRST}_2.JPEG", jpeg(2)), (f"{FIRST}_2.JPEG is two times",)),
+        ((f"{FIRST}_7.JPEG", b"GIF89a" + bytes(50)), (f"{FIRST}_7.JPEG: no JPEG",)),
+        ((f"{FIRST}_7.JPEG", b""), (f"{FIRST}_7.JPEG: no JPEG",)),
+        ((f"{FIRST}_7.JPEG", jpeg(1)[:-20]), (f"{FIRST}_7.JPEG: no JPEG, or a truncated one",)),
+        ((f"{FIRST}_7.JPEG", jpeg(1)[:12]), (f"{FIRST}_7.JPEG: no JPEG, or a truncated one",)),
+        ((f"{FIRST}_7.JPEG", jpeg(1, kind="PNG")[:300]), (f"{FIRST}_7.JPEG: no JPEG, or a truncated one",)),
+    ],
+)
+def test_a_member_that_does_not_belong_is_refused(small, member, words):
+    small.classes[FIRST].append(member)
+    small.publish(training=31)
+    small.refused(TRAINING, *words)
+
+
+def test_classes_and_counts_are_held_against_the_devkit_and_the_parameters(small):
+    lost = small.classes.pop(wnid(4))
+    small.publish(training=27)
+    small.refused(TRAINING, f"1 classes of the devkit are not in it, {wnid(4)} the first")
+    small.classes["n00000001"] = lost
+    small.publish()
+    small.refused(TRAINING, "'n00000001.tar' is no tar of a class")
+    del small.classes["n00000001"]
+    small.classes[wnid(4)] = lost[:-1]
+    small.publish()
+    small.refused(TRAINING, "29 images, not 30")
+    twice = packed([(f"{FIRST}.tar", packed(small.classes[FIRST]))] * 2)
+    small.put({TRAINING: twice})
+    small.refused(TRAINING, f"{FIRST}.tar is there two times")
+    small.put({TRAINING: b"\x1f\x8bthis is no tar" * 100})
+    small.refused(TRAINING, "no tar header")
+
+
+def test_validation_images_are_held_against_the_ground_truth(small):
+    with tarfile.open(fileobj=io.BytesIO(REAL[VALIDATION])) as tar:
+        members = [(member.name, tar.extractfile(member).read()) for member in tar]
+    small.put({VALIDATION: packed(members[:-1])})
+    small.refused(VALIDATION, "99 images, not 100")
+    small.put({VALIDATION: packed([*members, ("ILSVRC2012_val_00000101.JPEG", jpeg(1))])})
+    small.refused(VALIDATION, "'ILSVRC2012_val_00000101.JPEG' in", "no name of an image of it")
+    small.put({VALIDATION: packed([*members, members[5]])})
+    small.refused(VALIDATION, f"{members[5][0]} is two times")
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize("buffer", [2048, 1 << 16])
+def test_other_tars_and_odd_images_are_taken_and_counted(small, monkeypatch, form, buffer):
+    """Small buffers, that images go beyond; padding after an image; CMYK, PNG, grey, old tar headers."""
+    monkeypatch.setattr(archive, "BUFFER", buffer)
+    big = io.BytesIO()
+    Image.effect_noise((300, 200), 90).save(big, "JPEG", quality=95)
+    odd = [jpeg(1, "CMYK"), jpeg(2, kind="PNG"), jpeg(3, "L"), jpeg(4) + bytes(7), jpeg(5) + b"rest", big.getvalue()]
+    small.classes[FIRST] += [(f"{FIRST}_{n}.JPEG", value) for n, value in enumerate(odd, 7)]
+    inner = [(f"{name}.tar", packed(members, format=form)) for name, members in small.classes.items()]
+    old = bytearray(inner[0][1])
+    old[257:265], old[148:156] = bytes(8), b" " * 8  # a header of before POSIX
+    old[148:156] = f"{sum(old[:512]):06o}\0 ".encode()
+    inner[0] = (inner[0][0], bytes(old))
+    small.put({TRAINING: packed(inner, format=form)}, training=36)
+    assert "1 CMYK and 1 PNG images are converted to RGB" in small.prepare()
+    shards = Shards(small.target, "training")
+    found = {shards.name(n).split(": ")[1]: shards.jpeg(n) for n in range(len(shards))}
+    assert found == {name: value for members in small.classes.values() for name, value in members}
+
+
+def test_a_full_disk_is_seen_before_and_while_writing(small, monkeypatch):
+    usage = shutil.disk_usage(small.data)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        small.refused("the shards need 0.0 GB more, 0.0 GB are free: make room")
+    assert not list(small.target.glob("*.tar")), "nothing was begun"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda handle, blocks, offset: len(blocks) - 1)
+        small.refused("No space left on device: mend that and call it again")
+    small.prepare()
+
+
+def test_progress_is_a_line_for_each_tenth_where_there_is_no_terminal(capsys):
+    progress = archive.Progress("imagenet", 10_000_000_000)
+    for _ in range(100):
+        progress.advance(100_000_000)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10 and lines[0].startswith("imagenet: 10 % of 10.0 GB, ")
+
+
+def test_the_command_line_prepares_every_dataset(tmp_path, capsys, monkeypatch):
+    words = ["--data", str(tmp_path)]
+    assert main(["data", "prepare", SMALL, *words]) == 0
+    assert "320 training images in 4 shards" in capsys.readouterr().out
+    assert main(["data", "verify", SMALL, *words]) == 0
+    assert "as published, and so are its shards" in capsys.readouterr().out
+    (tmp_path / "shards" / SMALL / "training-0000.tar").unlink()
+    assert main(["data", "verify", SMALL, *words]) == 2
+    assert "training-0000.tar: missing: call `identity-mappings data prepare" in capsys.readouterr().err
+    assert main(["data", "prepare", "imagenet", *words]) == 2
+    assert "register at image-net.org" in capsys.readouterr().err
+    fetched = []
+    monkeypatch.setattr(sources, "fetch", lambda name, folder: fetched.append(name))
+    monkeypatch.setattr(sources, "commit", lambda name, folder: None)
+    assert main(["data", "prepare", "cifar10", *words]) == 0 and fetched == ["cifar10"]
+    with pytest.raises(SystemExit):
+        main(["data", "--help"])
+    assert "cifar10, cifar100, imagenet or imagenet-small" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_benchmark_measures_both_and_leaves_nothing(tmp_path):
+    found = measure(tmp_path, megabytes=3, rounds=2)
+    assert found["images"] > 20 and found["bytes"] > 2_500_000 and found["shards"] == 512
+    assert min(found["seconds"].values()) > 0 and len(found["ratios_of_rounds"]) == 2
+    assert not list(tmp_path.iterdir()) and "imagenet-bench" not in LAYOUTS
