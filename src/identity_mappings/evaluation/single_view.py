@@ -1,7 +1,7 @@
 """CIFAR's protocol: the single original view of every test image (he2015, Section 4.2)."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,15 @@ from ..networks.batch_norm import BatchNorm2d
 
 
 class Result(NamedTuple):
-    """Wrong predictions, images, and the mean loss; a prediction from numbers that are not finite is wrong."""
+    """Wrong predictions, images, and the mean loss; a prediction from numbers that are not finite is wrong.
+
+    `wrong_top_5`, where a protocol counts it: images whose label is not among the first five.
+    """
 
     wrong: int
     images: int
     loss: float
+    wrong_top_5: int | None = None
 
     @property
     def error(self) -> float:
@@ -55,8 +59,14 @@ def test(
 
 
 @torch.no_grad()
-def recompute_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace batch norm's moving averages by plain ones over the batches, as the authors did for released models."""
+def recompute_statistics(
+    network: nn.Module, batches: Iterable[Any], forward: Callable[[Any], object] | None = None
+) -> None:
+    """Replace batch norm's moving averages by plain ones over the batches, as the authors did for released models.
+
+    Args:
+        forward: passes a batch through the network; None: the batch is its input.
+    """
     norms = [module for module in network.modules() if isinstance(module, BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     network.eval()  # no dropout
@@ -67,7 +77,7 @@ def recompute_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     for count, batch in enumerate(batches, 1):
         for norm in norms:
             norm.momentum = 1 / count
-        network(batch)
+        (forward or network)(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.train()

@@ -1,0 +1,247 @@
+"""Weights under torchvision's names become our networks' own, and what is no such weights is refused in one line."""
+
+from argparse import Namespace
+from collections import OrderedDict
+
+import pytest
+import torch
+import torchvision
+
+from identity_mappings.errors import UserError
+from identity_mappings.networks.imagenet import ImageNetResNet
+from identity_mappings.training import import_weights
+
+
+def weights_of(depth, classes=7, seed=0):
+    """A state dict of torchvision's, every number of which is drawn."""
+    with torch.device("meta"):
+        network = getattr(torchvision.models, f"resnet{depth}")(num_classes=classes)
+    g = torch.Generator().manual_seed(seed)
+    state = OrderedDict()
+    for name, tensor in network.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.tensor(5)
+        elif name.endswith("running_var"):
+            state[name] = torch.rand(tensor.shape, generator=g) + 0.5
+        elif tensor.dim() == 1 and name.endswith("weight"):
+            state[name] = torch.rand(tensor.shape, generator=g) + 0.2
+        else:
+            scale = (2 / tensor[0].numel()) ** 0.5 if tensor.dim() > 1 else 0.2
+            state[name] = scale * torch.randn(tensor.shape, generator=g)
+    return state
+
+
+@pytest.fixture(scope="module")
+def weights_18():
+    """Each tensor is one number many times, and so of a few bytes in a file."""
+    with torch.device("meta"):
+        state = torchvision.models.resnet18(num_classes=7).state_dict()
+    g = torch.Generator().manual_seed(0)
+    counts = {name: torch.tensor(5) for name in state if name.endswith("num_batches_tracked")}
+    return {name: torch.rand((), generator=g).expand(tensor.shape) for name, tensor in state.items()} | counts
+
+
+@pytest.fixture
+def state(weights_18):
+    """To be changed: only the dict is the test's own."""
+    return OrderedDict(weights_18)
+
+
+def network_with(network, state, **others):
+    arguments = {key: value for key, value in network.items() if key != "family"}
+    with torch.device("meta"):
+        ours = ImageNetResNet(**arguments, **others)
+    ours.load_state_dict(state, strict=True, assign=True)
+    return ours
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_every_weight_has_one_place_and_the_depth_is_found(depth):
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models, f"resnet{depth}")().state_dict()
+        ours = ImageNetResNet(**{k: v for k, v in import_weights.network_of(depth).items() if k != "family"})
+    names = import_weights.names_of(depth)
+    assert list(names) == [name for name in theirs if not name.endswith("num_batches_tracked")]
+    assert sorted(names.values()) == sorted(ours.state_dict())
+    assert import_weights.depth_of(theirs) == depth
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_outputs_are_torchvisions(depth):
+    weights = weights_of(depth)
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models, f"resnet{depth}")(num_classes=7)
+    theirs.load_state_dict(weights, assign=True)
+    network, state = import_weights.convert(weights)
+    x = torch.randn(2, 3, 65, 80, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = theirs.eval()(x)
+        got = network_with(network, state, classes=7).eval()(x)
+    assert (wanted[0] - wanted[1]).abs().max() > 0.01 * wanted.std()
+    torch.testing.assert_close(got / wanted.std(), wanted / wanted.std(), rtol=1e-4, atol=1e-4)
+
+
+def test_network_is_one_of_params(weights_18):
+    models = pytest.importorskip("identity_mappings.parameters.models")
+    network, _ = import_weights.convert(weights_18)
+    assert models.Network(**network).model_dump(exclude_unset=True) == network
+    stride = models.Network(**import_weights.network_of(50)).bottleneck_stride
+    assert stride == "3x3"
+
+
+def wrapped(key):
+    return lambda state: {key: state, "epoch": 90, "best": 76.1}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        dict,
+        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+        wrapped("state_dict"),
+        wrapped("model"),
+        lambda state: wrapped("state_dict")({f"module.{name}": tensor for name, tensor in state.items()}),
+        lambda state: {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")},
+    ],
+    ids=["plain", "module", "state_dict", "model", "both", "no counts"],
+)
+def test_forms_in_which_weights_are_kept(tmp_path, weights_18, form):
+    path = tmp_path / "weights.pth"
+    torch.save(form(weights_18), path)
+    network, got = import_weights.read(path)
+    assert network["depth"] == 18
+    _, wanted = import_weights.convert(weights_18, 18)
+    assert got.keys() == wanted.keys()
+    assert all(torch.equal(got[name], wanted[name]) for name in got)
+
+
+def test_other_precisions_become_float32(state):
+    _, wanted = import_weights.convert(state)
+    state = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    _, got = import_weights.convert(state)
+    assert all(tensor.dtype == torch.float32 and torch.equal(tensor, wanted[name]) for name, tensor in got.items())
+
+
+def test_converted_weights_are_copies(state):
+    _, got = import_weights.convert(state)
+    before = state["fc.bias"].clone()
+    got["linear.bias"].zero_()
+    assert torch.equal(state["fc.bias"], before)
+
+
+def refused(call, *words):
+    with pytest.raises(UserError) as error:
+        call()
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+def test_missing_and_extra_keys_are_named_the_first_first(state):
+    tensor = state.pop("layer2.1.bn2.running_var")
+    state.pop("fc.bias")
+    refused(lambda: import_weights.convert(state), "layer2.1.bn2.running_var is missing", "ResNet-18")
+    state["layer2.1.bn2.running_var"], state["fc.bias"] = tensor, torch.zeros(7)
+    state["fc2.bias"] = torch.zeros(7)
+    refused(lambda: import_weights.convert(state), "fc2.bias is in no ResNet-18")
+
+
+@pytest.mark.parametrize(
+    "key, shape",
+    [("layer3.0.downsample.0.weight", (256, 128, 3, 3)), ("bn1.running_mean", (1, 64)), ("fc.weight", (7, 2048))],
+)
+def test_another_shape_is_refused(state, key, shape):
+    expected = str(tuple(state[key].shape))
+    state[key] = torch.zeros(shape)
+    refused(lambda: import_weights.convert(state), f"{key}: shape {shape}", expected)
+
+
+def test_biases_must_fit_the_classes(state):
+    state["fc.bias"] = torch.zeros(8)
+    refused(lambda: import_weights.convert(state), "fc.bias: shape (8,)", "(7,)")
+
+
+def test_wide_networks_are_not_the_papers():
+    with torch.device("meta"):
+        wide = torchvision.models.wide_resnet50_2().state_dict()
+    wide = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in wide.items()}
+    refused(lambda: import_weights.convert(wide), "layer1.0.conv1.weight: shape (128, 64, 1, 1)", "(64, 64, 1, 1)")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_refused(state, bad):
+    state["layer4.1.conv2.weight"] = state["layer4.1.conv2.weight"].clone()
+    state["layer4.1.conv2.weight"][3, 2, 1, 0] = bad
+    refused(lambda: import_weights.convert(state), "layer4.1.conv2.weight", "not finite")
+
+
+def test_integers_are_no_weights(state):
+    state["conv1.weight"] = state["conv1.weight"].char()
+    refused(lambda: import_weights.convert(state), "conv1.weight", "int8")
+
+
+def test_number_of_classes_is_held_against_the_one_asked_for(state):
+    refused(lambda: import_weights.convert(state, classes=1000), "7 classes", "1000")
+    import_weights.convert(state, classes=7)
+
+
+def test_depth_is_held_against_the_names(state):
+    refused(lambda: import_weights.convert(state, 34), "layer1.2.conv1.weight is missing", "ResNet-34")
+    refused(lambda: import_weights.convert(state, 20), "ResNet-20", "18, 34, 50")
+    del state["layer4.1.conv1.weight"]
+    refused(lambda: import_weights.convert(state), "layer4.1.conv1.weight")
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("layer4.1.")}
+    refused(lambda: import_weights.convert(state), "2, 2, 2, 1 basic units")
+
+
+def code(_):
+    return {"state_dict": {}, "args": Namespace(depth=18)}
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (code, "running code"),
+        (lambda state: {"state_dict": dict(state) | {"epoch": 3}}, "'epoch' is no tensor"),
+        (lambda state: {"weights": state}, "'weights' is no tensor"),
+        (lambda state: list(state.values()), "a list and no state dict"),
+        (lambda state: {}, "0, 0, 0, 0"),
+    ],
+    ids=["code", "number among weights", "unknown wrapper", "list", "empty"],
+)
+def test_files_that_are_no_state_dict_are_refused_with_their_name(tmp_path, weights_18, content, words):
+    path = tmp_path / "weights.pth"
+    torch.save(content(weights_18), path)
+    refused(lambda: import_weights.read(path), str(path), words)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, on its TorchScript
+@pytest.mark.parametrize("damage", ["text", "empty", "cut", "missing", "folder", "script"])
+def test_damaged_files_are_refused_with_their_name(tmp_path, weights_18, damage):
+    path = tmp_path / "weights.pth"
+    torch.save(weights_18, path)
+    if damage == "text":
+        path.write_text("<html>404 not found</html>")
+    elif damage == "script":
+        torch.jit.trace(torch.nn.Linear(1, 1), torch.zeros(1)).save(path)
+    elif damage in ("empty", "cut"):
+        content = path.read_bytes()
+        path.write_bytes(content[: 0 if damage == "empty" else len(content) // 2])
+    elif damage == "missing":
+        path.unlink()
+    else:
+        path.unlink()
+        path.mkdir()
+    refused(lambda: import_weights.read(path), str(path), "torch.save(model.state_dict())")
+
+
+def test_reading_runs_no_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path / "ran").touch, ()
+
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": Evil()}, path)
+    refused(lambda: import_weights.read(path), "running code")
+    assert not (tmp_path / "ran").exists()
