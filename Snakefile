@@ -18,7 +18,7 @@ wildcard_constraints:
     experiment="[a-z0-9]+(-[a-z0-9]+)*",
     digest="[0-9a-f]{12}",
     seed="[0-9]+",
-    dataset="[a-z0-9]+",
+    dataset="[a-z0-9]+(-[a-z0-9]+)*",
 
 
 include: "workflow/rules/data.smk"
@@ -44,6 +44,7 @@ rule all:
     default_target: True
     input:
         runs=runs(SCALE),
+        evaluations=evaluations(SCALE),
         tables=tables_of(SCALE),
         figures=figures_of(SCALE),
 
@@ -51,6 +52,7 @@ rule all:
 rule demo:
     input:
         runs=runs("demo"),
+        evaluations=evaluations("demo"),
         tables=tables_of("demo"),
         figures=figures_of("demo"),
 

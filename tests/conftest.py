@@ -95,6 +95,11 @@ class Copy:
         return {str(path.relative_to(root)): path.read_bytes() for name in names for path in sorted(root.rglob(name))}
 
 
+@pytest.fixture(scope="session")
+def project_copy() -> type[Copy]:
+    return Copy
+
+
 @pytest.fixture
 def copy(tmp_path: Path) -> Copy:
     return Copy(tmp_path / "project")

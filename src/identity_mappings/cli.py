@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
 from .errors import UserError
 from .records.experiment import ARITHMETICS, Experiment
+from .records.run import CIFAR_PROTOCOLS, IMAGENET_PROTOCOLS
 
 
 def _resolved(arguments: argparse.Namespace) -> Experiment:
@@ -74,6 +76,7 @@ def train(arguments: argparse.Namespace) -> int:
         log=arguments.log,
         eager=arguments.eager,
         recompute=arguments.recompute,
+        workers=arguments.workers,
     )
     return train(experiment, arguments.seed, options)
 
@@ -100,8 +103,36 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from .training.evaluate import evaluate
     from .training.trainer import Options
 
-    options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
-    print(evaluate(experiment, arguments.seed, arguments.protocol, options))
+    results = _results(arguments, experiment)
+    options = Options(results, arguments.data, device=arguments.device, workers=arguments.workers)
+    for path in evaluate(experiment, arguments.seed, arguments.protocol, options):
+        print(path)
+    return 0
+
+
+def import_weights(arguments: argparse.Namespace) -> int:
+    from .parameters import load
+    from .training import imported
+    from .training.trainer import Options
+
+    project = load()
+    settings, crop_size = project.scale(arguments.scale), 224
+    name = settings.overlay.datasets.get("imagenet", "imagenet")
+    recipe = settings.overlay.recipes.get("he2016-imagenet", {})
+    dataset = {"name": name, **project.datasets[name].model_dump()}
+    options = Options(Path(settings.results), arguments.data, device=arguments.device, workers=arguments.workers)
+    for path in imported.test(
+        arguments.file,
+        arguments.name,
+        arguments.source,
+        dataset,
+        options,
+        arguments.protocol,
+        recipe.get("crop_size", crop_size),
+        arguments.depth,
+        (arguments.mean or imported.MEAN, arguments.deviation or imported.DEVIATION),
+    ):
+        print(path)
     return 0
 
 
@@ -149,12 +180,12 @@ def cost(arguments: argparse.Namespace) -> int:
 def data(arguments: argparse.Namespace) -> int:
     from .data import sources
 
-    if arguments.action == "fetch":
-        sources.fetch(arguments.name, arguments.data)
-    else:
-        sources.verify(arguments.name, arguments.data)
-    sources.commit(arguments.name, arguments.data)
-    print(f"{arguments.data / arguments.name}: as published, and in DVC's cache")
+    actions = {"fetch": sources.fetch, "prepare": sources.prepare, "verify": sources.verify}
+    said = actions[arguments.action](arguments.name, arguments.data)
+    if arguments.commit or not arguments.name.startswith("imagenet"):
+        sources.commit(arguments.name, arguments.data)
+        said = f"{arguments.data / arguments.name}: as published, and in DVC's cache"
+    print(said)
     return 0
 
 
@@ -236,6 +267,12 @@ def schemas(_: argparse.Namespace) -> int:
     return 0
 
 
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give lower case letters, digits and dashes")
+    return text
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
@@ -293,6 +330,9 @@ def parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="compute units again in the backward pass, to save memory (default: where it is short)",
     )
+    added.add_argument(
+        "--workers", type=_natural, help="processes that decode images, for each that trains (default: as many as suit)"
+    )
 
     added = command(verify, "train the first iterations again, and compare bit by bit")
     of_run(added, target="name of an experiment, with --twice; or folder of a record, results/runs/EXPERIMENT/seedK")
@@ -301,7 +341,31 @@ def parser() -> argparse.ArgumentParser:
 
     added = command(evaluate, "test a trained run again")
     of_run(added)
-    added.add_argument("--protocol", default="single-view", choices=("single-view", "single-view-recomputed"))
+    added.add_argument(
+        "--protocol",
+        nargs="+",
+        default=(),
+        choices=(*CIFAR_PROTOCOLS, *IMAGENET_PROTOCOLS),
+        help="(default: on CIFAR single-view, on ImageNet all)",
+    )
+    added.add_argument("--workers", type=_natural, help="processes that decode images (default: as many as suit)")
+
+    added = command(
+        import_weights, "test a torchvision-style ResNet that was trained elsewhere on ImageNet", "import-weights"
+    )
+    added.add_argument("file", type=Path, help="of torch.save(model.state_dict()); only weights are read, no code")
+    added.add_argument("--name", required=True, type=_name, help="of the record: lower case, digits and dashes")
+    added.add_argument("--source", required=True, help="where the weights come from, in words; stands in the table")
+    added.add_argument("--depth", type=_positive, help="of the network (default: by the names in the file)")
+    added.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="(default: torchvision's x 255)")
+    added.add_argument(
+        "--deviation", type=float, nargs=3, metavar=("R", "G", "B"), help="(default: torchvision's x 255)"
+    )
+    added.add_argument("--protocol", nargs="+", default=(), choices=IMAGENET_PROTOCOLS, help="(default: all)")
+    added.add_argument("--scale", default="paper")
+    added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
+    added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="the CPU is never taken silently")
+    added.add_argument("--workers", type=_natural, help="processes that decode images (default: as many as suit)")
 
     added = command(responses, "measure the layer responses of a trained network (he2015, Figure 7)")
     of_run(added)
@@ -321,9 +385,10 @@ def parser() -> argparse.ArgumentParser:
     of_experiment(added)
     added.add_argument("--output", "-o", type=Path, metavar="FILE.json")
 
-    added = command(data, "get a dataset, or check it; ends with it in DVC's cache")
-    added.add_argument("action", choices=("fetch", "verify"))
-    added.add_argument("name", help="cifar10 or cifar100")
+    added = command(data, "get a dataset, check it, or prepare it for training (ImageNet: archives to shards)")
+    added.add_argument("action", choices=("fetch", "prepare", "verify"))
+    added.add_argument("name", help="cifar10, cifar100, imagenet or imagenet-small")
+    added.add_argument("--commit", action="store_true", help="put imagenet into DVC's cache; CIFAR always is")
     added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
 
     added = command(bench, "measure steps per second against two other implementations and the device's bound")

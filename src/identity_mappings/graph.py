@@ -18,7 +18,10 @@ from .records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE
 from .reporting.fingerprint import is_current, of_cost, of_signals
 
 # runs_per_gpu: how many runs of an experiment one job trains at once on a GPU.
-CONFIG = {"scale": "paper", "device": None, "arithmetic": None, "runs_per_gpu": 5}
+# processes: how many train a run of ImageNet; null: as many as the experiment wants GPUs, or one on a CPU.
+CONFIG = {"scale": "paper", "device": None, "arithmetic": None, "runs_per_gpu": 5, "processes": None}
+
+BY_HAND = ("imagenet",)  # behind a registration: no run on it is wanted until it is here
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,11 @@ class Graph:
         self.runs_per_gpu = config.get("runs_per_gpu", CONFIG["runs_per_gpu"])
         if not isinstance(self.runs_per_gpu, int) or self.runs_per_gpu < 1:
             raise UserError(f"--config runs_per_gpu={self.runs_per_gpu}: give a whole number from 1")
+        self.chosen_processes = config.get("processes")
+        if self.chosen_processes is not None and not (
+            isinstance(self.chosen_processes, int) and self.chosen_processes >= 1
+        ):
+            raise UserError(f"--config processes={self.chosen_processes}: give a whole number from 1")
         self.roots = {settings.results: name for name, settings in self.project.scales.items()}
         self.figure_names = list(self.project.figures)
 
@@ -81,15 +89,45 @@ class Graph:
         return [
             (run.folder_of(Path(settings.results), experiment, seed) / run.METRICS).as_posix()
             for experiment in self._wanted(scale)
-            for seed in range(settings.runs)
+            for seed in self.project.seeds(experiment)
         ]
+
+    def evaluations(self, scale: str) -> list[str]:
+        """The tests by the protocols that tables ask for, of runs that are there with their weights or will be."""
+        results = Path(self.project.scale(scale).results)
+        paths = []
+        for experiment in self._wanted(scale):
+            protocols = self.project.protocols(experiment)
+            for seed in self.project.seeds(experiment) if protocols else ():
+                folder = run.folder_of(results, experiment, seed)
+                weights = run.checkpoints_of(results, experiment, seed) / run.WEIGHTS
+                trained = (self.project.root / folder / run.METRICS).is_file()
+                for protocol in protocols:
+                    path = run.evaluation_of(folder, protocol)
+                    if not trained or (self.project.root / weights).is_file() or (self.project.root / path).is_file():
+                        paths.append(path.as_posix())
+        return paths
+
+    def protocol_sets(self) -> dict[tuple[str, ...], list[str]]:
+        """Sets of protocols that tables ask for together, with the experiments that they are asked of."""
+        sets: dict[tuple[str, ...], list[str]] = {}
+        for experiment in self.project.shown("paper"):
+            if protocols := tuple(self.project.protocols(experiment)):
+                sets.setdefault(protocols, []).append(experiment.name)
+        return sets
 
     def _wanted(self, scale: str) -> list[Experiment]:
         """In the arithmetic of their recipes, or at the scale of this call in the one that was asked for."""
-        wanted = self.project.wanted(scale)
+        wanted = [experiment for experiment in self.project.wanted(scale) if self._is_here(experiment)]
         if self.chosen_arithmetic is None or scale != self.scale:
             return wanted
         return [experiment.in_arithmetic(self.chosen_arithmetic) for experiment in wanted]
+
+    def _is_here(self, experiment: Experiment) -> bool:
+        """Whether a dataset that only a person can get is here; the others are fetched or made when they are needed."""
+        name = experiment.parameters["dataset"]["name"]
+        places = (self.project.root / "data" / name, self.project.root / "data" / "shards" / name)
+        return name not in BY_HAND or any(place.is_dir() for place in places)
 
     def together(self, words: Iterable[str]) -> list["Together"]:
         """The missing runs of the wanted experiments, in groups that one job trains at once on a GPU.
@@ -105,7 +143,9 @@ class Graph:
             return []
         groups = []
         for experiment in self._wanted(self.scale):
-            folders = {seed: run.folder_of(results, experiment, seed) for seed in range(settings.runs)}
+            if self._is_streamed(experiment):
+                continue  # one fills its GPUs
+            folders = {seed: run.folder_of(results, experiment, seed) for seed in self.project.seeds(experiment)}
             missing = [
                 seed for seed, folder in folders.items() if not (self.project.root / folder / run.METRICS).is_file()
             ]
@@ -124,7 +164,7 @@ class Graph:
     def records(self, root: str, targets: set[str]) -> tuple[list[str], list[str]]:
         """The records of a scale that are there, and those that are made first because `targets` asks for runs too."""
         scale = self.roots[root]
-        wanted = self.runs(scale)
+        wanted = [*self.runs(scale), *self.evaluations(scale)]
         there = [path for path in wanted if (self.project.root / path).is_file()]
         return there, [path for path in wanted if path not in set(there)] if self._trains(scale, targets) else []
 
@@ -143,7 +183,7 @@ class Graph:
         there, coming = [], []
         for experiment in self._responding(scale):
             path = responses_of(results, experiment, 0) / RESPONSES_CSV
-            weights = run.checkpoints_of(results, experiment, 0) / "weights.pt"
+            weights = run.checkpoints_of(results, experiment, 0) / run.WEIGHTS
             record = run.folder_of(results, experiment, 0) / run.METRICS
             if (self.project.root / path).is_file():
                 there.append(path.as_posix())
@@ -200,7 +240,7 @@ class Graph:
 
     def datasets(self, scale: str) -> list[str]:
         """Stamps of the datasets that the wanted runs need; the embedded one needs none."""
-        stamps = [stamp for experiment in self.project.wanted(scale) for stamp in self._stamps(experiment)]
+        stamps = [stamp for experiment in self._wanted(scale) for stamp in self._stamps(experiment)]
         return list(dict.fromkeys(stamps))
 
     @staticmethod
@@ -219,11 +259,40 @@ class Graph:
     def device_gate(self, root: str) -> list[str]:
         return [f"{root}/.device-gpu"] if self.device(root) == "gpu" else []
 
+    @staticmethod
+    def _is_streamed(experiment: Experiment) -> bool:
+        """Whether its images come from shards, and several processes can train it."""
+        return experiment.parameters["recipe"]["crop"] is not None
+
+    def processes(self, name: str, root: str) -> int:
+        """How many processes train a run: on GPUs one for each."""
+        experiment = self._experiment(name, root)
+        if not self._is_streamed(experiment):
+            return 1
+        return self.chosen_processes or (experiment.gpus if self.device(root) == "gpu" else 1)
+
+    def launcher(self, name: str, root: str) -> str:
+        """What starts these processes; nothing for one."""
+        count = self.processes(name, root)
+        return f"torchrun --standalone --nproc-per-node {count} --no-python -- " if count > 1 else ""
+
     def gpus(self, name: str, root: str) -> int:
-        return self._experiment(name, root).gpus if self.device(root) == "gpu" else 0
+        """GPUs of a training."""
+        if self.device(root) != "gpu":
+            return 0
+        experiment = self._experiment(name, root)
+        return self.processes(name, root) if self._is_streamed(experiment) else experiment.gpus
+
+    def gpus_of_test(self, root: str) -> int:
+        return 1 if self.device(root) == "gpu" else 0
 
     def cpu_threads(self, name: str, root: str) -> int:
+        """Threads of a test, or of each process of a training."""
         return self._experiment(name, root).parameters["recipe"]["cpu_threads"]
+
+    def threads(self, name: str, root: str) -> int:
+        """Threads of a training."""
+        return self.processes(name, root) * self.cpu_threads(name, root)
 
     def signal_resources(self, root: str) -> tuple[int, int]:
         """GPUs and threads of the one job that measures signals."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from identity_mappings.data import imagenet
 from identity_mappings.data.cifar import LAYOUTS
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
@@ -254,12 +255,12 @@ def cells_of(number: int) -> list[tuple[str, str, list[str]]]:
 
 
 def test_what_several_tables_share_is_wanted_once():
-    """Every CIFAR network that a table or a figure of either paper shows, and no ImageNet network yet."""
+    """Every CIFAR network that a table or a figure of either paper shows; ImageNet's: test_both_papers."""
     cells = [name for number in (1, 2, 3, 4) for _, _, names in cells_of(number) for name in names]
     assert cells.count("cifar10-resnet110") == 4
     of_he2015 = [f"cifar10-resnet{depth}" for depth in (20, 32, 44, 56)]  # Table 6; 110 and 1202: he2016 has them too
     of_figures = [f"cifar10-plain{depth}" for depth in (20, 32, 44, 56, 110)]
-    wanted = [experiment.name for experiment in PROJECT.wanted("paper")]
+    wanted = [e.name for e in PROJECT.wanted("paper") if e.parameters["dataset"]["name"] != "imagenet"]
     assert sorted(wanted) == sorted({*cells, *of_he2015, *of_figures})
 
 
@@ -302,10 +303,12 @@ def test_the_demo_changes_data_depth_and_schedule_only_as_its_file_says():
     assert demo["recipe"]["learning_rate"] == [list(pair) for pair in overlay["learning_rate"].items()]
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "imagenet"])
 def test_a_dataset_has_one_hash_everywhere(name):
     """params/datasets.yaml brings it into the digests, data.dvc to DVC, LAYOUTS to the reader."""
     pinned = {Path(out["path"]).name: out["md5"] for out in yaml.safe_load((ROOT / "data.dvc").read_text())["outs"]}
-    assert set(pinned) == set(LAYOUTS)
-    assert PROJECT.datasets[name].md5 == pinned[name] == LAYOUTS[name].md5
-    assert PROJECT.resolve(f"{name}-resnet164").parameters["dataset"]["md5"] == pinned[name]
+    layouts = {**LAYOUTS, "imagenet": imagenet.LAYOUTS["imagenet"]}
+    assert set(pinned) == set(layouts)
+    assert PROJECT.datasets[name].md5 == pinned[name] == layouts[name].md5
+    experiment = f"{name}-resnet{152 if name == 'imagenet' else 164}"
+    assert PROJECT.resolve(experiment).parameters["dataset"]["md5"] == pinned[name]

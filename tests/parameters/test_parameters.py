@@ -75,7 +75,7 @@ def test_every_experiment_resolves(scale):
     assert len(there) == len(resolved) if scale == "paper" else 20 < len(there) < len(resolved)
     assert len({experiment.digest for experiment in there}) == len(there), "two names for one experiment"
     if scale == "demo":
-        assert {experiment.parameters["dataset"]["name"] for experiment in there} == {"digits"}
+        assert {experiment.parameters["dataset"]["name"] for experiment in there} == {"digits", "imagenet-small"}
 
 
 MISSPELT = {
@@ -98,7 +98,13 @@ MISSPELT = {
     ),
     "scale": (DEMO, "leave_out:", "leave_uot:", "leave_uot", "leave_out"),
     "overlay": (DEMO, "  depths:", "  dephts:", "overlay.dephts", "depths"),
-    "recipe of an overlay": (DEMO, "evaluate_every:", "evaluate_evry:", "evaluate_evry", "evaluate_every"),
+    "recipe of an overlay": (
+        DEMO, "evaluate_every: 40\n    log_every", "evaluate_evry: 40\n    log_every", "evaluate_evry", "evaluate_every"
+    ),
+    "a recipe's keys in an overlay": (
+        DEMO, "crop_size: 32\n      shorter", "crop_sise: 32\n      shorter", "crop_sise", "crop_size"
+    ),
+    "recipes of an overlay": (DEMO, "he2016-imagenet: *", "he2016-imagnet: *", "he2016-imagnet", "he2016-imagenet"),
     "table": (TABLE1, "columns:", "colums:", "colums", "columns"),
     "row of a table": (
         TABLE2, "name: original Residual Unit", "nmae: original Residual Unit", "rows.0.nmae", "name"

@@ -138,7 +138,14 @@ def test_a_diverged_run_is_above_all_others_in_the_median(errors, expected):
 
 @pytest.mark.parametrize(("error", "expected"), [(None, True), (20.01, True), (20.0, False), (0.0, False)])
 def test_fail_is_above_20_percent_or_diverged(error, expected):
-    assert verdict.fails(error, RULE) is expected
+    assert verdict.fails(error, RULE, cell()) is expected
+
+
+@pytest.mark.parametrize("metric", ["top-1 error %", "top-5 error %"])
+def test_on_imagenet_no_error_is_a_fail(metric):
+    of = cell().model_copy(update={"metric": metric})
+    assert not verdict.fails(99.0, RULE, of)
+    assert verdict.fails(None, RULE, of)
 
 
 def test_the_page_states_the_rule_with_its_constants():

@@ -39,20 +39,19 @@ def test_a_step_is_the_plain_statement_of_one(small, tmp_path, name):
     """Whole batches in double precision, loss and update written out: five steps, with a switch of the rate."""
     ours = trainer(small(name), tmp_path)
     ours.network.double()
-    ours.augmentation.means = ours.augmentation.means.double()
+    ours.feed.augmentation.means = ours.feed.augmentation.means.double()
     ours.optimizer = Optimizer(ours.network, ours.recipe)
     ours.parameters = list(ours.network.parameters())
     plain = deepcopy(ours.network).to(memory_format=torch.contiguous_format)
     optimizer = Optimizer(plain, ours.recipe)
     for iteration in range(5):
-        view = ours.sampler.view(iteration)
-        x, y = ours.augmentation.view(view).contiguous(), ours.labels[view.image]
+        view = ours.feed.sampler.view(iteration)
+        x, y = ours.feed.augmentation.view(view).contiguous(), ours.feed.labels[view.image]
         scores = plain(x)
         loss = F.cross_entropy(scores, y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step(iteration)
-        ours._scores = lambda x, replica: ours.network(x)  # no float()
         found, wrong, size = ours.step(iteration)
         assert float(found) == pytest.approx(loss.item(), rel=1e-5)  # collected in float32
         assert (int(wrong), size) == (int((scores.argmax(1) != y).sum()), len(y))
@@ -84,9 +83,9 @@ def test_units_with_dropout_are_not_computed_again(short, tmp_path):
 
 
 def test_where_memory_is_short_units_are_computed_again(small, tmp_path, monkeypatch):
-    assert not trainer(small(), tmp_path).recompute
+    assert not trainer(small(), tmp_path).model.recompute
     monkeypatch.setattr(memory, "total", lambda device: 10_000)
-    assert trainer(small(), tmp_path).recompute
+    assert trainer(small(), tmp_path).model.recompute
 
 
 def test_nothing_waits_for_the_device_in_a_step(small, tmp_path, monkeypatch):
@@ -172,7 +171,7 @@ def test_a_recorded_step_is_the_same_as_a_called_one(small, tmp_path, recorded):
     losses = [[one.step(iteration)[0] for iteration in range(6)] for one in (called, replayed)]
     assert torch.equal(torch.stack(losses[0]), torch.stack(losses[1]))
     assert called.test() == replayed.test()
-    assert len(recorded) == 2 + (len(called.test_images) % 500 > 0), "the step, and each size of a test's batches"
+    assert len(recorded) == 2 + (len(called.feed.test_images) % 500 > 0), "the step, and each size of a test's batches"
     for a, b in zip(called._state(), replayed._state(), strict=True):
         assert torch.equal(a, b)
 
@@ -195,7 +194,7 @@ def test_what_a_replay_reads_is_set_on_its_own_stream(small, tmp_path, recorded,
             entered.pop()
 
     monkeypatch.setattr(torch.cuda, "stream", Scope)
-    for owner, name in ((one.views, "seek"), (one.optimizer, "prepare")):
+    for owner, name in ((one.feed, "seek"), (one.optimizer, "prepare")):
         method = getattr(owner, name)
 
         def on_the_stream(iteration, method=method):

@@ -15,6 +15,7 @@ import torch
 from identity_mappings.errors import UserError
 from identity_mappings.records import run as records
 from identity_mappings.training import checkpoint, devices
+from identity_mappings.training.group import Group
 from identity_mappings.training.loop import train
 from identity_mappings.training.trainer import Options, Trainer
 
@@ -275,13 +276,13 @@ def test_without_a_gpu_the_cpu_must_be_chosen(short, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*"))
 
 
-def test_fewer_gpus_than_wanted_are_refused(short, monkeypatch):
+def test_fewer_gpus_than_processes_are_refused(short, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    experiment = short()
-    object.__setattr__(experiment, "gpus", 8)
-    with pytest.raises(UserError, match="wants 8 GPUs, there are 1"):
-        devices.choose("gpu", experiment)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=r"3 processes, but 2 GPU\(s\)"):
+        devices.choose("gpu", short(), ROOT, Group(0, 6, 0, 3))
+    assert devices.choose("gpu", short(), ROOT, Group(3, 4, 1, 2)) == torch.device("cuda", 1)
+    assert devices.choose("gpu", short(), ROOT) == torch.device("cuda")
 
 
 def test_dropout_masks_are_a_function_of_the_iteration(short, tmp_path):
@@ -306,10 +307,10 @@ def test_evaluate_finds_other_weights_than_the_records(short, run, tmp_path):
     state["linear.bias"] += 1
     torch.save(state, path)
     with pytest.raises(UserError, match="not the weights of the record"):
-        evaluate(experiment, 0, "single-view", options)
+        evaluate(experiment, 0, ["single-view"], options)
     path.unlink()
     with pytest.raises(UserError, match="not here"):
-        evaluate(experiment, 0, "single-view", options)
+        evaluate(experiment, 0, ["single-view"], options)
 
 
 def test_recomputed_statistics_are_the_headline_only_where_the_recipe_says_so(short, run):

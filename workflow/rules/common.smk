@@ -36,6 +36,10 @@ def runs(scale):
     return GRAPH.runs(scale)
 
 
+def evaluations(scale):
+    return GRAPH.evaluations(scale)
+
+
 def tables_of(scale):
     return GRAPH.tables(scale)
 
@@ -117,6 +121,18 @@ def device_name(wildcards):
 
 def gpus(wildcards):
     return GRAPH.gpus(wildcards.experiment, wildcards.root)
+
+
+def gpus_of_test(wildcards):
+    return GRAPH.gpus_of_test(wildcards.root)
+
+
+def launcher(wildcards):
+    return GRAPH.launcher(wildcards.experiment, wildcards.root)
+
+
+def threads_of_training(wildcards):
+    return GRAPH.threads(wildcards.experiment, wildcards.root)
 
 
 def cpu_threads(wildcards):

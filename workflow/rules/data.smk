@@ -1,4 +1,4 @@
-# Gets and checks a dataset of data.dvc. The stamp lies beside the data; its name carries DVC's hash.
+# Gets and checks a dataset of data.dvc; of ImageNet, whose archives nobody can fetch for you, makes the shards. The stamp lies beside the data; its name carries DVC's hash.
 rule dataset:
     output:
         touch("data/.verified/{dataset}-{md5}"),
@@ -9,4 +9,4 @@ rule dataset:
     conda:
         "../envs/python.yaml"
     shell:
-        "identity-mappings data fetch {wildcards.dataset} > {log} 2>&1"
+        "identity-mappings data prepare {wildcards.dataset} > {log} 2>&1"

@@ -31,7 +31,7 @@ rule train:
         "logs/{root}/{experiment}-{digest}/seed{seed}.benchmark.tsv"
     conda:
         "../envs/python.yaml"
-    threads: cpu_threads
+    threads: threads_of_training
     resources:
         gpu=gpus,
     params:
@@ -39,9 +39,10 @@ rule train:
         scale=scale_of,
         device=device_name,
         arithmetic=arithmetic_of_run,
+        launcher=launcher,
     shell:
         "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
-        "identity-mappings train {wildcards.experiment} --scale {params.scale} --arithmetic {params.arithmetic} "
+        "{params.launcher}identity-mappings train {wildcards.experiment} --scale {params.scale} --arithmetic {params.arithmetic} "
         "--digest {wildcards.digest} --seed {wildcards.seed} --results {wildcards.root} --device {params.device} --log {log} > {log} 2>&1"
 
 

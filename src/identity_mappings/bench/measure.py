@@ -19,7 +19,7 @@ from ..records.experiment import Experiment
 from ..records.files import json_bytes
 from ..training import devices, memory
 from ..training.assembly import recipe_of
-from . import bound
+from . import bound, imagenet
 
 # The package's names for our networks; what it lacks is measured against eager PyTorch alone.
 PYTORCHCV = {
@@ -33,7 +33,8 @@ PYTORCHCV = {
     "cifar10-resnet1001-full-pre-activation": "preresnet1001_cifar10",
     "cifar10-resnet1202": "resnet1202_cifar10",
 }
-COMPARED = ("cifar10-resnet20", "cifar10-resnet110", "cifar10-resnet164-full-pre-activation")
+TIMM = {"imagenet-resnet50": "resnet50", "imagenet-resnet101": "resnet101", "imagenet-resnet152": "resnet152"}
+COMPARED = ("cifar10-resnet20", "cifar10-resnet110", "cifar10-resnet164-full-pre-activation", "imagenet-resnet50")
 BY_DEPTH = ("cifar10-resnet56", "cifar10-resnet1001-full-pre-activation", "cifar10-resnet1202")
 SECONDS = 2.0  # that a round takes of each implementation, if one step is not longer
 AT_ONCE = (1, 5, 8)  # runs on a GPU
@@ -53,6 +54,7 @@ class Worker:
             "device": device.type,
             "implementation": implementation,
             "pytorchcv": PYTORCHCV.get(experiment.name),
+            "timm": TIMM.get(experiment.name),
             "runs": runs,
         }
         self.process = subprocess.Popen(
@@ -92,17 +94,19 @@ def implementations(name: str, device: torch.device, arithmetics: Sequence[str],
     """What is measured of a network: (arithmetic, implementation, runs at once)."""
     wanted = []
     for arithmetic in arithmetics:
-        wanted += [(arithmetic, "ours", runs) for runs in (AT_ONCE if device.type == "cuda" else (1,))]
+        several = device.type == "cuda" and name not in TIMM
+        wanted += [(arithmetic, "ours", runs) for runs in (AT_ONCE if several else (1,))]
         if peers:
             wanted.append((arithmetic, "eager", 1))
-            if name in PYTORCHCV and _has_pytorchcv():
-                wanted.append((arithmetic, "pytorchcv", 1))
+            for package, names in (("pytorchcv", PYTORCHCV), ("timm", TIMM)):
+                if name in names and _has(package):
+                    wanted.append((arithmetic, package, 1))
     return wanted
 
 
-def _has_pytorchcv() -> bool:
+def _has(package: str) -> bool:
     try:
-        version("pytorchcv")
+        version(package)
     except PackageNotFoundError:
         return False
     return True
@@ -222,9 +226,10 @@ def run(
             chosen = ["float32", *(["tf32"] if device.type == "cuda" else [])]
             chosen += ["bfloat16"] if compared and has_bfloat16(device) else []
         hardware = devices.describe(device)
-        entry = compare(
-            experiment, device, implementations(experiment.name, device, chosen, experiment.name in peers), rounds
-        )
+        wanted = implementations(experiment.name, device, chosen, experiment.name in peers)
+        entry = compare(imagenet.measurable(experiment, device), device, wanted, rounds)
+        if imagenet.is_streamed(experiment):
+            entry |= imagenet.surroundings(experiment, device, entry, rounds)
         folder = bench.folder_of(results, hardware, experiment.name)
         origin = provenance.of_measurement(
             "bench",
@@ -236,7 +241,7 @@ def run(
                 "hardware": hardware,
                 "libraries": devices.libraries(device),
                 "cpu_threads": recipe_of(experiment).cpu_threads,
-                "pytorchcv": version("pytorchcv") if _has_pytorchcv() else None,
+                **{package: version(package) if _has(package) else None for package in ("pytorchcv", "timm")},
             },
         )
         measurement.write(folder, bench.NAME, json_bytes(entry), origin)

@@ -23,16 +23,17 @@ from ..training.assembly import build, recipe_of
 from ..training.trainer import Options, Trainer
 from . import profile
 
-IMAGES = 2048  # a step costs the same whatever the images are; these are random
+IMAGES = 2048  # at most, and of ImageNet's size fewer; a step costs the same whatever the images are; these are random
 
 
 def images_of(experiment: Experiment) -> Images:
     """Random ones in the form of the experiment's dataset."""
     dataset = experiment.parameters["dataset"]
-    shape = (IMAGES, dataset["channels"], dataset["size"], dataset["size"])
+    number = IMAGES if dataset["size"] < 100 else recipe_of(experiment).batch_size
+    shape = (number, dataset["channels"], dataset["size"], dataset["size"])
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-    labels = torch.randint(dataset["classes"], (IMAGES,), generator=generator)
+    labels = torch.randint(dataset["classes"], (number,), generator=generator)
     return Images(pixels, labels, pixels[:500], labels[:500])
 
 
@@ -71,14 +72,24 @@ def published_network(experiment: Experiment, name: str) -> nn.Module:
     return get_model(name, pretrained=False, num_classes=experiment.parameters["dataset"]["classes"])
 
 
-def peer(network: nn.Module, experiment: Experiment, device: torch.device) -> Callable[[int], None]:
+def timm_network(experiment: Experiment, name: str) -> nn.Module:
+    """The network of a name in the package timm."""
+    from timm import create_model
+
+    return create_model(name, num_classes=experiment.parameters["dataset"]["classes"])
+
+
+def peer(
+    network: nn.Module, experiment: Experiment, device: torch.device, channels_last: bool = False
+) -> Callable[[int], None]:
     """A step as tutorials have it: one batch that is there already, forward, loss, backward, SGD."""
     recipe = recipe_of(experiment)
     torch.set_num_threads(recipe.cpu_threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.arithmetic == "tf32"
-    network.to(device).train()
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network.to(device, memory_format=layout).train()
     images = images_of(experiment)
-    x = (images.training[: recipe.batch_size].float() / 255).to(device)
+    x = (images.training[: recipe.batch_size].float() / 255).to(device, memory_format=layout)
     y = images.training_labels[: recipe.batch_size].to(device)
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.01, momentum=recipe.momentum, weight_decay=recipe.weight_decay
@@ -101,6 +112,8 @@ def make(specification: dict[str, Any], experiment: Experiment, device: torch.de
         return ours(experiment, device, specification["runs"])
     if kind == "eager":
         return peer(eager_network(experiment), experiment, device)
+    if kind == "timm":
+        return peer(timm_network(experiment, specification["timm"]), experiment, device, channels_last=True)
     return peer(published_network(experiment, specification["pytorchcv"]), experiment, device)
 
 

@@ -12,6 +12,12 @@ IMAGENET_STAGES = {
     152: ("bottleneck", (3, 8, 36, 3)),
     200: ("bottleneck", (3, 24, 36, 3)),
 }
+# A unit or two in each stage, for a scale that only demonstrates.
+SHORT_IMAGENET_STAGES = {
+    10: ("basic", (1, 1, 1, 1)),
+    14: ("bottleneck", (1, 1, 1, 1)),
+    26: ("bottleneck", (2, 2, 2, 2)),
+}
 VGG_DEPTHS = (16, 19)
 VGG_SIZE = 224  # height and width of its images: the first linear layer depends on them
 
@@ -44,9 +50,10 @@ def stages(family: str, unit: str, depth: int) -> tuple[int, ...]:
     if family == "cifar":
         return (units_per_stage(unit, depth),) * 3
     if family == "imagenet":
-        if depth not in IMAGENET_STAGES:
+        known = IMAGENET_STAGES | SHORT_IMAGENET_STAGES
+        if depth not in known:
             raise ValueError(f"depth {depth} is none of the papers' on ImageNet: {_listed(IMAGENET_STAGES)}")
-        wanted, counts = IMAGENET_STAGES[depth]
+        wanted, counts = known[depth]
         if unit != wanted:
             raise ValueError(f"unit {unit!r}: {depth} layers on ImageNet have {wanted} units: write unit: {wanted}")
         return counts

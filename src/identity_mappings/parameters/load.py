@@ -114,8 +114,10 @@ class Project:
             return None
         recipe = None
         if experiment.recipe:
-            changed = {**self.recipes[experiment.recipe].model_dump(), **overlay.recipe}
-            recipe = check(changed, path, "recipe", ("overlay", "recipe"))
+            of_recipe = overlay.recipes.get(experiment.recipe, {})
+            changed = {**self.recipes[experiment.recipe].model_dump(), **overlay.recipe, **of_recipe}
+            place = ("recipes", experiment.recipe) if of_recipe else ("recipe",)
+            recipe = check(changed, path, "recipe", ("overlay", *place))
         if recipe and recipe.channel_mean and len(recipe.channel_mean) != self.datasets[dataset].channels:
             raise UserError(
                 f"{path}: overlay: {name} takes {dataset}, for whose channels its recipe has no channel_mean: "
@@ -143,6 +145,16 @@ class Project:
         if recipe:  # JSON has no integer keys: the schedule is a list of pairs from here on.
             parameters["recipe"]["learning_rate"] = [list(pair) for pair in recipe.learning_rate.items()]
         return Resolved(name, scale, parameters, experiment.gpus, custom)
+
+    def seeds(self, experiment: Resolved) -> range:
+        """The seeds of an experiment that its scale wants."""
+        settings = self.scale(experiment.scale)
+        return range(settings.runs_on.get(experiment.parameters["dataset"]["name"], settings.runs))
+
+    def protocols(self, experiment: Resolved) -> list[str]:
+        """The protocols, beside the run's own test, by which tables show an experiment."""
+        asked = {cell.tested_by for cell in self.cells() if not cell.is_cost and experiment.name in cell.experiments}
+        return sorted(protocol for protocol in asked if protocol != reports.SINGLE_VIEW)
 
     def cells(self) -> list[reports.Cell]:
         return [cell for table in self.tables.values() for row in table.rows for cell in row.cells.values()]
@@ -234,6 +246,12 @@ def _check_references(project: Project, params: Path) -> None:
                 known(experiment, project.experiments, f"{place}: {key}")
         for key in scale.overlay.recipe:
             known(key, models.Recipe.model_fields, f"{place}: overlay.recipe")
+        for recipe, keys in scale.overlay.recipes.items():
+            known(recipe, project.recipes, f"{place}: overlay.recipes")
+            for key in keys:
+                known(key, models.Recipe.model_fields, f"{place}: overlay.recipes.{recipe}")
+        for dataset in scale.runs_on:
+            known(dataset, project.datasets, f"{place}: runs_on")
     for name, table in project.tables.items():
         for row in table.rows:
             for key, cell in row.cells.items():

@@ -214,6 +214,14 @@ class Recipe(Parameters):
             description="ImageNet: colour augmentation by principal components, with brightness, contrast, saturation"
         ),
     ] = None
+    decoder: Annotated[
+        Literal["pillow", "torchvision"] | None,
+        Field(description="ImageNet: what decodes and resizes JPEG files; pixels differ by it"),
+    ] = None
+    shuffle_shards: Annotated[
+        Positive | None,
+        Field(description="open choice: images are permuted over so many shards at a time; null: over all"),
+    ] = None
     convolution_initialization: Literal["he-fan-in", "he-fan-out"]
     linear_initialization: Literal["he-fan-in", "torch"]
     batch_norm_eps: Annotated[float, Field(gt=0)]
@@ -240,8 +248,9 @@ class Recipe(Parameters):
             raise ValueError("learning_rate has no rate for iteration 0: add the line '0: RATE'")
         if list(self.learning_rate) != sorted(self.learning_rate):
             raise ValueError("learning_rate is not in the order of iterations: sort its lines")
-        if self.crop and not self.crop_size:
-            raise ValueError(f"crop: {self.crop} needs crop_size")
+        for key in ("crop_size", "decoder"):
+            if self.crop and not getattr(self, key):
+                raise ValueError(f"crop: {self.crop} needs {key}")
         if (self.crop == "scale") != bool(self.shorter_side):
             raise ValueError("shorter_side belongs to crop: scale: give both or neither")
         if self.evaluate_every % self.log_every:
@@ -271,7 +280,10 @@ class Overlay(Parameters):
         dict[Literal["basic", "bottleneck", "single"], dict[int, int | None]],
         Field(description="by unit: takes another depth instead; null: no counterpart"),
     ] = {}
-    recipe: Annotated[dict[str, Any], Field(description="keys of the recipe that take other values")] = {}
+    recipe: Annotated[dict[str, Any], Field(description="keys of every recipe that take other values")] = {}
+    recipes: Annotated[
+        dict[Name, dict[str, Any]], Field(description="by recipe: keys that take other values, in the end")
+    ] = {}
 
 
 class Scale(Parameters):
@@ -280,6 +292,7 @@ class Scale(Parameters):
     description: Annotated[str, Field(description="one honest sentence: stands at the head of the tables")]
     results: Annotated[str, Field(pattern=r"^results(/[a-z0-9-]+)?$", description="folder of everything it makes")]
     runs: Annotated[Positive, Field(description="seeds 0 to runs - 1 are wanted of every experiment")]
+    runs_on: Annotated[dict[Name, Positive], Field(description="by dataset: so many runs instead")] = {}
     device: Annotated[
         Literal["gpu", "cpu"], Field(description="where its runs train unless a call says otherwise; never guessed")
     ] = "gpu"

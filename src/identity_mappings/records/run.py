@@ -12,6 +12,10 @@ from .files import json_bytes, sha256, write_atomically
 FORMAT = 1
 METRICS, CURVE, PROVENANCE, PARTIAL = "metrics.json", "curve.csv", "provenance.json", "partial"
 FINAL = ("finished", "diverged")
+WEIGHTS = "weights.pt"  # with the checkpoints: they stay where a run was trained
+_ERRORS = {"test_error": "wrong", "top_5_error": "wrong_top_5"}
+CIFAR_PROTOCOLS = ("single-view", "single-view-recomputed")
+IMAGENET_PROTOCOLS = ("centre-224", "centre-320", "10-crop", "multi-scale")  # the first: of the tests in the training
 
 
 def folder_of(results: Path, experiment: Experiment, seed: int) -> Path:
@@ -20,6 +24,11 @@ def folder_of(results: Path, experiment: Experiment, seed: int) -> Path:
 
 def checkpoints_of(results: Path, experiment: Experiment, seed: int) -> Path:
     return results / "checkpoints" / experiment.folder / f"seed{seed}"
+
+
+def evaluation_of(folder: Path, protocol: str) -> Path:
+    """The file of a run's test by a protocol."""
+    return folder / f"evaluation-{protocol}.json"
 
 
 def write(folder: Path, metrics: dict[str, Any], curve: bytes, provenance: dict[str, Any]) -> None:
@@ -106,3 +115,38 @@ def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False)
             what = "" if isinstance(found, (dict, bool)) else f": {found}, expected {expected}"
             raise BadRecord(f"{folder}: {name} does not match{what}")
     return Record(path, metrics, provenance)
+
+
+def read_evaluation(record: Record, protocol: str) -> dict[str, Any] | None:
+    """A run's test by a protocol, or None if there is none.
+
+    Raises:
+        BadRecord: it is there, but is not of this very record, or its numbers contradict each other.
+    """
+    path = evaluation_of(record.path.parent, protocol)
+    try:
+        found = json.loads(path.read_bytes())
+        diverged = record.test_error is None
+        error = {
+            name: None if diverged else round(100 * found[wrong] / found["images"], 6)
+            for name, wrong in _ERRORS.items()
+        }
+        facts = {
+            "format": (found["format"], FORMAT),
+            "experiment's digest": (found["digest"], record.metrics["digest"]),
+            "seed": (found["seed"], record.metrics["seed"]),
+            "protocol": (found["protocol"], protocol),
+            "hash of metrics.json": (found["parents"][METRICS], sha256(record.path.read_bytes())),
+            "images": (diverged or found["images"], diverged or record.metrics["test"]["images"]),
+            **{name: (found[name], value) for name, value in error.items()},
+        }
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadRecord(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise BadRecord(f"{path}: not a record of a test ({type(error).__name__}: {error})") from None
+    for name, (value, expected) in facts.items():
+        if value != expected:
+            raise BadRecord(f"{path}: {name} does not match: {value}, expected {expected}")
+    return found

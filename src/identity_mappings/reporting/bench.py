@@ -47,7 +47,7 @@ def _rows(entries: list[dict[str, Any]]) -> list[list[str]]:
                     entry["experiment"],
                     row["arithmetic"],
                     row["implementation"] + at_once,
-                    f"{row['median_seconds'] * 1e3:.3g}",
+                    f"{row['median_seconds'] * 1e3:,.1f}",
                     f"{1 / row['median_seconds']:.3g}",
                     f"{row['images_per_second']:,.0f}",
                     _against(row),
@@ -62,6 +62,30 @@ def _kept(entries: list[dict[str, Any]]) -> list[str]:
     """What each network keeps for the backward pass: most of what a step needs beside weights and libraries."""
     texts = [f"{entry['experiment']} {entry['kept_for_backward_bytes'] / 1e9:.2f} GB" for entry in entries]
     return [f"Kept for the backward pass, float32, counted: {', '.join(texts)}.", ""]
+
+
+def _surroundings(entries: list[dict[str, Any]]) -> list[str]:
+    """On ImageNet: what feeds a step, and what limits a training."""
+    lines = []
+    for entry in (entry for entry in entries if "limits" in entry):
+        prepared, views, limits = entry["prepare"], entry["pipeline"], entry["limits"]
+        rates = {name: f"{rate:,.0f}" if rate else "not measured" for name, rate in limits["images_per_second"].items()}
+        speed = prepared["bytes"] / prepared["seconds"]["prepare"] / 1e6
+        peer = views["images_per_second"]["torchvision"]
+        ours = ", ".join(f"{name.removeprefix('ours, ')} {ratio:.2f} x" for name, ratio in views["ratios"].items())
+        lines += [
+            f"### What surrounds a step of {entry['experiment']}",
+            "",
+            f"- `data prepare`: {prepared['ratio']:.2f} x the bytes per second and core of reading the archive once "
+            f"and taking its MD5 ({speed:,.0f} MB/s by the clock).",
+            f"- Training views of 224 from files of {views['file_kilobytes']:.0f} kB, {views['workers']} workers, "
+            f"against torchvision's ImageFolder and DataLoader ({peer:,.0f} images/s): {ours}.",
+            f"- Images per second: data {rates['data']}, step {rates['step']}, exchange of the gradients "
+            f"{rates['exchange']}. The {limits['limit']} limits: a run of {limits['images_of_a_run'] / 1e6:,.0f} "
+            f"million images would take {limits['hours_of_a_run']:,.0f} hours here.",
+            "",
+        ]
+    return lines
 
 
 def _operations(entries: list[dict[str, Any]]) -> list[str]:
@@ -95,6 +119,7 @@ def document(found: dict[str, list[dict[str, Any]]]) -> str:
         lines += [f"## {device}{threads}", "", f"Measured rates: {measured}.", ""]
         lines += [tabulate.tabulate(_rows(entries), headers, tablefmt="github", disable_numparse=True), ""]
         lines += _kept(entries)
+        lines += _surroundings(entries)
         lines += _operations(entries)
     if not any(device.startswith("gpu") for device in found):
         lines += ["## GPU", "", NO_GPU]
@@ -107,7 +132,7 @@ def draw(found: dict[str, list[dict[str, Any]]]) -> Drawing:
     axes = drawing.subplots()
     series: dict[str, list[tuple[int, float]]] = {}
     for device, entries in found.items():
-        for entry in entries:
+        for entry in (entry for entry in entries if "limits" not in entry):  # not ImageNet's
             for row in entry["rows"]:
                 if row["arithmetic"] == "float32" and row["runs_at_once"] == 1:
                     unit = "bottleneck" if "164" in entry["experiment"] or "1001" in entry["experiment"] else "basic"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..parameters import Project
-from ..parameters.reports import BEST_RUN, MEAN, MULTIPLY_ADDS, SINGLE_VIEW, Cell, Row, Table
+from ..parameters.reports import BEST_RUN, MEAN, MULTIPLY_ADDS, SINGLE_VIEW, TOP_5, Cell, Row, Table
 from ..records import cost, run
 from ..records.experiment import ARITHMETICS, Experiment
 from . import verdict
@@ -38,7 +38,7 @@ class Records:
 
     def _records(self, experiment: Experiment) -> list[run.Record]:
         found = []
-        for seed in range(self.project.scale(self.scale).runs):
+        for seed in self.project.seeds(experiment):
             try:
                 record = run.read(run.folder_of(self.results, experiment, seed), experiment, seed)
             except run.BadRecord as error:
@@ -47,6 +47,22 @@ class Records:
             if record:
                 found.append(record)
         return found
+
+    def tested(self, experiment: Experiment, protocol: str) -> list["Tested"]:
+        """Of these, those that were tested by a protocol."""
+        found = self.of(experiment)
+        if protocol == SINGLE_VIEW:
+            return [Tested(record, record.path, {"test_error": record.test_error}) for record in found]
+        tested = []
+        for record in found:
+            try:
+                evaluation = run.read_evaluation(record, protocol)
+            except run.BadRecord as error:
+                self.note(error)
+                continue
+            if evaluation:
+                tested.append(Tested(record, run.evaluation_of(record.path.parent, protocol), evaluation))
+        return tested
 
     def note(self, problem: object) -> None:
         """Keep what is wrong with a record for the page; once, however many cells or curves it fills."""
@@ -69,13 +85,26 @@ class Records:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """A run's record, its test by a cell's protocol, and the file that holds it."""
+
+    record: run.Record
+    path: Path
+    numbers: dict[str, Any]
+
+    def error(self, cell: Cell) -> float | None:
+        """In %, of the cell's kind; None if the run diverged."""
+        return self.numbers["top_5_error" if cell.metric == TOP_5 else "test_error"]
+
+
+@dataclass(frozen=True)
 class Filled:
     """A cell with what was measured for it.
 
     Attributes:
         table, row, column, cell: its place and parameters.
         experiment: that the number is of; None where the scale has no counterpart or the row is quoted.
-        records: of its runs.
+        tests: of its runs, by the cell's protocol.
         text: as it stands in tables.md.
         published_text: as it stands in paper.md.
         measured: the rebuilt number, "fail", or None.
@@ -88,7 +117,7 @@ class Filled:
     column: str
     cell: Cell
     experiment: Experiment | None
-    records: list[run.Record]
+    tests: list[Tested]
     text: str
     published_text: str
     measured: float | str | None
@@ -96,8 +125,12 @@ class Filled:
     cost_record: Path | None = None
 
     @property
+    def records(self) -> list[run.Record]:
+        return [tested.record for tested in self.tests]
+
+    @property
     def errors(self) -> list[float | None]:
-        return [record.test_error for record in self.records]
+        return [tested.error(self.cell) for tested in self.tests]
 
     @property
     def finite(self) -> list[float]:
@@ -113,7 +146,9 @@ class Filled:
 
     @property
     def best(self) -> float | None:
-        """Median over the runs of the lowest test error of each: chosen on the test set."""
+        """Median over the runs of the lowest test error of each: chosen on the test set; of CIFAR's test only."""
+        if self.cell.tested_by != SINGLE_VIEW:
+            return None
         lowest = [record.metrics["best"]["test_error"] for record in self.records if record.metrics["best"]]
         return statistics.median(lowest) if lowest else None
 
@@ -124,7 +159,7 @@ class Filled:
     @property
     def paths(self) -> list[Path]:
         """The files that the number comes from."""
-        return [self.cost_record] if self.cost_record else [record.path for record in self.records]
+        return [self.cost_record] if self.cost_record else [tested.path for tested in self.tests]
 
     @property
     def difference(self) -> float | None:
@@ -223,35 +258,33 @@ def _fill(project: Project, scale: str, records: Records, table: Table, row: Row
         judged = verdict.judge_count(value, cell.published) if comparable else NOT_COMPARABLE
         text = verdict.count_text(value, cell.published)
         return filled(there[0], [], text, value, judged, records.results / cost.FOLDER / cost.NAME)
-    # A run's own record holds the test of a single view; other protocols need records that nothing writes yet.
-    tested = cell.tested_by == SINGLE_VIEW
-    candidates = [(experiment, found) for experiment in there if tested and (found := records.of(experiment))]
+    candidates = [(experiment, found) for experiment in there if (found := records.tested(experiment, cell.tested_by))]
     if not candidates:
         return filled(there[0], [], NOT_RUN, None, NOT_RUN)
 
     # Of several experiments the lowest error counts: "all of these fail" is refuted by one that does not.
-    def height(candidate: tuple[Experiment, list[run.Record]]) -> float:
-        value = verdict.median([record.test_error for record in candidate[1]])
+    def height(candidate: tuple[Experiment, list[Tested]]) -> float:
+        value = verdict.median([tested.error(cell) for tested in candidate[1]])
         return float("inf") if value is None else value
 
     experiment, found = min(candidates, key=height)
-    errors = [record.test_error for record in found]
+    errors = [tested.error(cell) for tested in found]
     of_mean = cell.metric == MEAN
     finite = [error for error in errors if error is not None]
     value = verdict.median(errors)
     if cell.metric == BEST_RUN and finite:
         value = min(finite)
-    failed = verdict.fails(value, project.reporting)
+    failed = verdict.fails(value, project.reporting, cell)
     if of_mean and not failed and len(finite) < len(errors):
         return filled(experiment, found, NO_MEAN, None, verdict.UNDECIDED)
     if of_mean and len(finite) == len(errors):
         value = statistics.fmean(finite)
-    failed = verdict.fails(value, project.reporting)
+    failed = verdict.fails(value, project.reporting, cell)
     measured: float | str = verdict.FAIL if failed else float(value)
     text = verdict.FAIL if failed else _number(value, cell)
     if of_mean and not failed:
         text += f"±{_number(statistics.stdev(finite), cell)}" if len(finite) > 1 else "±-"
-    arithmetic = found[0].metrics["arithmetic"]
+    arithmetic = found[0].record.metrics["arithmetic"]
     if arithmetic != ARITHMETICS[0]:  # the papers' own needs no word
         text += f" ({arithmetic})"
     if not project.scale(scale).published or cell.published is None:

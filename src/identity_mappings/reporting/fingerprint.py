@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..parameters import Project
-from ..records import cost, run
+from ..records import cost, imported, run
 from ..records.files import canonical, json_bytes, sha256, sha256_of, write_atomically
 from ..records.propagation import RESPONSES, SIGNALS
 
@@ -50,8 +50,9 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
         _sources(PACKAGE),
     ]
     patterns = [f"seed*/{name}" for name in (run.METRICS, run.CURVE, run.PROVENANCE)]
+    patterns += [f"seed*/{run.evaluation_of(Path(), protocol)}" for protocol in run.IMAGENET_PROTOCOLS]
     if report == "tables":
-        parts.append(_hashes(results / cost.FOLDER, "*.json"))
+        parts += [_hashes(results / cost.FOLDER, "*.json"), _hashes(results / imported.FOLDER, "*/*.json")]
     else:
         patterns.append(f"seed*/{RESPONSES}/*")
         parts += [_sources(NETWORKS), _hashes(results / SIGNALS, "*/*")]

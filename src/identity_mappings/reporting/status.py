@@ -31,7 +31,7 @@ def show(scale: str, root: Path = Path()) -> None:
                 records.bad.append(f"{path}: not a record of a run")
                 continue
             partial.append(f"seed {metrics['seed']}: {metrics['iterations']} of {metrics['of_iterations']}")
-        finished = f"{len(found)} of {project.scale(scale).runs}"
+        finished = f"{len(found)} of {len(project.seeds(experiment))}"
         shown.add_row(experiment.name, experiment.digest, finished, str(diverged or ""), ", ".join(partial))
     console = Console() if sys.stdout.isatty() else Console(width=140)
     console.print(shown)

@@ -9,6 +9,7 @@ from typing import Any
 import tabulate
 
 from ..parameters import Project, load
+from ..records import imported, run
 from ..records.files import json_bytes
 from . import fingerprint, verdict
 from .cells import NO_COUNTERPART, NOT_REBUILT, Filled, Records, fill
@@ -156,6 +157,31 @@ def metrics(cells: list[Filled]) -> dict[str, Any]:
     return tree
 
 
+def _imported(results: Path, bad: list[str]) -> str:
+    """Networks that were trained elsewhere, by other recipes: a table of their own, whose numbers rebuild no cell."""
+    rows = []
+    for path in sorted((results / imported.FOLDER).glob("*/evaluation-*.json")):
+        try:
+            record = imported.read(path)
+        except run.BadRecord as error:
+            bad.append(str(error))
+            continue
+        rows.append(
+            [
+                f"{record['name']} (ResNet-{record['network']['depth']}, {imported.KIND})",
+                record["source"],
+                record["protocol"],
+                f"{record['test_error']:.2f}",
+                f"{record['top_5_error']:.2f}",
+            ]
+        )
+    if not rows:
+        return ""
+    text = "Tested here by the papers' protocols, but trained elsewhere: no cell above is filled by them."
+    [grid] = _padded([[["weights", "source", "protocol", "top-1 (%)", "top-5 (%)"], *rows]])
+    return "\n".join([f"# {imported.KIND.capitalize()}", "", text, "", _grid(grid[1:], grid[0]), ""])
+
+
 def collect(project: Project, scale: str) -> tuple[list[Filled], list[str]]:
     """All cells of a scale, and the records that were not believed."""
     records = Records(project, scale)
@@ -166,13 +192,14 @@ def write(scale: str, root: Path = Path()) -> None:
     """Make tables.md, paper.md, comparison.md, tables.json and metrics.json of a scale."""
     project = load(root)
     cells, bad = collect(project, scale)
-    for reason in bad:
-        print(f"not believed: {reason}", file=sys.stderr)
     rebuilt, published = documents(project, scale, cells)
     folder = root / project.scale(scale).results
+    more = _imported(folder, bad)
+    for reason in bad:
+        print(f"not believed: {reason}", file=sys.stderr)
     files = {
         "paper.md": published.encode(),
-        "tables.md": rebuilt.encode(),
+        "tables.md": (f"{rebuilt}\n{more}" if more else rebuilt).encode(),
         "comparison.md": comparison(project, scale, cells, bad).encode(),
         "metrics.json": json_bytes(metrics(cells)),
     }

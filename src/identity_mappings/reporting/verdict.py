@@ -5,7 +5,7 @@ import re
 import statistics
 from collections.abc import Sequence
 
-from ..parameters.reports import Cell, Reporting
+from ..parameters.reports import TOP_1, TOP_5, Cell, Reporting
 
 AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
 CUT_OFF, NOT_JUDGED = "cut off", "not judged"
@@ -79,8 +79,9 @@ def median(errors: Sequence[float | None]) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def fails(error: float | None, reporting: Reporting) -> bool:
-    return error is None or error > reporting.fail_above
+def fails(error: float | None, reporting: Reporting, cell: Cell) -> bool:
+    """Whether the papers would print "fail"; they do so of CIFAR's errors only."""
+    return error is None or (cell.metric not in (TOP_1, TOP_5) and error > reporting.fail_above)
 
 
 def standard_error(
@@ -108,7 +109,7 @@ def judge(
     of_mean: bool = False,
 ) -> str:
     """The verdict on a rebuilt median or mean `value` (None: diverged) of the runs' `errors`."""
-    failed = fails(value, reporting)
+    failed = fails(value, reporting, cell)
     if published == FAIL and failed:
         return AGREES
     if failed and published != FAIL:

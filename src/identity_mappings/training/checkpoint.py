@@ -31,7 +31,7 @@ def save(folder: Path, iteration: int, state: dict[str, Any]) -> Path:
     path = folder / f"checkpoint-{iteration:08d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
     write_atomically(path, content)
     for *_, old in [entry for entry in _listed(folder) if entry[2] != path][KEPT - 1 :]:
-        old.unlink()
+        old.unlink(missing_ok=True)  # several processes of a run may save what a lost one has left
     return path
 
 
@@ -48,6 +48,11 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
         path.rename(aside)
         print(f"{path}: damaged, not read; set aside as {aside.name}", file=sys.stderr, flush=True)
     return None
+
+
+def newest(folder: Path) -> int | None:
+    """Iteration of the newest checkpoint in a folder."""
+    return next((iteration for iteration, *_ in _listed(folder)), None)
 
 
 def clear(folder: Path) -> None:

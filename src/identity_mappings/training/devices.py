@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..records.experiment import Experiment
 from . import memory
 from .assembly import build, initialize, recipe_of
+from .group import Group
 
 
 def prepare(arithmetic: str, cpu_threads: int) -> None:
@@ -64,23 +65,24 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
 
 
-def choose(kind: str, experiment: Experiment, root: Path = Path()) -> torch.device:
-    """The device for a run.
+def choose(kind: str, experiment: Experiment, root: Path = Path(), group: Group | None = None) -> torch.device:
+    """The device for a run, or for this process of those that train it.
 
     Args:
         kind: "gpu" or "cpu". A GPU is never replaced by the CPU silently.
 
     Raises:
-        UserError: there are fewer GPUs than the experiment wants; says how long the CPU would take.
+        UserError: there is no GPU for each process; without any, says how long the CPU would take.
     """
     if kind == "cpu":
         return torch.device("cpu")
+    group = group or Group()
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found >= experiment.gpus:
-        return torch.device("cuda")
+    if found >= group.local_size:
+        return torch.device("cuda", group.local_rank) if group.size > 1 else torch.device("cuda")
     if found:
         raise UserError(
-            f"{experiment.name} wants {experiment.gpus} GPUs, there are {found}: it would be another batch norm"
+            f"{experiment.name}: {group.local_size} processes, but {found} GPU(s): start as many (--nproc-per-node)"
         )
     threads = recipe_of(experiment).cpu_threads
     raise UserError(
@@ -88,6 +90,13 @@ def choose(kind: str, experiment: Experiment, root: Path = Path()) -> torch.devi
         f"{duration(estimate(experiment, root))}: if you want that, say --device cpu "
         "(with Snakemake: --config device=cpu)"
     )
+
+
+def any_gpu() -> torch.device:
+    """A GPU, or a UserError."""
+    if not torch.cuda.is_available():
+        raise UserError("no GPU here: if you want the CPU, say --device cpu")
+    return torch.device("cuda")
 
 
 def describe(device: torch.device) -> dict[str, object]:

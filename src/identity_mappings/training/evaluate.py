@@ -1,68 +1,161 @@
 """Testing a trained run again, from its kept weights."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import UserError
-from ..records import run
+from ..evaluation.single_view import Result
+from ..records import provenance, run
 from ..records.experiment import Experiment
 from ..records.files import json_bytes, sha256_of, write_atomically
 from . import checkpoint, devices
-from .trainer import STATISTICS_BATCHES, Options, Trainer
+from .feeds import STATISTICS_BATCHES
+from .group import Group
+from .record import MOVING
+from .trainer import Options, Trainer
+
+SINGLE_VIEW, RECOMPUTED = run.CIFAR_PROTOCOLS
+DIVERGED = {"test_error": None, "top_5_error": None}  # of a run whose weights are no numbers any more
 
 
-def evaluate(experiment: Experiment, seed: int, protocol: str, options: Options) -> Path:
-    """Test a finished run by a protocol and leave evaluation-PROTOCOL.json beside its record.
+def protocols_of(experiment: Experiment) -> tuple[str, ...]:
+    """The protocols by which an experiment's networks can be tested, its own first."""
+    return run.IMAGENET_PROTOCOLS if experiment.parameters["recipe"]["crop"] else run.CIFAR_PROTOCOLS
+
+
+def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], options: Options) -> list[Path]:
+    """Test a finished run by protocols and leave evaluation-PROTOCOL.json beside its record.
 
     Args:
-        protocol: "single-view": with the batch norm statistics that the run ended with, so its own test again;
-            "single-view-recomputed": with plain averages over training images.
+        protocols: on CIFAR "single-view": with the batch norm statistics that the run ended with, so its own test
+            again; "single-view-recomputed": with plain averages over training images. On ImageNet those of
+            `evaluation.protocols`, each with the statistics that the recipe tests with and, beside them, with the
+            other ones. None: the first of CIFAR's, all of ImageNet's.
 
     Raises:
-        UserError: no record or no weights, other weights than the record's, or a repeated test that differs on the
-            same kind of device.
+        UserError: no record, no weights, other weights than the record's, another dataset's protocol, or a repeated
+            test that differs on the same kind of device.
     """
+    known = protocols_of(experiment)
+    protocols = list(protocols) or list(known[:1] if SINGLE_VIEW in known else known)
+    for protocol in protocols:
+        if protocol not in known:
+            raise UserError(f"{experiment.name} is not tested by {protocol}: its protocols are {', '.join(known)}")
     folder = run.folder_of(options.results, experiment, seed)
     try:
         record = run.read(folder, experiment, seed)
     except run.BadRecord as error:
         raise UserError(f"{error}: not tested") from None
-    if record is None or record.test_error is None:
-        raise UserError(f"{folder}: no finished record with a test error: train the run first")
-    path = run.checkpoints_of(options.results, experiment, seed) / "weights.pt"
+    if record is None:
+        raise UserError(f"{folder}: no finished record: train the run first")
+    if record.test_error is None:
+        return [_write(folder, record, protocol, DIVERGED, options) for protocol in protocols]
+    kept = run.checkpoints_of(options.results, experiment, seed)
+    path = kept / run.WEIGHTS
     if not path.is_file():
         raise UserError(f"{path}: the trained weights are not here; they stay where the run was trained: fetch them")
-    device = devices.choose(options.device, experiment, options.root)
+    group = Group.of_environment()
+    device = devices.choose(options.device, experiment, options.root, group)
     devices.prepare(experiment.parameters["recipe"]["arithmetic"], experiment.parameters["recipe"]["cpu_threads"])
-    trainer = Trainer(experiment, seed, device, options)
-    weights = torch.load(path, map_location=device, weights_only=True)
-    if checkpoint.weights_sha256(weights) != record.metrics["weights_sha256"]:
-        raise UserError(f"{path}: not the weights of the record {record.path}: remove the file and train the run again")
-    trainer.network.load_state_dict(weights)
-    if protocol == "single-view-recomputed":
-        trainer.recompute_statistics()
-    result = trainer.test()
-    same = protocol == "single-view" and trainer.device_name == record.metrics["device"]
-    if same and result.wrong != record.metrics["test"]["wrong"]:
-        raise UserError(
-            f"{folder}: {result.wrong} wrong predictions now, {record.metrics['test']['wrong']} in the record, on the "
-            "same kind of device: the record or the environment is not what it says; see its provenance.json"
-        )
-    output = folder / f"evaluation-{protocol}.json"
+    with group.joined(device):
+        trainer = Trainer(experiment, seed, device, options, group=group)
+        weights = torch.load(path, map_location=device, weights_only=True)
+        if checkpoint.weights_sha256(weights) != record.metrics["weights_sha256"]:
+            raise UserError(
+                f"{path}: not the weights of the record {record.path}: remove the file and train the run again"
+            )
+        trainer.network.load_state_dict(weights)
+        if SINGLE_VIEW in known:
+            results = _single_views(trainer, protocols)
+        else:
+            results = by_protocols(trainer, protocols, trainer.recipe.test_statistics, kept / MOVING)
+    for protocol, result in results.items():
+        if protocol == known[0]:
+            _check_repeated(trainer, record, folder, result["wrong"])
+    where = {"device": trainer.device_name, "world_size": group.size}
+    leading = results.items() if group.leads else ()
+    return [_write(folder, record, protocol, {**result, **where}, options) for protocol, result in leading]
+
+
+def _write(folder: Path, record: run.Record, protocol: str, numbers: dict[str, Any], options: Options) -> Path:
+    of_run = ("experiment", "digest", "seed", "arithmetic", "weights_sha256")
     evaluation = {
         "format": run.FORMAT,
-        "experiment": experiment.name,
-        "digest": experiment.digest,
-        "seed": seed,
+        **{key: record.metrics[key] for key in of_run},
         "protocol": protocol,
+        **numbers,
+        "parents": {run.METRICS: sha256_of(record.path)},
+        "made_by": made_by(options.root),
+    }
+    path = run.evaluation_of(folder, protocol)
+    write_atomically(path, json_bytes(evaluation))
+    return path
+
+
+def made_by(root: Path) -> dict[str, Any]:
+    """Commit, sources and environment of an evaluation."""
+    return {"git": provenance.git(root), "source": provenance.sources(), "env": provenance.environment(root)}
+
+
+def _numbers(result: Result) -> dict[str, Any]:
+    numbers = {
         "test_error": round(result.error, 6),
         "wrong": result.wrong,
         "images": result.images,
         "test_loss": result.loss,
-        "statistics_batches": STATISTICS_BATCHES if protocol == "single-view-recomputed" else None,
-        "device": trainer.device_name,
-        "parents": {run.METRICS: sha256_of(record.path)},
     }
-    write_atomically(output, json_bytes(evaluation))
-    return output
+    if result.wrong_top_5 is not None:
+        numbers |= {
+            "top_5_error": round(100 * result.wrong_top_5 / result.images, 6),
+            "wrong_top_5": result.wrong_top_5,
+        }
+    return numbers
+
+
+def _single_views(trainer: Trainer, protocols: Sequence[str]) -> dict[str, dict[str, Any]]:
+    results = {}
+    for protocol in sorted(protocols):  # the run's own statistics go first
+        if protocol == RECOMPUTED:
+            trainer.recompute_statistics()
+        batches = STATISTICS_BATCHES if protocol == RECOMPUTED else None
+        results[protocol] = {**_numbers(trainer.test()), "statistics_batches": batches}
+    return results
+
+
+def by_protocols(
+    trainer: Trainer, protocols: Sequence[str], statistics: str, moving: Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Test as the network is, and with batch norm's other statistics.
+
+    Args:
+        statistics: that the network has: "moving" or "recomputed".
+        moving: file of the moving ones, for a network that has recomputed ones.
+    """
+    results = {p: {"statistics": statistics, **_numbers(trainer.feed.test_by(p, trainer.network))} for p in protocols}
+    other = "moving" if statistics == "recomputed" else "recomputed"
+    if other == "recomputed":
+        trainer.recompute_statistics()
+    elif moving is not None and moving.is_file():
+        trainer.network.load_state_dict(
+            torch.load(moving, map_location=trainer.device, weights_only=True), strict=False
+        )
+    else:
+        return {p: {**result, "other_statistics": None} for p, result in results.items()}
+    for p in protocols:
+        numbers = _numbers(trainer.feed.test_by(p, trainer.network))
+        results[p]["other_statistics"] = {"statistics": other, **numbers}
+    return results
+
+
+def _check_repeated(trainer: Trainer, record: run.Record, folder: Path, wrong: int) -> None:
+    same = trainer.device_name == record.metrics["device"]
+    # Other processes test other batches, in which convolutions may round otherwise.
+    same &= trainer.group.size == record.provenance["seed"].get("world_size", 1)
+    if same and wrong != record.metrics["test"]["wrong"]:
+        raise UserError(
+            f"{folder}: {wrong} wrong predictions now, {record.metrics['test']['wrong']} in the record, on the "
+            "same kind of device: the record or the environment is not what it says; see its provenance.json"
+        )

@@ -16,6 +16,7 @@ from ..records import run
 from ..records.experiment import Experiment
 from . import checkpoint, devices, memory, record
 from .assembly import recipe_of
+from .group import Group, LostWorker
 from .optimizer import learning_rate
 from .progress import ProgressLine
 from .state import Progress
@@ -27,10 +28,16 @@ def say(message: str) -> None:
 
 
 class Interrupted:
-    """Notes SIGTERM and SIGINT, so that a run ends between two iterations, with a checkpoint."""
+    """Notes SIGTERM and SIGINT, so that a run ends between two iterations, with a checkpoint.
+
+    Attributes:
+        signal: that came.
+        deaf: whether they are without effect to the end of the process, which is ending by itself.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.deaf = False
 
     def __enter__(self) -> "Interrupted":
         self.before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -38,7 +45,7 @@ class Interrupted:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self.deaf else handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.signal = number
@@ -47,21 +54,29 @@ class Interrupted:
 class Run:
     """One of the runs that a process trains: its trainer, how far it is, and where its files are."""
 
-    def __init__(self, experiment: Experiment, seed: int, device: torch.device, options: Options):
+    def __init__(
+        self, experiment: Experiment, seed: int, device: torch.device, options: Options, group: Group | None = None
+    ):
         self.experiment, self.seed, self.options = experiment, seed, options
         self.folder = run.folder_of(options.results, experiment, seed)
         self.checkpoints = run.checkpoints_of(options.results, experiment, seed)
-        self.trainer = Trainer(experiment, seed, device, options)
+        self.group = group or Group()
+        self.trainer = Trainer(experiment, seed, device, options, group=self.group)
         self.progress = Progress()
         saved = checkpoint.load(self.checkpoints, device)
         if saved is not None:
             self.trainer.restore(saved)
             self.progress = Progress.restored(saved["progress"])
-            say(f"{self.name}: goes on from iteration {self.progress.iteration}")
+            self.say(f"goes on from iteration {self.progress.iteration}")
         self.end = min(self.trainer.recipe.iterations, options.stop_after or self.trainer.recipe.iterations)
         self.begin, self.started = self.progress.iteration, time.perf_counter()
         self.session = {"started": _now(), "from_iteration": self.begin}
         self.steps: list[tuple[torch.Tensor, torch.Tensor, int]] = []
+        self.whole = True  # whether weights and progress are of one iteration
+
+    def say(self, message: str) -> None:
+        if self.group.leads:
+            say(f"{self.name}: {message}")
 
     @property
     def name(self) -> str:
@@ -80,6 +95,7 @@ class Run:
     def take(self) -> bool:
         """Read what the last steps left on the device; test, and end a row of the curve, where the recipe wants it."""
         self.trainer.wait()
+        self.whole = False
         losses, wrong, images = zip(*self.steps, strict=True)
         self.steps = []
         healthy = self.progress.take(torch.stack(losses).tolist(), int(torch.stack(wrong).sum()), sum(images))
@@ -90,12 +106,24 @@ class Run:
             "to_iteration": self.progress.iteration,
             "seconds": round(time.perf_counter() - self.started, 3),
         }
+        self.whole = True
         return healthy
 
     def save(self) -> None:
+        """Write a checkpoint."""
         state = {**self.trainer.state(), "progress": self.progress.saved(), "run": self.trainer.run}
         state["progress"]["sessions"] = self._sessions()
         checkpoint.save(self.checkpoints, self.progress.iteration, state)
+
+    def rescue(self) -> str:
+        """Where another worker was lost: a checkpoint of the last whole iteration; says from where the run goes on."""
+        if self.whole and self.trainer.device.type == "cpu":  # a GPU's queue may hold a part of an iteration
+            if self.steps:
+                self.take()
+            if self.progress.iteration > self.begin:
+                self.save()
+        there = checkpoint.newest(self.checkpoints)
+        return "there is no checkpoint yet" if there is None else f"there is a checkpoint of iteration {there}"
 
     def _sessions(self) -> list[dict]:
         return [*self.progress.sessions, self.session] if "finished" in self.session else self.progress.sessions
@@ -104,9 +132,11 @@ class Run:
         """Write the record; of an unfinished run a checkpoint too."""
         self.progress.sessions = self._sessions()
         self.session = {}
+        if not self.group.leads:
+            return
         unfinished = f"unfinished after {self.progress.iteration} iterations; call again to go on"
         outcome = unfinished if self.status == "unfinished" else _outcome(self.progress)
-        say(f"{self.name}: {outcome}")  # before the record, which holds the log's hash
+        self.say(outcome)  # before the record, which holds the log's hash
         record.write(self.trainer, self.progress, self.status, self.experiment, self.folder, self.options)
         if self.status == "unfinished":
             self.save()
@@ -117,38 +147,48 @@ class Run:
 def train(experiment: Experiment, seeds: int | Sequence[int], options: Options) -> int:
     """Train runs of an experiment to their records, each from its last checkpoint; returns the exit status.
 
-    Several seeds are trained at once, on one device; each is what it would be alone.
+    Several seeds are trained at once, on one device; each is what it would be alone. Several processes, started by
+    torchrun, train one seed after the other together.
 
     Leaves metrics.json, curve.csv and provenance.json in results/runs/EXPERIMENT-DIGEST/seedK, and the trained
     weights with the checkpoints. A loss that is not finite ends a run as a record with the status "diverged". After
     `stop_after` iterations, or on SIGTERM and SIGINT, there is a checkpoint and a record in partial/ instead.
 
     Raises:
-        UserError: no data, no device, another process at work on the same run.
+        UserError: no data, no device, another process at work on the same run, or one of the group's lost.
     """
     wanted = [seeds] if isinstance(seeds, int) else list(dict.fromkeys(seeds))
     wanted = [seed for seed in wanted if not _has_record(experiment, seed, options)]
     if not wanted:
         return 0
-    recipe = recipe_of(experiment)
-    device = devices.choose(options.device, experiment, options.root)
+    recipe, group = recipe_of(experiment), Group.of_environment()
+    device = devices.choose(options.device, experiment, options.root, group)
     devices.prepare(recipe.arithmetic, recipe.cpu_threads)
     with ExitStack() as held, Interrupted() as interrupted:
-        for seed in wanted:
+        for seed in wanted if group.leads else ():
             held.enter_context(_lock(experiment, seed, options))
-        left = [Run(experiment, wanted[0], device, options)]
+        held.enter_context(group.joined(device))
+        left = [Run(experiment, wanted[0], device, options, group)]
         at_once = memory.fitting(left[0].trainer, device) if len(wanted) > 1 else 1
         done: list[Run] = []
         for first in range(0, len(wanted), at_once):
             seeds_now = wanted[first : first + at_once]
-            runs = [left.pop() if left else Run(experiment, seed, device, options) for seed in seeds_now]
-            _iterate(runs, options, lambda: interrupted.signal is not None)
+            runs = [left.pop() if left else Run(experiment, seed, device, options, group) for seed in seeds_now]
+            try:
+                _iterate(runs, options, lambda: interrupted.signal is not None)
+            except LostWorker as error:
+                interrupted.deaf = True  # torchrun ends all when one is gone; there is something to be said first
+                state = "; ".join(f"{one.name}: {one.rescue()}" for one in runs)
+                gone = f"another process of this run is gone ({error})"
+                raise UserError(f"{gone}; {state}: call again to go on") from None
             if interrupted.signal and not any(one.progress.iteration for one in runs):
                 return 128 + interrupted.signal
             for one in runs:
                 one.leave()
             done += runs
-        for one in done:  # not before all have their records: Snakemake removes those of a job that is killed
+        for one in (
+            done if group.leads else ()
+        ):  # not before all have their records: Snakemake removes those of a job that is killed
             if one.status != "unfinished":
                 checkpoint.clear(one.checkpoints)
         unfinished = any(one.status == "unfinished" for one in done)
@@ -182,32 +222,42 @@ def _lock(experiment: Experiment, seed: int, options: Options) -> Iterator[None]
 def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool]) -> None:
     """Iterate to the end, to `stop_after`, to an interruption, or to a loss that is not finite."""
     recipe = runs[0].trainer.recipe
+    group = runs[0].group
     clock = saved = time.perf_counter()
-    begin, unsaid = runs[0].begin, runs[0].trainer.device.type == "cpu"
+    begin, unsaid = runs[0].begin, runs[0].trainer.device.type == "cpu" and group.leads
+
+    def asked() -> Sequence[bool]:
+        """Whether to stop, and whether a checkpoint is due; the same in all processes of a group."""
+        return group.any(interrupted(), time.perf_counter() - saved >= options.checkpoint_seconds)
+
     name = runs[0].experiment.name if len(runs) == 1 else f"{runs[0].experiment.name} x {len(runs)}"
-    with ProgressLine(name, recipe.iterations, begin, recipe.batch_size) as line:
-        while (there := [one for one in runs if one.under_way]) and not interrupted():
+    with ProgressLine(name, recipe.iterations, begin, recipe.batch_size, group.leads) as line:
+        while there := [one for one in runs if one.under_way]:
+            stop, due = asked()
+            if due:
+                for one in there if group.leads else ():
+                    one.save()
+                saved = time.perf_counter()
+            if stop:
+                break
             # Who is behind goes first, until all are at one iteration.
             first = min(one.progress.iteration for one in there)
             together = [one for one in there if one.progress.iteration == first]
             # Losses stay on the device up to the next row, test or stop: reading one would wait for it.
             for iteration in range(first, min(runs[0].end, (first // recipe.log_every + 1) * recipe.log_every)):
+                if iteration > first and any(asked()):
+                    break
                 for one in together:
                     one.steps.append(one.trainer.step(iteration))
-                if interrupted() or time.perf_counter() - saved >= options.checkpoint_seconds:
-                    break
-            healthy = [one for one in together if one.take()]
+            for one in together:
+                one.take()
             progress = runs[0].progress
             line.show(progress.iteration, progress.training_loss, progress.last and progress.last["test_error"])
-            now = time.perf_counter()
             if unsaid:
-                _say_how_long((now - clock) / (progress.iteration - begin + 1), recipe, progress.iteration)
+                _say_how_long(
+                    (time.perf_counter() - clock) / (progress.iteration - begin + 1), recipe, progress.iteration
+                )
                 unsaid = False
-            if now - saved >= options.checkpoint_seconds:
-                for one in healthy:
-                    if one.under_way:
-                        one.save()
-                saved = time.perf_counter()
 
 
 def _say_how_long(seconds: float, recipe: SimpleNamespace, iteration: int) -> None:
@@ -225,7 +275,7 @@ def _note(trainer: Trainer, progress: Progress) -> None:
         if last and recipe.test_statistics == "recomputed":
             trainer.recompute_statistics()
         result = trainer.test()
-        progress.tested(result.wrong, result.images, result.loss)
+        progress.tested(*result)
     if progress.iteration % recipe.log_every == 0 or last:
         progress.row(learning_rate(recipe.learning_rate, progress.iteration - 1))
 

@@ -57,11 +57,10 @@ def is_short(network: nn.Module, recipe: SimpleNamespace, shape: Sequence[int], 
 def fitting(trainer: "Trainer", device: torch.device) -> int:
     """How many runs like a trainer's fit on its device at once; at least 1."""
     recipe, network = trainer.recipe, trainer.network
-    shape = trainer.images.training.shape[1:]
+    shape = trainer.feed.shape
     activations = kept(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16")
     weights = 4 * sum(parameter.nbytes for parameter in network.parameters())  # gradients, momentum, a copy
-    images = trainer.augmentation.pixels.nbytes + trainer.test_images.nbytes
-    return max(1, int(SHARE * total(device) // (activations + weights + images)))
+    return max(1, int(SHARE * total(device) // (activations + weights + trainer.feed.nbytes)))
 
 
 def keep_freed_memory() -> None:

@@ -13,10 +13,10 @@ except ImportError:  # training needs torch alone
 class ProgressLine:
     """Iteration, loss, test error, images per second and time left; silent unless standard error is a terminal."""
 
-    def __init__(self, name: str, iterations: int, begin: int, batch_size: int):
+    def __init__(self, name: str, iterations: int, begin: int, batch_size: int, shown: bool = True):
         self.begin, self.batch_size, self.started = begin, batch_size, time.perf_counter()
         self.progress = None
-        if Progress is not None and sys.stderr.isatty():
+        if shown and Progress is not None and sys.stderr.isatty():
             from rich.console import Console
 
             self.progress = Progress(

@@ -22,6 +22,8 @@ SEED = 0  # of the short training before which and after which signals are measu
 
 def _trainer(experiment: Experiment, seed: int, options: Options) -> Trainer:
     recipe = experiment.parameters["recipe"]
+    if recipe["crop"]:
+        raise UserError(f"{experiment.name}: measured where all images are in memory: name an experiment on CIFAR")
     device = devices.choose(options.device, experiment, options.root)
     devices.prepare(recipe["arithmetic"], recipe["cpu_threads"])
     return Trainer(experiment, seed, device, options)
@@ -77,8 +79,8 @@ def signals(experiment: Experiment, iterations: int, options: Options) -> Path:
             trainer.step(step)
         trainer.wait()
         trainer.masks.manual_seed(SEED)
-        view = trainer.sampler.view(0)
-        x, y = trainer.augmentation.view(view), trainer.labels[view.image.to(trainer.device)]
+        view = trainer.feed.sampler.view(0)
+        x, y = trainer.feed.augmentation.view(view), trainer.feed.labels[view.image.to(trainer.device)]
         with devices.autocast(trainer.device, trainer.recipe.arithmetic):
             loss, rows = propagation.signals(trainer.network, x, y)
         losses[str(iteration)] = format(loss, ".9g")  # text: it may be no number
@@ -114,7 +116,7 @@ def responses(experiment: Experiment, seed: int, options: Options, file: Path | 
         raise UserError(reason)
     kept = run.checkpoints_of(options.results, experiment, seed)
     weights, iteration = None, experiment.parameters["recipe"]["iterations"]
-    path = file or kept / "weights.pt"
+    path = file or kept / run.WEIGHTS
     if file or path.is_file():
         saved = _load(path)
     elif (saved := checkpoint.load(kept, torch.device("cpu"))) is None:
@@ -148,7 +150,7 @@ def responses(experiment: Experiment, seed: int, options: Options, file: Path | 
         raise UserError(
             f"{path}: not weights of the network of {experiment.name}: name the experiment that they are of"
         ) from None
-    rows = propagation.responses(trainer.network, trainer.test_images, trainer.augmentation.normalize)
+    rows = propagation.responses(trainer.network, trainer.feed.test_images, trainer.feed.augmentation.normalize)
     folder = responses_of(options.results, experiment, seed, finished)
     origin = _origin(
         "responses",
@@ -158,7 +160,7 @@ def responses(experiment: Experiment, seed: int, options: Options, file: Path | 
         options,
         parents,
         iteration=iteration,
-        images=len(trainer.test_images),
+        images=len(trainer.feed.test_images),
     )
     measurement.write(folder, RESPONSES_CSV, propagation.csv(rows), origin)
     say(f"{folder}: {len(rows)} layers, after {iteration} iterations")

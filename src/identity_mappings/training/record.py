@@ -12,6 +12,8 @@ from ..records.experiment import Experiment
 from . import checkpoint, devices
 from .state import Progress
 
+MOVING = "moving-statistics.pt"
+
 if TYPE_CHECKING:
     from .trainer import Options, Trainer
 
@@ -33,7 +35,7 @@ def write(
         "status": status,
         "iterations": progress.iteration,
         "of_iterations": recipe.iterations,
-        "protocol": "single view",
+        "protocol": trainer.feed.protocol,
         "test_error": last and last["test_error"],
         "test": last,
         "best": progress.best,
@@ -54,12 +56,11 @@ def write(
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "tf32": torch.backends.cudnn.allow_tf32,
         "cpu_threads": torch.get_num_threads(),
-        "workers": 0,
-        "world_size": 1,
+        "workers": trainer.feed.workers,
+        "world_size": trainer.group.size,
         "batch": recipe.batch_size,
         "env": devices.libraries(trainer.device),
     }
-    counts = {"training_images": len(trainer.images.training), "test_images": len(trainer.images.test)}
     origin = provenance.gather(
         experiment,
         trainer.seed,
@@ -67,7 +68,7 @@ def write(
         sessions=progress.sessions,
         hardware=devices.describe(trainer.device),
         settings=settings,
-        data=counts,
+        data=trainer.feed.counts,
         weights_sha256=digest,
         log=options.log,
     )
@@ -75,7 +76,12 @@ def write(
 
 
 def keep_weights(trainer: "Trainer", checkpoints: Path) -> None:
-    """Keep the trained weights for `evaluate`; the record holds their hash."""
-    partial = checkpoints / "weights.partial"
-    torch.save(trainer.network.state_dict(), partial)
-    partial.replace(checkpoints / "weights.pt")
+    """Keep the trained weights for `evaluate`; the record holds their hash.
+
+    Where the run ended with recomputed statistics of batch norm, the moving ones are kept beside them.
+    """
+    for name, state in ((run.WEIGHTS, trainer.network.state_dict()), (MOVING, trainer.moving)):
+        if state is not None:
+            partial = checkpoints / f"{name}.partial"
+            torch.save(state, partial)
+            partial.replace(checkpoints / name)

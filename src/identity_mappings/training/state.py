@@ -61,7 +61,7 @@ class Progress:
             return False
         return True
 
-    def tested(self, wrong: int, images: int, loss: float) -> None:
+    def tested(self, wrong: int, images: int, loss: float, wrong_top_5: int | None = None) -> None:
         """Note a test of the network as it is after `iteration` iterations."""
         self.last = {
             "iteration": self.iteration,
@@ -70,6 +70,8 @@ class Progress:
             "images": images,
             "test_loss": loss if math.isfinite(loss) else None,
         }
+        if wrong_top_5 is not None:
+            self.last |= {"top_5_error": round(100 * wrong_top_5 / images, 6), "wrong_top_5": wrong_top_5}
         if self.best is None or wrong < self.best["wrong"]:
             self.best = self.last
 

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from .. import data
-from ..data.augmentation import Augmentation
 from ..data.images import Images
-from ..data.sampling import DeviceViews, Sampler, stream
+from ..data.sampling import stream
 from ..errors import UserError
 from ..evaluation import single_view
 from ..networks.shortcuts import Dropout
@@ -20,9 +19,9 @@ from ..records.experiment import Experiment
 from . import devices, memory
 from .assembly import build, initialize, recipe_of
 from .captured import Captured
+from .feeds import Feed, Resident
+from .group import Group
 from .optimizer import Optimizer
-
-STATISTICS_BATCHES = 400  # for recomputed batch norm statistics: about an epoch of CIFAR
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Options:
         log: file that takes standard error, for the provenance.
         eager: whether a GPU's steps are launched kernel by kernel, not recorded and replayed.
         recompute: whether units are computed again in the backward pass instead of kept; None: where memory is short.
+        workers: processes that decode images, for each that trains; None: what the device suggests.
     """
 
     results: Path
@@ -50,93 +50,29 @@ class Options:
     log: Path | None = None
     eager: bool = False
     recompute: bool | None = None
+    workers: int | None = None
 
 
-class Trainer:
-    """The network, its optimizer and its images on a device; `step` is an iteration of the recipe.
+class Forward(nn.Module):
+    """The scores that a network gives the images of one replica.
 
-    Everything stays in channels_last, and a batch passes the network replica by replica (see `BatchNorm2d`): on a CPU
-    1.3 to 2.3 times as fast as the whole batch in rows of channels, and with half of the memory.
+    Args:
+        network: a residual network.
+        recompute: whether its units are computed again in the backward pass, instead of kept.
+        arithmetic: of the recipe.
     """
 
-    def __init__(
-        self, experiment: Experiment, seed: int, device: torch.device, options: Options, images: Images | None = None
-    ):
-        self.recipe = recipe = recipe_of(experiment)
-        self.seed, self.device = seed, device
-        self.run = {"digest": experiment.digest, "seed": seed}
-        self.images = images or data.load(experiment.parameters["dataset"], options.data_folder)
-        self.labels = self.images.training_labels.to(device)
-        self.test_images, self.test_labels = self.images.test.to(device), self.images.test_labels.to(device)
-        self.sampler = Sampler(
-            len(self.images.training), recipe.batch_size, recipe.epoch_end, recipe.crop_padding, recipe.flip, seed
-        )
-        self.views = DeviceViews(self.sampler, device)
-        self.augmentation = Augmentation(
-            self.images.training,
-            recipe.normalization,
-            recipe.crop_padding,
-            recipe.padding_colour,
-            recipe.channel_mean,
-            recipe.channel_deviation,
-            device,
-        )
-        with torch.random.fork_rng(devices=[]):
-            # Reaches what `initialize` does not know: parameters of the user's own shortcut.
-            torch.manual_seed(stream(seed, "construction"))
-            self.network = build(experiment, options.root)
-        initialize(self.network, recipe, seed)
-        self.network.to(device, memory_format=torch.channels_last)
-        self.parameters = list(self.network.parameters())
-        self.replicas = recipe.batch_size // recipe.batch_norm_samples
-        self.optimizer = Optimizer(self.network, recipe)
-        self.dropouts = [module for module in self.network.modules() if isinstance(module, Dropout)]
-        self.masks = torch.Generator(device=device)
-        for dropout in self.dropouts:
-            dropout.generator = self.masks
-        self.recompute = options.recompute
-        if self.recompute is None:
-            self.recompute = memory.is_short(self.network, recipe, self.images.training.shape[1:], device)
-        if self.recompute and self.dropouts:
-            raise UserError(f"{experiment.name}: units with dropout cannot be computed again: its masks are drawn once")
-        where = torch.device("cpu") if options.eager else device
-        self.recorded_step = Captured(self._step, self._state, where, [self.masks] if self.dropouts else [])
-        self.recorded_test = Captured(self._count, list, where)
+    def __init__(self, network: nn.Module, recompute: bool, arithmetic: str):
+        super().__init__()
+        self.network, self.recompute, self.arithmetic = network, recompute, arithmetic
 
-    def step(self, iteration: int) -> tuple[Tensor, Tensor, int]:
-        """One iteration: loss, wrong predictions (both still on the device) and images of the batch."""
-        with self.recorded_step.before():
-            size = self.views.seek(iteration)
-            self.optimizer.prepare(iteration)
-            if self.dropouts:
-                self.masks.manual_seed(stream(self.seed, "dropout", iteration))
-        loss, wrong = self.recorded_step(size)
-        return loss, wrong, size
-
-    def _step(self, size: int) -> tuple[Tensor, Tensor]:
-        """The work of an iteration on a batch of `size` images: what `views` and `optimizer` were set to."""
-        loss = torch.zeros((), device=self.device)
-        wrong = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.optimizer.zero_grad()
-        for replica in range(self.replicas):
-            view = self.views.part(size, replica, self.replicas)
-            x, y = self.augmentation.view(view), self.labels[view.image]
-            with self.network.part.of(replica):
-                scores = self._scores(x, replica)
-                of_replica = F.cross_entropy(scores, y, reduction="sum") / size
-                of_replica.backward()
-            loss += of_replica.detach()
-            wrong += (scores.detach().argmax(1) != y).sum()
-        self.optimizer.update()
-        return loss, wrong
-
-    def _scores(self, x: Tensor, replica: int) -> Tensor:
-        with devices.autocast(self.device, self.recipe.arithmetic):
+    def forward(self, x: Tensor, replica: int) -> Tensor:
+        network, part = self.network, self.network.part
+        with part.of(replica), devices.autocast(x.device, self.arithmetic):
             if not self.recompute:
-                return self.network(x).float()
-            part = self.network.part
-            x = self.network.stem(x)
-            for unit in self.network.units:
+                return _whole(network(x))
+            x = network.stem(x)
+            for unit in network.units:
                 x = recomputed(
                     unit,
                     x,
@@ -144,10 +80,125 @@ class Trainer:
                     preserve_rng_state=False,
                     context_fn=lambda: (nullcontext(), part.repeated(replica)),
                 )
-            return self.network.linear(self.network.last(x).mean((2, 3))).float()
+            return _whole(network.linear(network.last(x).mean((2, 3))))
+
+
+def _whole(scores: Tensor) -> Tensor:
+    return scores.float() if scores.dtype == torch.bfloat16 else scores
+
+
+class Trainer:
+    """The network, its optimizer and its images; `step` is an iteration of the recipe.
+
+    Everything stays in channels_last, and a batch passes the network replica by replica (see `BatchNorm2d`): on a CPU
+    1.3 to 2.3 times as fast as the whole batch in rows of channels, and with half of the memory. The replicas are dealt
+    out to the processes of a group.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        seed: int,
+        device: torch.device,
+        options: Options,
+        images: Images | None = None,
+        group: Group | None = None,
+    ):
+        self.recipe = recipe = recipe_of(experiment)
+        self.seed, self.device, self.group = seed, device, group or Group()
+        self.run = {"digest": experiment.digest, "seed": seed}
+        self.replicas = recipe.batch_size // recipe.batch_norm_samples
+        self.mine = self.group.share_of(self.replicas)
+        self.feed = self._feed(experiment, options, images)
+        with torch.random.fork_rng(devices=[]):
+            # Reaches what `initialize` does not know: parameters of the user's own shortcut.
+            torch.manual_seed(stream(seed, "construction"))
+            self.network = build(experiment, options.root)
+        initialize(self.network, recipe, seed)
+        self.network.to(device, memory_format=torch.channels_last)
+        self.parameters = list(self.network.parameters())
+        self.buffers = list(self.network.buffers())  # of batch norm: (replicas, C)
+        self.optimizer = Optimizer(self.network, recipe)
+        self.dropouts = [module for module in self.network.modules() if isinstance(module, Dropout)]
+        self.masks = torch.Generator(device=device)
+        for dropout in self.dropouts:
+            dropout.generator = self.masks
+        recompute = options.recompute
+        if recompute is None:
+            recompute = memory.is_short(self.network, recipe, self.feed.shape, device)
+        if recompute and self.dropouts:
+            raise UserError(f"{experiment.name}: units with dropout cannot be computed again: its masks are drawn once")
+        if self.dropouts and self.group.size > 1:
+            raise UserError(f"{experiment.name}: its dropout masks are those of one process: start one")
+        self.model = self.group.model(Forward(self.network, recompute, recipe.arithmetic))
+        where = torch.device("cpu") if options.eager or self.group.size > 1 else device
+        self.recorded_step = Captured(self._step, self._state, where, [self.masks] if self.dropouts else [])
+        self.recorded_test = Captured(self._count, list, where)
+        self.moving: dict[str, Tensor] | None = None  # batch norm's statistics before they were recomputed
+
+    def _feed(self, experiment: Experiment, options: Options, images: Images | None) -> Feed:
+        dataset = experiment.parameters["dataset"]
+        if self.recipe.crop and images is None:
+            from .streamed import Streamed  # needs torchvision and Pillow, which CIFAR does without
+
+            folder, workers = options.data_folder, options.workers
+            return Streamed(dataset, self.recipe, self.seed, self.device, self.group, folder, workers)
+        return Resident(images or data.load(dataset, options.data_folder), self.recipe, self.seed, self.device)
+
+    def step(self, iteration: int) -> tuple[Tensor, Tensor, int]:
+        """One iteration: loss, wrong predictions (both still on the device) and images of the batch.
+
+        Raises:
+            LostWorker: another process of the group is gone; the state is that of before the iteration.
+        """
+        with self.recorded_step.before():
+            size = self.feed.seek(iteration)
+            self.optimizer.prepare(iteration)
+            if self.dropouts:
+                self.masks.manual_seed(stream(self.seed, "dropout", iteration))
+        loss, wrong = self.recorded_step(size)
+        return loss, wrong, size
+
+    def _step(self, size: int) -> tuple[Tensor, Tensor]:
+        """The work of an iteration on a batch of `size` images: what `feed` and `optimizer` were set to."""
+        loss = torch.zeros((), device=self.device)
+        wrong = torch.zeros((), dtype=torch.int64, device=self.device)
+        before = [buffer.clone() for buffer in self.buffers] if self.group.size > 1 else []
+        self.optimizer.zero_grad()
+        with self.group.exchange(lambda: self._restore_buffers(before)):
+            for replica in self.mine:
+                x, y = self.feed.replica(size, replica)
+                with self.group.accumulating(self.model, last=replica == self.mine[-1]):
+                    scores = self.model(x, replica)
+                    of_replica = F.cross_entropy(scores, y, reduction="sum") / size
+                    (of_replica * self.group.size).backward()  # the group takes the mean of its processes
+                loss += of_replica.detach()
+                wrong += (scores.detach().argmax(1) != y).sum()
+            if self.group.size > 1:
+                loss, wrong = self._share(loss, wrong)
+        self.optimizer.update()
+        return loss, wrong
+
+    def _share(self, loss: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
+        """The sums over all processes; every process takes each replica's moving statistics from where it is computed.
+
+        So each has the whole state after every step, and any can save it.
+        """
+        mine = torch.zeros(self.replicas, 1, dtype=torch.bool, device=self.device)
+        mine[self.mine] = True
+        rows = [torch.where(mine, buffer, 0).flatten() for buffer in self.buffers]
+        flat = self.group.sum(torch.cat([loss.view(1), wrong.view(1).to(loss.dtype), *rows]))
+        parts = flat[2:].split([buffer.numel() for buffer in self.buffers])
+        for buffer, part in zip(self.buffers, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
+        return flat[0], flat[1].to(wrong.dtype)
+
+    def _restore_buffers(self, before: list[Tensor]) -> None:
+        for buffer, old in zip(self.buffers, before, strict=True):
+            buffer.copy_(old)
 
     def _state(self) -> list[Tensor]:
-        return [*self.parameters, *self.network.buffers(), *self.optimizer.state_dict()["momentum"]]
+        return [*self.parameters, *self.buffers, *self.optimizer.state_dict()["momentum"]]
 
     def wait(self) -> None:
         """Let what reads the network, or the losses of `step`, come after the steps."""
@@ -160,16 +211,17 @@ class Trainer:
 
     def recompute_statistics(self) -> None:
         """Take batch norm's statistics from training images, in views that come after those of the training."""
-        steps = range(self.recipe.iterations, self.recipe.iterations + STATISTICS_BATCHES)
-        batches = (self.augmentation.view(self.sampler.view(step)) for step in steps)
+        self.wait()
+        self.moving = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         with devices.autocast(self.device, self.recipe.arithmetic):
-            single_view.recompute_statistics(self.network, batches)
+            self.feed.statistics(self.network)
+        if self.group.size > 1:
+            self._share(torch.zeros((), device=self.device), torch.zeros((), dtype=torch.int64, device=self.device))
 
     def test(self) -> single_view.Result:
         """Test error of the network as it is."""
         self.wait()
-        normalize = self.augmentation.normalize
-        return single_view.test(self.network, self.test_images, self.test_labels, normalize, counted=self._counted)
+        return self.feed.test(self.network, self._counted)
 
     def _counted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         wrong, loss = self.recorded_test(len(images), images, labels)
@@ -178,7 +230,7 @@ class Trainer:
 
     def _count(self, _: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), devices.autocast(self.device, self.recipe.arithmetic):
-            scores = self.network(self.augmentation.normalize(images)).float()
+            scores = self.network(self.feed.augmentation.normalize(images)).float()
         return single_view.count(scores, labels)
 
     def state(self) -> dict:

@@ -1,0 +1,96 @@
+"""Where a trainer's images come from: all of them on the device."""
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..data.augmentation import Augmentation
+from ..data.images import Images
+from ..data.sampling import DeviceViews, Sampler
+from ..evaluation import single_view
+
+STATISTICS_BATCHES = 400  # for recomputed batch norm statistics: about an epoch of CIFAR
+
+Counted = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Feed(Protocol):
+    """What a trainer asks of its images.
+
+    Attributes:
+        shape: (C, H, W) of an image in a batch.
+        nbytes: what it keeps on the device.
+        counts: {"training_images": ..., "test_images": ...}.
+        protocol: of the tests during the training.
+        workers: processes that read and decode images.
+    """
+
+    shape: tuple[int, int, int]
+    nbytes: int
+    counts: dict[str, int]
+    protocol: str
+    workers: int
+
+    def seek(self, iteration: int) -> int:
+        """Make the batch of an iteration the present one, from the host; returns its size."""
+
+    def replica(self, size: int, replica: int) -> tuple[Tensor, Tensor]:
+        """Normalized images and labels of a replica, of the present batch of `size`: the same work every time."""
+
+    def test(self, network: nn.Module, counted: Counted) -> single_view.Result:
+        """Test error of the network as it is."""
+
+    def statistics(self, network: nn.Module) -> None:
+        """Take batch norm's statistics from training images, in views that come after those of the training."""
+
+
+class Resident:
+    """All images on the device as uint8, cropped, mirrored and normalized there: CIFAR."""
+
+    protocol, workers = "single view", 0
+
+    def __init__(self, images: Images, recipe: SimpleNamespace, seed: int, device: torch.device):
+        self.recipe, self.replicas = recipe, recipe.batch_size // recipe.batch_norm_samples
+        self.shape = tuple(images.training.shape[1:])
+        self.counts = {"training_images": len(images.training), "test_images": len(images.test)}
+        self.labels = images.training_labels.to(device)
+        self.test_images, self.test_labels = images.test.to(device), images.test_labels.to(device)
+        self.sampler = Sampler(
+            len(images.training), recipe.batch_size, recipe.epoch_end, recipe.crop_padding, recipe.flip, seed
+        )
+        self.views = DeviceViews(self.sampler, device)
+        self.augmentation = Augmentation(
+            images.training,
+            recipe.normalization,
+            recipe.crop_padding,
+            recipe.padding_colour,
+            recipe.channel_mean,
+            recipe.channel_deviation,
+            device,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        return self.augmentation.pixels.nbytes + self.test_images.nbytes
+
+    def seek(self, iteration: int) -> int:
+        return self.views.seek(iteration)
+
+    def replica(self, size: int, replica: int) -> tuple[Tensor, Tensor]:
+        view = self.views.part(size, replica, self.replicas)
+        return self.augmentation.view(view), self.labels[view.image]
+
+    def test(self, network: nn.Module, counted: Counted) -> single_view.Result:
+        normalize = self.augmentation.normalize
+        return single_view.test(network, self.test_images, self.test_labels, normalize, counted=counted)
+
+    def statistics(self, network: nn.Module) -> None:
+        steps = range(self.recipe.iterations, self.recipe.iterations + STATISTICS_BATCHES)
+        single_view.recompute_statistics(network, self._batches(steps))
+
+    def _batches(self, steps: range) -> Iterator[Tensor]:
+        for step in steps:
+            yield self.augmentation.view(self.sampler.view(step))

@@ -1,0 +1,165 @@
+"""Where a trainer's images come from: shards of JPEG files, decoded by worker processes. ImageNet."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data import colour
+from ..data.imagenet import LAYOUTS
+from ..data.shards import Shards
+from ..data.stream import Stream, mean_image
+from ..errors import UserError
+from ..evaluation import protocols, single_view
+from . import devices
+from .feeds import STATISTICS_BATCHES, Counted
+from .group import Group
+
+MOST_WORKERS = 16  # for a process: more wait for one another
+
+
+def workers_for(device: torch.device, group: Group) -> int:
+    """Processes that decode for one training process: on a GPU its share of the cores, on a CPU none beside it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_WORKERS, max(1, cores // group.local_size)) if device.type == "cuda" else 0
+
+
+def pinned(dataset: dict[str, Any], split: str, folder: Path) -> Shards:
+    """A split of the prepared dataset that an experiment's parameters name.
+
+    Raises:
+        UserError: it is not prepared, not made of the pinned archives, or the counts disagree with the parameters.
+    """
+    name, stated = dataset["name"], dataset[f"{'training' if split == 'training' else 'test'}_images"]
+    if name not in LAYOUTS:
+        raise UserError(
+            f"params/datasets.yaml: {name}: the recipe's crop is of ImageNet; there are {', '.join(LAYOUTS)}"
+        )
+    shards = Shards(folder / "shards" / name, split)
+    cure = f"remove {shards.folder} and call `identity-mappings data prepare {name}`"
+    if shards.archives != LAYOUTS[name].files:
+        raise UserError(f"{shards.folder}: made of other archives than the published ones: {cure}")
+    if LAYOUTS[name].md5 != dataset["md5"]:
+        raise UserError(
+            f"params/datasets.yaml: {name}.md5: {dataset['md5']} is not {LAYOUTS[name].md5} of the archives"
+        )
+    if len(shards) != stated or len(shards.classes) != dataset["classes"]:
+        raise UserError(
+            f"params/datasets.yaml: {name} has {len(shards)} {split} images of {len(shards.classes)} classes, not "
+            f"{stated} of {dataset['classes']}: correct the numbers"
+        )
+    return shards
+
+
+class Streamed:
+    """Batches that workers decode and crop ahead of their use; colour and normalization are the device's.
+
+    Args:
+        dataset: the parameters' {"name", "md5", counts}.
+        recipe: of the experiment.
+        seed: of the run.
+        device: of the trainer.
+        group: whose process this is: only its replicas' images are decoded here.
+        folder: of the datasets.
+        workers: processes; None: as `workers_for` has it.
+
+    Raises:
+        UserError: the dataset is not prepared, or is not the pinned one.
+    """
+
+    protocol = "centre-224"
+
+    def __init__(
+        self,
+        dataset: dict[str, Any],
+        recipe: SimpleNamespace,
+        seed: int,
+        device: torch.device,
+        group: Group,
+        folder: Path,
+        workers: int | None = None,
+    ):
+        self.recipe, self.group, self.device = recipe, group, device
+        self.workers = workers_for(device, group) if workers is None else workers
+        self.training, self.validation = (pinned(dataset, split, folder) for split in ("training", "validation"))
+        self.counts = {"training_images": len(self.training), "test_images": len(self.validation)}
+        self.replicas = recipe.batch_size // recipe.batch_norm_samples
+        self.mine = group.share_of(self.replicas)
+        self.shape = (3, recipe.crop_size, recipe.crop_size)
+        pinned_memory = device.type == "cuda"
+        epoch = math.ceil(len(self.training) / recipe.batch_size)
+        # Views that come after those of the training, for recomputed statistics.
+        self.after = range(recipe.iterations, recipe.iterations + min(STATISTICS_BATCHES, epoch))
+        seen = SimpleNamespace(**{**vars(recipe), "iterations": self.after.stop})
+        self.stream = Stream(self.training, seen, seed, self.mine, self.workers, pinned_memory)
+        self.batches: Iterator | None = None
+        self.next = -1
+        mean = None
+        if recipe.normalization == "per-pixel-mean":
+            mean = mean_image(self.training, recipe.crop_size, recipe.decoder, self.training.folder, self.workers)
+        self.normalize = colour.Normalization(
+            recipe.normalization, mean, recipe.channel_mean, recipe.channel_deviation, device
+        )
+        # The present batch is always in the same memory, where a captured step reads it.
+        most = sum(len(range(replica, recipe.batch_size, self.replicas)) for replica in self.mine)
+        self.images = torch.zeros((most, *self.shape), dtype=torch.uint8, device=device).contiguous(
+            memory_format=torch.channels_last
+        )
+        self.labels = torch.zeros(most, dtype=torch.int64, device=device)
+        self.colours = torch.zeros(most, colour.NUMBERS[recipe.colour], device=device)
+
+    @property
+    def nbytes(self) -> int:
+        return self.images.nbytes
+
+    def seek(self, iteration: int) -> int:
+        if iteration != self.next:
+            self.batches = self.stream.batches(iteration)
+        batch = next(self.batches)
+        self.next = iteration + 1
+        for held, new in ((self.images, batch.images), (self.labels, batch.labels), (self.colours, batch.colours)):
+            held[: len(new)].copy_(new, non_blocking=True)
+        return batch.total
+
+    def replica(self, size: int, replica: int) -> tuple[Tensor, Tensor]:
+        sizes = [len(range(one, size, self.replicas)) for one in self.mine]
+        place = self.mine.index(replica)
+        part = slice(sum(sizes[:place]), sum(sizes[: place + 1]))
+        pixels = colour.apply(self.images[part], self.colours[part], self.recipe.colour)
+        return self.normalize(pixels), self.labels[part]
+
+    def test(self, network: nn.Module, _: Counted) -> single_view.Result:
+        return self.test_by(self.protocol, network)
+
+    def test_by(self, protocol: str, network: nn.Module) -> single_view.Result:
+        """Test by a protocol, the images dealt out to the processes of the group."""
+        share, recipe = (self.group.rank, self.group.size), self.recipe
+        with devices.autocast(self.device, recipe.arithmetic):
+            result = protocols.test(
+                network,
+                self.validation,
+                protocol,
+                self.normalize,
+                recipe.crop_size,
+                recipe.decoder,
+                self.device,
+                self.workers,
+                share=share,
+            )
+        total = torch.tensor(result, dtype=torch.float64, device=self.device)
+        wrong, wrong_top_5, images, loss = self.group.sum(total).tolist()
+        return single_view.Result(int(wrong), int(images), loss / images, int(wrong_top_5))
+
+    def statistics(self, network: nn.Module) -> None:
+        def forward(step: int) -> None:
+            size = self.seek(step)
+            for replica in self.mine:
+                with network.part.of(replica):
+                    network(self.replica(size, replica)[0])
+
+        single_view.recompute_statistics(network, self.after, forward)
