@@ -19,7 +19,7 @@ $(READY): requirements.lock pyproject.toml workflow/scripts/make-env.sh
 	@touch $@
 
 demo: $(READY)  ## Tables 1 to 3 and the figures on embedded data: results/demo/
-	@echo "demo: trains every network of Tables 1 and 2 and the depths of Table 3, shortened, on handwritten digits"
+	@echo "demo: trains the networks of Tables 1 to 3, and a few of ImageNet, shortened, on handwritten digits and a small set"
 	@$(BIN)/snakemake --cores $(CORES) --quiet host reason rules -- demo
 	@$(BIN)/identity-mappings diff --scale demo
 

@@ -43,5 +43,5 @@ def test_its_files_and_commands_exist():
     from identity_mappings.cli import parser
 
     commands = parser()._subparsers._group_actions[0].choices
-    for command in re.findall(r"identity-mappings (\w+)", README):
+    for command in re.findall(r"identity-mappings ([a-z-]+)", README):
         assert command in commands, command

@@ -16,6 +16,7 @@ from identity_mappings.networks.cost import weights
 from identity_mappings.networks.depth import IMAGENET_STAGES, LAYERS_OF_UNIT, VGG_DEPTHS, stages
 from identity_mappings.networks.imagenet import ImageNetResNet
 from identity_mappings.networks.vgg import Vgg
+from identity_mappings.training import memory
 
 GIB = 2**20  # in the kilobytes of ru_maxrss on Linux
 DEEPEST = {
@@ -202,3 +203,12 @@ def test_unknown_cifar_units_name_the_known_ones(unit, depth):
 def test_unknown_stem_activations_name_the_known_ones(wrong):
     with pytest.raises(ValueError, match=rf"^stem_activation {wrong!r} is neither before-pooling nor after-pooling$"):
         on_meta(ImageNetResNet, 18, stem_activation=wrong)
+
+
+def test_resnet_200_at_32_images_fits_in_24_gb():
+    """In float32, counted: what the backward pass needs, weights, gradients, momentum, and what DDP holds."""
+    with torch.device("meta"):
+        network = ImageNetResNet(200, unit="bottleneck", shape_change="B")
+    kept = memory.kept(network, 32, (3, 224, 224))
+    assert kept == pytest.approx(8.0e9, rel=0.01), "as the README has it"
+    assert kept + 4 * sum(p.nbytes for p in network.parameters()) < 0.7 * 24e9

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from identity_mappings.data import small_imagenet
+from identity_mappings.data.prepare import prepare
+from identity_mappings.parameters import load
 from identity_mappings.training.group import Group
 
 ROOT = Path(__file__).parents[2]
@@ -20,13 +23,16 @@ from pathlib import Path
 from identity_mappings.records.experiment import Experiment
 from identity_mappings.training import devices
 from identity_mappings.training.checkpoint import weights_sha256
+from identity_mappings.data import small_imagenet
+from identity_mappings.data.prepare import prepare
+from identity_mappings.parameters import load
 from identity_mappings.training.group import Group
 from identity_mappings.training.trainer import Options, Trainer
 torch.set_default_dtype(torch.float64)
 devices.prepare("float32", 1)
 group, device = Group.of_environment(), torch.device("cpu")
 with group.joined(device):
-    trainer = Trainer(Experiment.load(Path(sys.argv[1])), 0, device, Options(Path(sys.argv[2])), group=group)
+    trainer = Trainer(Experiment.load(Path(sys.argv[1])), 0, device, Options(*map(Path, sys.argv[2:])), group=group)
     replica = trainer.feed.replica
     trainer.feed.replica = lambda *where: (replica(*where)[0].double(), replica(*where)[1])
     steps = [trainer.step(iteration) for iteration in range(10)]
@@ -97,6 +103,24 @@ def test_one_two_and_four_processes_compute_the_same_function(saved, program, tm
             torch.testing.assert_close(tensor, found["1"]["state"]["network"][key], rtol=1e-9, atol=1e-11)
     assert found["4"]["hashes"] == found["4 again"]["hashes"]
     assert found["4"]["losses"] == found["4 again"]["losses"]
+
+
+@pytest.mark.slow
+def test_so_do_they_with_images_from_shards(program, tmp_path):
+    small_imagenet.make(tmp_path / "data")
+    prepare("imagenet-small", tmp_path / "data")
+    load(ROOT).resolve("imagenet-resnet18", "demo").save(tmp_path / "run.json")
+    found = {}
+    for processes in (1, 4):
+        words = (tmp_path / "run.json", tmp_path / str(processes), tmp_path / "data")
+        done = start(processes, program(DOUBLE), *words)
+        assert done.returncode == 0, done.stderr
+        found[processes] = torch.load(tmp_path / str(processes), weights_only=True)
+    for (loss, *counts), (expected, *others) in zip(found[4]["losses"], found[1]["losses"], strict=True):
+        assert counts == others
+        assert loss == pytest.approx(expected, rel=1e-9)
+    for key, tensor in found[4]["state"]["network"].items():
+        torch.testing.assert_close(tensor, found[1]["state"]["network"][key], rtol=1e-6, atol=1e-8)
 
 
 def files(results: Path) -> dict[str, bytes]:

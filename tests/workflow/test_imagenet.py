@@ -107,6 +107,33 @@ def test_a_run_that_lost_a_worker_is_byte_for_byte_the_one_that_did_not(made):
     assert tested.returncode == 0, tested.stdout
     assert outputs(folder(made.root, "results/whole")) == outputs(folder(made.root))
 
+    # Two processes share the images of a test; together they find what the training found.
+    shared = made.call(
+        sys.executable, *launcher, "-m", "identity_mappings", "evaluate", *common, "--protocol", "centre-224"
+    )
+    assert shared.returncode == 0, shared.stdout
+    record = folder(made.root, "results/whole")
+    evaluation = json.loads(run.evaluation_of(record, "centre-224").read_bytes())
+    metrics = json.loads((record / run.METRICS).read_bytes())
+    assert evaluation["world_size"] == 2 and evaluation["images"] == 100
+    assert {key: evaluation[key] for key in ("wrong", "wrong_top_5")}.items() <= metrics["test"].items()
+
+
+def test_any_checkpoint_is_tested_by_any_protocol(made):
+    common = (NAME, "--scale", "small", "--device", "cpu", "--results", "results/part")
+    assert made.command("train", *common, "--stop-after", "2").returncode == 0
+    record = folder(made.root, "results/part")
+    [checkpoint] = (made.root / "results/part/checkpoints").glob("*/seed0/checkpoint-*.pt")
+    words = ("--checkpoint", str(checkpoint), "--protocol", "centre-320", "multi-scale")
+    done = made.command("evaluate", *common, *words)
+    assert done.returncode == 0, done.stdout
+    for protocol in ("centre-320", "multi-scale"):
+        found = json.loads((record / run.PARTIAL / f"evaluation-{protocol}-2.json").read_bytes())
+        assert (found["iteration"], found["images"], found["statistics"]) == (2, 100, "moving")
+        assert found["other_statistics"]["statistics"] == "recomputed"
+    wrong = made.command("evaluate", *common, "--seed", "1", *words)
+    assert wrong.returncode == 2 and f"no checkpoint of {record.parent.name}, seed 1" in wrong.stdout
+
 
 def test_tables_hold_the_tests_by_their_protocols(made):
     cells = json.loads((made.root / "results/small/tables.json").read_bytes())["cells"]

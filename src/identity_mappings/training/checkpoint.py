@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..errors import UserError
 from ..records.files import write_atomically
 
 KEPT = 2  # the last, and the one before it in case the last is damaged
@@ -48,6 +49,29 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
         path.rename(aside)
         print(f"{path}: damaged, not read; set aside as {aside.name}", file=sys.stderr, flush=True)
     return None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint, or kept weights, that somebody names.
+
+    Raises:
+        UserError: no such file, or it is neither.
+    """
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
+        saved = None
+    try:
+        weights = saved.get("network", saved)
+        whole = all(isinstance(tensor, torch.Tensor) for tensor in weights.values())
+        whole &= "progress" not in saved or isinstance(saved["progress"]["iteration"], int)
+    except (AttributeError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{path}: neither weights nor a checkpoint of this project, or damaged: fetch it again")
+    return saved
 
 
 def newest(folder: Path) -> int | None:

@@ -39,11 +39,7 @@ def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], option
         UserError: no record, no weights, other weights than the record's, another dataset's protocol, or a repeated
             test that differs on the same kind of device.
     """
-    known = protocols_of(experiment)
-    protocols = list(protocols) or list(known[:1] if SINGLE_VIEW in known else known)
-    for protocol in protocols:
-        if protocol not in known:
-            raise UserError(f"{experiment.name} is not tested by {protocol}: its protocols are {', '.join(known)}")
+    protocols = _known(experiment, protocols)
     folder = run.folder_of(options.results, experiment, seed)
     try:
         record = run.read(folder, experiment, seed)
@@ -57,27 +53,84 @@ def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], option
     path = kept / run.WEIGHTS
     if not path.is_file():
         raise UserError(f"{path}: the trained weights are not here; they stay where the run was trained: fetch them")
-    group = Group.of_environment()
+    weights = checkpoint.read(path)
+    if checkpoint.weights_sha256(weights) != record.metrics["weights_sha256"]:
+        raise UserError(f"{path}: not the weights of the record {record.path}: remove the file and train the run again")
+    statistics = experiment.parameters["recipe"]["test_statistics"]
+    trainer, results = _test(experiment, seed, protocols, options, weights, statistics, kept / MOVING)
+    for protocol, result in results.items():
+        if protocol == protocols_of(experiment)[0]:
+            _check_repeated(trainer, record, folder, result["wrong"])
+    leading = results.items() if trainer.group.leads else ()
+    return [_write(folder, record, protocol, result, options) for protocol, result in leading]
+
+
+def of_checkpoint(
+    experiment: Experiment, seed: int, protocols: Sequence[str], options: Options, file: Path
+) -> list[Path]:
+    """Test a network as it is in a checkpoint, of whatever iteration; no table shows these numbers.
+
+    Leaves partial/evaluation-PROTOCOL-ITERATION.json in the run's folder. Batch norm has its moving statistics, and
+    beside them recomputed ones.
+
+    Raises:
+        UserError: the file is no checkpoint, or is of another run or network.
+    """
+    protocols, saved = _known(experiment, protocols), checkpoint.read(file)
+    if "progress" not in saved or saved.get("run") != {"digest": experiment.digest, "seed": seed}:
+        raise UserError(f"{file}: no checkpoint of {experiment.folder}, seed {seed}: name one of its folder")
+    trainer, results = _test(experiment, seed, protocols, options, saved["network"], "moving", None)
+    iteration, folder = saved["progress"]["iteration"], run.folder_of(options.results, experiment, seed) / run.PARTIAL
+    written = []
+    for protocol, result in results.items() if trainer.group.leads else ():
+        evaluation = {
+            "format": run.FORMAT,
+            "experiment": experiment.name,
+            "digest": experiment.digest,
+            "seed": seed,
+            "protocol": protocol,
+            "iteration": iteration,
+            **result,
+            "weights_sha256": checkpoint.weights_sha256(saved["network"]),
+            "made_by": made_by(options.root),
+        }
+        written.append(run.evaluation_of(folder, f"{protocol}-{iteration}"))
+        write_atomically(written[-1], json_bytes(evaluation))
+    return written
+
+
+def _known(experiment: Experiment, protocols: Sequence[str]) -> list[str]:
+    """The protocols that are asked for, or those that are meant where none is."""
+    known = protocols_of(experiment)
+    for protocol in protocols:
+        if protocol not in known:
+            raise UserError(f"{experiment.name} is not tested by {protocol}: its protocols are {', '.join(known)}")
+    return list(protocols) or list(known[:1] if SINGLE_VIEW in known else known)
+
+
+def _test(
+    experiment: Experiment,
+    seed: int,
+    protocols: Sequence[str],
+    options: Options,
+    weights: dict[str, torch.Tensor],
+    statistics: str,
+    moving: Path | None,
+) -> tuple[Trainer, dict[str, dict[str, Any]]]:
+    """A trainer with these weights, and the numbers by protocol."""
+    group, recipe = Group.of_environment(), experiment.parameters["recipe"]
     device = devices.choose(options.device, experiment, options.root, group)
-    devices.prepare(experiment.parameters["recipe"]["arithmetic"], experiment.parameters["recipe"]["cpu_threads"])
+    devices.prepare(recipe["arithmetic"], recipe["cpu_threads"])
     with group.joined(device):
         trainer = Trainer(experiment, seed, device, options, group=group)
-        weights = torch.load(path, map_location=device, weights_only=True)
-        if checkpoint.weights_sha256(weights) != record.metrics["weights_sha256"]:
-            raise UserError(
-                f"{path}: not the weights of the record {record.path}: remove the file and train the run again"
-            )
         trainer.network.load_state_dict(weights)
-        if SINGLE_VIEW in known:
-            results = _single_views(trainer, protocols)
+        if recipe["crop"]:
+            results = by_protocols(trainer, protocols, statistics, moving)
         else:
-            results = by_protocols(trainer, protocols, trainer.recipe.test_statistics, kept / MOVING)
-    for protocol, result in results.items():
-        if protocol == known[0]:
-            _check_repeated(trainer, record, folder, result["wrong"])
+            results = _single_views(trainer, protocols)
+        trainer.feed.close()
     where = {"device": trainer.device_name, "world_size": group.size}
-    leading = results.items() if group.leads else ()
-    return [_write(folder, record, protocol, {**result, **where}, options) for protocol, result in leading]
+    return trainer, {protocol: {**result, **where} for protocol, result in results.items()}
 
 
 def _write(folder: Path, record: run.Record, protocol: str, numbers: dict[str, Any], options: Options) -> Path:

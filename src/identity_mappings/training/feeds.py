@@ -46,6 +46,9 @@ class Feed(Protocol):
     def statistics(self, network: nn.Module) -> None:
         """Take batch norm's statistics from training images, in views that come after those of the training."""
 
+    def close(self) -> None:
+        """End the processes that decode."""
+
 
 class Resident:
     """All images on the device as uint8, cropped, mirrored and normalized there: CIFAR."""
@@ -90,6 +93,9 @@ class Resident:
     def statistics(self, network: nn.Module) -> None:
         steps = range(self.recipe.iterations, self.recipe.iterations + STATISTICS_BATCHES)
         single_view.recompute_statistics(network, self._batches(steps))
+
+    def close(self) -> None:
+        pass
 
     def _batches(self, steps: range) -> Iterator[Tensor]:
         for step in steps:

@@ -130,6 +130,7 @@ class Run:
 
     def leave(self) -> None:
         """Write the record; of an unfinished run a checkpoint too."""
+        self.trainer.feed.close()
         self.progress.sessions = self._sessions()
         self.session = {}
         if not self.group.leads:

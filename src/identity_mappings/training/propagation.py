@@ -1,7 +1,5 @@
 """`identity-mappings signals` and `responses`: measuring how signals run through the papers' networks."""
 
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +116,7 @@ def responses(experiment: Experiment, seed: int, options: Options, file: Path | 
     weights, iteration = None, experiment.parameters["recipe"]["iterations"]
     path = file or kept / run.WEIGHTS
     if file or path.is_file():
-        saved = _load(path)
+        saved = checkpoint.read(path)
     elif (saved := checkpoint.load(kept, torch.device("cpu"))) is None:
         raise UserError(f"{kept}: no weights and no checkpoint here; they stay where the run was trained: fetch them")
     weights = saved.get("network", saved)
@@ -165,21 +163,3 @@ def responses(experiment: Experiment, seed: int, options: Options, file: Path | 
     measurement.write(folder, RESPONSES_CSV, propagation.csv(rows), origin)
     say(f"{folder}: {len(rows)} layers, after {iteration} iterations")
     return folder
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
-        saved = None
-    try:
-        weights = saved.get("network", saved)
-        whole = all(isinstance(tensor, torch.Tensor) for tensor in weights.values())
-        whole &= "progress" not in saved or isinstance(saved["progress"]["iteration"], int)
-    except (AttributeError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise UserError(f"{path}: neither weights nor a checkpoint of this project, or damaged: fetch it again")
-    return saved

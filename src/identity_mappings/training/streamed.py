@@ -155,6 +155,9 @@ class Streamed:
         wrong, wrong_top_5, images, loss = self.group.sum(total).tolist()
         return single_view.Result(int(wrong), int(images), loss / images, int(wrong_top_5))
 
+    def close(self) -> None:
+        self.stream.close()
+
     def statistics(self, network: nn.Module) -> None:
         def forward(step: int) -> None:
             size = self.seek(step)

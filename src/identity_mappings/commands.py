@@ -1,0 +1,270 @@
+"""What the commands of the command line do, each a function of its parsed arguments; returns the exit status.
+
+Imports what a command needs when it is called.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from .errors import UserError
+from .records.experiment import Experiment
+
+
+def _resolved(arguments: argparse.Namespace) -> Experiment:
+    """The experiment that a command names: by a resolved parameter file, or by name and scale."""
+    if arguments.experiment.endswith(".json"):
+        experiment = Experiment.load(Path(arguments.experiment))
+    else:
+        from .parameters import load
+
+        experiment = load().resolve(arguments.experiment, arguments.scale)
+        if experiment is None:
+            raise UserError(f"{arguments.experiment} has no counterpart at scale {arguments.scale}")
+    if arguments.arithmetic:
+        experiment = experiment.in_arithmetic(arguments.arithmetic)
+    if arguments.digest and experiment.digest != arguments.digest:
+        raise UserError(
+            f"{experiment.name}: params/ now give the digest {experiment.digest}, asked for is {arguments.digest}: "
+            "they changed meanwhile; call it again"
+        )
+    return experiment
+
+
+def _results(arguments: argparse.Namespace, experiment: Experiment) -> Path:
+    if arguments.results:
+        return arguments.results
+    if arguments.experiment.endswith(".json"):
+        return Path("results")
+    from .parameters import load
+
+    return Path(load().scale(experiment.scale).results)
+
+
+def _to_train(arguments: argparse.Namespace) -> Experiment:
+    experiment = _resolved(arguments)
+    if experiment.untrainable:
+        raise UserError(experiment.untrainable)
+    return experiment
+
+
+def resolve(arguments: argparse.Namespace) -> int:
+    experiment = _resolved(arguments)
+    if arguments.output:
+        experiment.save(arguments.output)
+        print(f"{arguments.output}: {experiment.folder}")
+    else:
+        from .records.files import json_bytes
+
+        sys.stdout.write(json_bytes(experiment.as_json()).decode())
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    # Must be there before CUDA starts, or deterministic cuBLAS refuses to work.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    experiment = _to_train(arguments)
+    from .training.loop import train
+    from .training.trainer import Options
+
+    options = Options(
+        results=_results(arguments, experiment),
+        data_folder=arguments.data,
+        device=arguments.device,
+        stop_after=arguments.stop_after,
+        checkpoint_seconds=arguments.checkpoint_seconds,
+        log=arguments.log,
+        eager=arguments.eager,
+        recompute=arguments.recompute,
+        workers=arguments.workers,
+    )
+    return train(experiment, arguments.seed, options)
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    from .training.trainer import Options
+
+    if arguments.twice:
+        experiment = _to_train(arguments)
+        from .training.verify import twice
+
+        options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
+        return twice(experiment, arguments.seed, options, arguments.iterations)
+    from .training.verify import record
+
+    options = Options(Path("results"), arguments.data, device=arguments.device)
+    return record(Path(arguments.experiment), options, arguments.iterations)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    experiment = _to_train(arguments)
+    from .training.evaluate import evaluate, of_checkpoint
+    from .training.trainer import Options
+
+    results = _results(arguments, experiment)
+    options = Options(results, arguments.data, device=arguments.device, workers=arguments.workers)
+    wanted = (experiment, arguments.seed, arguments.protocol, options)
+    file = arguments.checkpoint
+    for path in of_checkpoint(*wanted, file) if file else evaluate(*wanted):
+        print(path)
+    return 0
+
+
+def import_weights(arguments: argparse.Namespace) -> int:
+    from .parameters import load
+    from .training import imported
+    from .training.trainer import Options
+
+    project = load()
+    settings, crop_size = project.scale(arguments.scale), 224
+    name = settings.overlay.datasets.get("imagenet", "imagenet")
+    recipe = settings.overlay.recipes.get("he2016-imagenet", {})
+    dataset = {"name": name, **project.datasets[name].model_dump()}
+    options = Options(Path(settings.results), arguments.data, device=arguments.device, workers=arguments.workers)
+    for path in imported.test(
+        arguments.file,
+        arguments.name,
+        arguments.source,
+        dataset,
+        options,
+        arguments.protocol,
+        recipe.get("crop_size", crop_size),
+        arguments.depth,
+        (arguments.mean or imported.MEAN, arguments.deviation or imported.DEVIATION),
+    ):
+        print(path)
+    return 0
+
+
+def responses(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    experiment = _to_train(arguments)
+    from .training.propagation import responses
+    from .training.trainer import Options
+
+    options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
+    responses(experiment, arguments.seed, options, arguments.checkpoint)
+    return 0
+
+
+def signals(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if arguments.experiment is None:
+        from .reporting.signals import measure_all
+
+        measure_all(arguments.scale, arguments.data, arguments.device)
+        return 0
+    experiment = _to_train(arguments)
+    from .training.propagation import signals
+    from .training.trainer import Options
+
+    iterations = arguments.iterations
+    if iterations is None:
+        from .parameters import load
+
+        iterations = load().scale(arguments.scale).signal_iterations
+    options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
+    signals(experiment, iterations, options)
+    return 0
+
+
+def cost(arguments: argparse.Namespace) -> int:
+    from .reporting import cost
+
+    if arguments.record:
+        cost.record(arguments.scale)
+        return 0
+    return cost.show(arguments.scale)
+
+
+def data(arguments: argparse.Namespace) -> int:
+    from .data import sources
+
+    actions = {"fetch": sources.fetch, "prepare": sources.prepare, "verify": sources.verify}
+    said = actions[arguments.action](arguments.name, arguments.data)
+    if arguments.commit or not arguments.name.startswith("imagenet"):
+        sources.commit(arguments.name, arguments.data)
+        said = f"{arguments.data / arguments.name}: as published, and in DVC's cache"
+    print(said)
+    return 0
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    from .bench import measure
+    from .parameters import load
+
+    project = load()
+    results = Path(project.scale("paper").results)
+    if not arguments.show:
+        names = arguments.experiments or [*measure.COMPARED, *measure.BY_DEPTH]
+        experiments = [project.resolve(name) for name in names]
+        peers = arguments.experiments or measure.COMPARED
+        measure.run(
+            experiments,
+            arguments.device,
+            results,
+            Path(),
+            arguments.rounds,
+            arguments.arithmetic or (),
+            [] if arguments.no_peers else peers,
+        )
+    from .reporting.bench import write
+
+    write(Path())
+    return 0
+
+
+def lease(arguments: argparse.Namespace) -> int:
+    from .training.lease import run
+
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        raise UserError("lease: no command to run: add it after --")
+    run(arguments.gpus, arguments.granted, command, arguments.patience)
+    return 0
+
+
+def device(arguments: argparse.Namespace) -> int:
+    experiment = _to_train(arguments)
+    from .training.devices import choose
+
+    print(f"{choose(arguments.device, experiment)} for {experiment.name}")
+    return 0
+
+
+def tables(arguments: argparse.Namespace) -> int:
+    from .reporting.tables import write
+
+    write(arguments.scale)
+    return 0
+
+
+def figures(arguments: argparse.Namespace) -> int:
+    from .reporting.figures import write
+
+    write(arguments.scale)
+    return 0
+
+
+def diff(arguments: argparse.Namespace) -> int:
+    from .reporting.diff import show
+
+    return show(arguments.scale)
+
+
+def status(arguments: argparse.Namespace) -> int:
+    from .reporting.status import show
+
+    show(arguments.scale)
+    return 0
+
+
+def schemas(_: argparse.Namespace) -> int:
+    from .parameters.schemas import write
+
+    write()
+    return 0
