@@ -32,9 +32,7 @@ for PROTOCOLS, EXPERIMENTS in GRAPH.protocol_sets().items():
         name:
             f"evaluate_{'_'.join(PROTOCOLS)}".replace("-", "_")
         input:
-            metrics=ancient(
-                "{root}/runs/{experiment}-{digest}/seed{seed}/metrics.json"
-            ),
+            metrics=ancient("{root}/runs/{experiment}-{digest}/seed{seed}/metrics.json"),
             dataset=dataset_of_run,
         output:
             [
