@@ -167,6 +167,7 @@ def parser() -> argparse.ArgumentParser:
         (commands.tables, "make the tables from the records that are there"),
         (commands.figures, "make the figures from the records that are there"),
         (commands.diff, "compare with the papers; exit status 1 if a cell contradicts them"),
+        (commands.audit, "walk every number of the tables back to its bytes; exit status 1 at the first gap"),
         (commands.status, "what is wanted, finished, unfinished"),
     ):
         command(function, text).add_argument("--scale", default="paper")

@@ -256,6 +256,12 @@ def diff(arguments: argparse.Namespace) -> int:
     return show(arguments.scale)
 
 
+def audit(arguments: argparse.Namespace) -> int:
+    from .reporting.audit import audit
+
+    return audit(arguments.scale)
+
+
 def status(arguments: argparse.Namespace) -> int:
     from .reporting.status import show
 

@@ -1,0 +1,157 @@
+"""`audit`: a run that was really made in a commit, and everything that can be wrong between it and the tables."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from identity_mappings.parameters import load
+from identity_mappings.records import run
+from identity_mappings.records.files import json_bytes, sha256
+from identity_mappings.reporting import tables
+from identity_mappings.reporting.audit import audit
+
+NAME = "cifar10-resnet110"
+GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+
+
+@pytest.fixture(scope="module")
+def made(project_copy, tmp_path_factory) -> Path:
+    """A repository with one trained run and the tables of it."""
+    project = project_copy(tmp_path_factory.mktemp("audit") / "project")
+    (project.root / ".gitignore").write_text("__pycache__/\n/results/\n/data/\n")
+    for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "all")):
+        subprocess.run([*GIT, *words], cwd=project.root, check=True)
+    done = project.command("train", NAME, "--scale", "tiny", "--device", "cpu")
+    assert done.returncode == 0, done.stdout
+    tables.write("tiny", project.root)
+    return project.root
+
+
+@pytest.fixture
+def root(made, tmp_path) -> Path:
+    """A copy of it, to be spoiled."""
+    shutil.copytree(made, tmp_path / "project", symlinks=True)
+    return tmp_path / "project"
+
+
+def folder(root: Path, seed: int = 0) -> Path:
+    return run.folder_of(root / "results/tiny", load(root).resolve(NAME, "tiny"), seed)
+
+
+def forge(root: Path, change: Callable[[dict, dict, list[str]], object], pages: bool = True) -> None:
+    """Change metrics, provenance and lines of the curve, with their hashes, and make the pages again."""
+    record = folder(root)
+    metrics, provenance = (json.loads((record / name).read_bytes()) for name in (run.METRICS, run.PROVENANCE))
+    curve = (record / run.CURVE).read_text().splitlines()
+    change(metrics, provenance, curve)
+    contents = {run.METRICS: json_bytes(metrics), run.CURVE: "".join(f"{line}\n" for line in curve).encode()}
+    provenance["outputs"] = {name: sha256(content) for name, content in contents.items()}
+    for name, content in {**contents, run.PROVENANCE: json_bytes(provenance)}.items():
+        (record / name).write_bytes(content)
+    if pages:
+        tables.write("tiny", root)
+
+
+def gap(root: Path, capsys) -> str:
+    capsys.readouterr()
+    assert audit("tiny", root) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("GAP: "), lines
+    return lines[0]
+
+
+def test_what_is_whole_is_walked_to_its_end(made, capsys):
+    assert audit("tiny", made) == 0
+    *records, total = capsys.readouterr().out.splitlines()
+    [line] = records
+    path = (folder(made) / run.METRICS).relative_to(made)
+    assert re.match(rf"{path}: \d+ number\(s\); commit [0-9a-f]{{12}}, \d+ sources, torch 2\.", line), line
+    assert int(line.split(": ")[1].split()[0]) >= 4, "ResNet-110 stands in four tables"
+    assert "on 1 record(s)" in total
+
+
+def lower(metrics, provenance, curve) -> None:
+    metrics["test_error"] = 1.0
+
+
+def lower_with_its_count(metrics, provenance, curve) -> None:
+    metrics["test"]["wrong"] = 5
+    metrics["test_error"] = metrics["test"]["test_error"] = 1.0
+
+
+FORGED = {
+    "an error": (lower, "wrong / images"),
+    "an error and its count": (lower_with_its_count, "the curve ends otherwise"),
+    "the length": (lambda m, p, c: m.update(iterations=7), "it did not run to its end"),
+    "a session left out": (lambda m, p, c: p["sessions"][0].update(from_iteration=4), "sessions do not follow"),
+    "other weights": (lambda m, p, c: m.update(weights_sha256="0" * 64), "two hashes of its weights"),
+    "no losses": (lambda m, p, c: m.update(first_losses=[]), "no first losses"),
+    "the hash of the parameters": (lambda m, p, c: p["params"].update(sha256="0"), "not those of their hash"),
+    "the hash of the data": (lambda m, p, c: p["data"].update(dvc_md5="0"), "data have another hash"),
+    "the number of images": (lambda m, p, c: p["data"].update(training_images=1), "training_images differ"),
+    "no commit": (lambda m, p, c: p["git"].update(commit=None), "outside of any commit"),
+    "changes in no commit": (lambda m, p, c: p["git"].update(dirty=True), "changes that are in no commit"),
+    "an unknown commit": (lambda m, p, c: p["git"].update(commit="0" * 40), "fetch the whole history"),
+    "no sources": (lambda m, p, c: p.update(source={}), "names no sources"),
+    "another source": (
+        lambda m, p, c: p["source"].update({"src/identity_mappings/training/loop.py": "0"}),
+        "loop.py is another file in commit",
+    ),
+    "a source of nowhere": (lambda m, p, c: p["source"].update({"src/own.py": "0"}), "own.py is another file"),
+    "another lock": (lambda m, p, c: p["env"].update(lock_sha256="0"), "requirements.lock is another file"),
+    "no environment": (lambda m, p, c: p["env"].update(torch=None), "names no environment"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), FORGED.values(), ids=FORGED)
+def test_a_forged_record_is_found(root, capsys, change, message):
+    forge(root, change)
+    assert message in gap(root, capsys)
+
+
+def test_a_record_whose_bytes_changed_is_found(root, capsys):
+    path = folder(root) / run.METRICS
+    path.write_bytes(path.read_bytes().replace(b'"seed": 0', b'"seed":  0'))
+    assert "hash of metrics.json does not match" in gap(root, capsys)
+
+
+def test_a_changed_parameter_is_found(root, capsys):
+    """In the record, where digest and parameters part; and in params/, where the pages are of other ones."""
+    forge(root, lambda m, p, c: p["params"]["resolved"]["recipe"].update(momentum=0.8), pages=False)
+    assert "parameters does not match" in gap(root, capsys)
+    forge(root, lambda m, p, c: p["params"]["resolved"]["recipe"].update(momentum=0.9))
+    recipe = root / "params/recipes/he2016-cifar.yaml"
+    recipe.write_text(recipe.read_text().replace("momentum: 0.9", "momentum: 0.8"))
+    assert "made of other records, parameters or code" in gap(root, capsys)
+
+
+def test_a_swapped_seed_is_found(root, capsys):
+    scale = root / "params/scales/tiny.yaml"
+    scale.write_text(scale.read_text().replace("runs: 1", "runs: 2"))
+    shutil.copytree(folder(root), folder(root, 1))
+    tables.write("tiny", root)
+    assert "seed does not match: 0, expected 1" in gap(root, capsys)
+
+
+@pytest.mark.parametrize("name", ["tables.md", "comparison.md", "paper.md", "metrics.json"])
+def test_an_edited_page_is_found(root, capsys, name):
+    path = root / "results/tiny" / name
+    text = path.read_text()
+    path.write_text(re.sub(r"\d", "1", text, count=1) if re.sub(r"\d", "1", text, count=1) != text else text + " ")
+    assert f"{name}: missing, or edited" in gap(root, capsys)
+
+
+def test_an_edited_origin_is_found(root, capsys):
+    path = root / "results/tiny/tables.json"
+    facts = json.loads(path.read_bytes())
+    cell = next(cell for cell in facts["cells"] if cell["measured"] is not None)
+    cell["measured"] = 1.0
+    path.write_bytes(json_bytes(facts))
+    assert "not what the records give" in gap(root, capsys)
+    path.unlink()
+    assert "missing, or no origin of tables" in gap(root, capsys)
