@@ -32,6 +32,7 @@ lint: $(READY)  ## lint, format and graph checks
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 	$(BIN)/snakemake --dry-run --quiet --cores 1 all demo tables figures
+	$(BIN)/identity-mappings audit
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

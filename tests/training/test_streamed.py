@@ -118,3 +118,22 @@ def test_shards_of_other_archives_are_refused(small, tmp_path, data):
     index.write_text(index.read_text().replace('"ILSVRC2012_img_val.tar": "', '"ILSVRC2012_img_val.tar": "0'))
     with pytest.raises(UserError, match="made of other archives than the published ones: remove"):
         trainer(small(), tmp_path / "results", tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("colour", ["pca", "pca-and-jitter"])
+def test_on_a_gpu_a_replayed_step_is_the_eager_one(small, tmp_path, data, colour):
+    devices.prepare("float32", 1)
+    experiment = small(colour=colour, batch_size=48, batch_norm_samples=12, epoch_end="short-batch")
+    both = [
+        Trainer(experiment, 0, torch.device("cuda"), Options(tmp_path, data, ROOT, eager=eager, workers=2))
+        for eager in (True, False)
+    ]
+    for iteration in range(8):  # the seventh batch is short
+        a, b = (one.step(iteration)[0] for one in both)
+        assert float(a) == float(b), iteration
+    for one in both:
+        one.wait()
+        one.feed.close()
+    for a, b in zip(both[0]._state(), both[1]._state(), strict=True):
+        assert torch.equal(a, b)
