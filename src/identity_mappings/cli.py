@@ -1,6 +1,8 @@
 """The one command line: `identity-mappings COMMAND`."""
 
 import argparse
+import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -15,6 +17,12 @@ def _name(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text):
         raise argparse.ArgumentTypeError(f"{text!r}: give lower case letters, digits and dashes")
     return text
+
+
+def _deviation(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return float(text)
 
 
 def _positive(text: str) -> int:
@@ -111,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--depth", type=_positive, help="of the network (default: by the names in the file)")
     added.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="(default: torchvision's x 255)")
     added.add_argument(
-        "--deviation", type=float, nargs=3, metavar=("R", "G", "B"), help="(default: torchvision's x 255)"
+        "--deviation", type=_deviation, nargs=3, metavar=("R", "G", "B"), help="(default: torchvision's x 255)"
     )
     added.add_argument("--protocol", nargs="+", default=(), choices=IMAGENET_PROTOCOLS, help="(default: all)")
     added.add_argument("--scale", default="paper")
@@ -176,11 +184,22 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    # Must be there before CUDA starts, or deterministic cuBLAS refuses to work.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     parsed = parser().parse_args(arguments)
     try:
         return parsed.function(parsed)
     except UserError as error:
         print(f"identity-mappings: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        first = str(error).splitlines()[0]
+        cure = (
+            "is there too little memory? Take fewer (--workers), and call again: a training goes on where it was saved"
+        )
+        print(f"identity-mappings: a process that decodes images is gone ({first}): {cure}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0

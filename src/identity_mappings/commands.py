@@ -4,7 +4,6 @@ Imports what a command needs when it is called.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -62,8 +61,6 @@ def resolve(arguments: argparse.Namespace) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    # Must be there before CUDA starts, or deterministic cuBLAS refuses to work.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     experiment = _to_train(arguments)
     from .training.loop import train
     from .training.trainer import Options
@@ -83,7 +80,6 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from .training.trainer import Options
 
     if arguments.twice:
@@ -99,7 +95,6 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     experiment = _to_train(arguments)
     from .training.evaluate import evaluate, of_checkpoint
     from .training.trainer import Options
@@ -121,6 +116,8 @@ def import_weights(arguments: argparse.Namespace) -> int:
     project = load()
     settings, crop_size = project.scale(arguments.scale), 224
     name = settings.overlay.datasets.get("imagenet", "imagenet")
+    if name is None:
+        raise UserError(f"scale {arguments.scale} has no counterpart of imagenet: take another (--scale)")
     recipe = settings.overlay.recipes.get("he2016-imagenet", {})
     dataset = {"name": name, **project.datasets[name].model_dump()}
     options = Options(Path(settings.results), arguments.data, device=arguments.device, workers=arguments.workers)
@@ -140,7 +137,6 @@ def import_weights(arguments: argparse.Namespace) -> int:
 
 
 def responses(arguments: argparse.Namespace) -> int:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     experiment = _to_train(arguments)
     from .training.propagation import responses
     from .training.trainer import Options
@@ -151,7 +147,6 @@ def responses(arguments: argparse.Namespace) -> int:
 
 
 def signals(arguments: argparse.Namespace) -> int:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if arguments.experiment is None:
         from .reporting.signals import measure_all
 
@@ -193,7 +188,6 @@ def data(arguments: argparse.Namespace) -> int:
 
 
 def bench(arguments: argparse.Namespace) -> int:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from .bench import measure
     from .parameters import load
 

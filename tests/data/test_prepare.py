@@ -230,6 +230,34 @@ def test_shards_that_a_power_cut_shortened_are_made_again(small, monkeypatch):
     assert content(small.target) == before
 
 
+@pytest.mark.parametrize("file", ["training-0001.tar", "validation-0000.tar", "training.npy", "validation.npy"])
+def test_a_byte_that_a_disk_lost_is_found(small, file):
+    """Of the same size: only `verify` reads it all."""
+    small.prepare()
+    preparing.verify(SMALL, small.target)
+    path = small.target / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{path.stem}.*data prepare {SMALL}"):
+        preparing.verify(SMALL, small.target)
+
+
+def test_zeros_that_a_power_cut_left_are_written_again(small, monkeypatch, capsys):
+    """The state says how far a shard reaches; its bytes were not on the disk yet."""
+    small.prepare()
+    before = content(small.target)
+    shutil.rmtree(small.target)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Writer, "add", killing(Writer.add, 13))
+        small.prepare()
+    path = max(small.target.glob("training-*.tar"), key=lambda path: path.stat().st_size)
+    path.write_bytes(bytes(path.stat().st_size))
+    small.prepare()
+    assert f"{path}: damaged: done again, from the start" in capsys.readouterr().err
+    assert content(small.target) == before
+
+
 def test_an_archive_that_is_not_the_published_one_is_refused_at_the_end(small):
     pins = {**LAYOUTS[SMALL].files, TRAINING: "0" * 32}
     small.monkeypatch.setitem(LAYOUTS, SMALL, replace(LAYOUTS[SMALL], files=pins))

@@ -136,7 +136,8 @@ def recorded(monkeypatch):
             pass
 
     class Recording(Scope):
-        def __init__(self, graph, stream=None):
+        def __init__(self, graph, stream=None, capture_error_mode="global"):
+            assert capture_error_mode == "thread_local", "a thread that pins memory would spoil the recording"
             graphs.append(graph)
 
     monkeypatch.setattr(torch.cuda, "Stream", Stream)

@@ -1,7 +1,12 @@
 """A trainer whose images come from shards."""
 
 import copy
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +123,26 @@ def test_shards_of_other_archives_are_refused(small, tmp_path, data):
     index.write_text(index.read_text().replace('"ILSVRC2012_img_val.tar": "', '"ILSVRC2012_img_val.tar": "0'))
     with pytest.raises(UserError, match="made of other archives than the published ones: remove"):
         trainer(small(), tmp_path / "results", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_signal_to_all_processes_leaves_a_checkpoint(small, tmp_path, data):
+    """As `timeout` and Slurm send it: to the workers that decode, too, which are not to die of it."""
+    small(iterations=2000, learning_rate=[[0, 0.01]]).save(tmp_path / "run.json")
+    words = ["-m", "identity_mappings", "train", str(tmp_path / "run.json"), "--device", "cpu", "--workers", "2"]
+    words += ["--results", str(tmp_path / "results"), "--data", str(data), "--checkpoint-seconds", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen(
+        [sys.executable, *words], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("results/checkpoints/*/seed0/checkpoint-*[1-9]-*.pt")):
+            assert run.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(run.pid, signal.SIGTERM)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 128 + signal.SIGTERM, said
+    assert "unfinished after" in said and "Traceback" not in said
 
 
 @pytest.mark.gpu

@@ -14,8 +14,8 @@ import torch
 
 from identity_mappings.errors import UserError
 from identity_mappings.records import run as records
-from identity_mappings.training import checkpoint, devices
-from identity_mappings.training.group import Group
+from identity_mappings.training import checkpoint, devices, loop
+from identity_mappings.training.group import Group, LostWorker
 from identity_mappings.training.loop import train
 from identity_mappings.training.trainer import Options, Trainer
 
@@ -326,3 +326,31 @@ def test_a_run_on_a_gpu_is_repeatable(short, tmp_path):
         assert train(short(), 0, Options(tmp_path / folder, root=ROOT, device="gpu")) == 0
     first, second = (next(tmp_path.glob(f"{folder}/runs/*/seed0/metrics.json")).read_bytes() for folder in "ab")
     assert first == second
+
+
+@pytest.mark.parametrize("iteration", [6, 12])
+def test_a_worker_lost_in_a_test_leaves_a_checkpoint_that_begins_with_it(short, run, tmp_path, monkeypatch, iteration):
+    whole, note = run(short(), "whole"), loop._note
+
+    def lost(trainer, progress):
+        if progress.iteration == iteration:
+            raise LostWorker("Connection closed by peer")
+        note(trainer, progress)
+
+    monkeypatch.setattr(loop, "_note", lost)
+    with pytest.raises(
+        UserError, match=rf"process of this run is gone .* there is a checkpoint of iteration {iteration}"
+    ):
+        run(short(), "lost")
+    monkeypatch.setattr(loop, "_note", note)
+    assert run(short(), "lost") == whole
+
+
+def test_a_checkpoint_that_another_process_sets_aside_is_passed_over(short, run, tmp_path, monkeypatch):
+    from identity_mappings.training import checkpoint
+
+    checkpoint.save(tmp_path, 1, {"a": torch.ones(1)})
+    gone = tmp_path / ("checkpoint-00000002-" + "0" * 16 + ".pt")
+    listed = checkpoint._listed
+    monkeypatch.setattr(checkpoint, "_listed", lambda folder: [(2, "0" * 16, gone), *listed(folder)])
+    assert checkpoint.load(tmp_path, torch.device("cpu"))["a"] == 1

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from identity_mappings.errors import UserError
+from identity_mappings.records.files import sha256
 from identity_mappings.training import verify
 from identity_mappings.training.trainer import Options, Trainer
 
@@ -71,6 +72,17 @@ def test_elsewhere_there_is_a_tolerance_and_it_says_so(folder, options, capsys, 
     said = capsys.readouterr().out
     assert f"the losses {word} of their size; 0.05 is the tolerance" in said
     assert "not on what it was made (device Another CPU, here " in said and "torch 2.0.0, here" in said
+
+
+def test_a_record_of_several_processes_is_not_held_to_the_bits_of_one(folder, options, capsys):
+    provenance(folder, seed={"world_size": 2})
+    path = folder / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["first_losses"][2] *= 1 + 1e-6  # sums that two processes round otherwise
+    path.write_text(json.dumps(metrics))
+    provenance(folder, outputs={"metrics.json": sha256(path.read_bytes())})
+    assert verify.record(folder, options) == 0
+    assert "not on what it was made (processes 2, here 1): the losses agree" in capsys.readouterr().out
 
 
 def test_a_forged_record_is_not_verified(folder, options):

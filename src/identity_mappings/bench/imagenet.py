@@ -29,6 +29,8 @@ def measurable(experiment: Experiment, device: torch.device) -> Experiment:
 def surroundings(experiment: Experiment, device: torch.device, entry: dict[str, Any], rounds: int) -> dict[str, Any]:
     """Beside the entry of a step: images per second of what feeds it and joins it, and what limits a training.
 
+    All of the whole machine: its cores, its GPUs (a step's rate times their number), the exchange between them.
+
     Args:
         experiment: with the recipe's whole batch.
         entry: of `measure.compare`.
@@ -43,9 +45,10 @@ def surroundings(experiment: Experiment, device: torch.device, entry: dict[str, 
         gradients = sum(parameter.numel() for parameter in build(experiment).parameters())
     exchanged = exchange.measure(device, gradients)
     step = next(r for r in entry["rows"] if r["implementation"] == "ours" and r["arithmetic"] == recipe.arithmetic)
+    devices = exchanged["processes"] if exchanged and device.type == "cuda" else 1
     rates = {
         "data": views["images_per_second"][f"ours, {recipe.decoder}"],
-        "step": step["images_per_second"],
+        "step": round(step["images_per_second"] * devices, 1),
         "exchange": exchanged and round(recipe.batch_size / exchanged["seconds"], 1),
     }
     limit = min((name for name, rate in rates.items() if rate), key=rates.__getitem__)
@@ -55,6 +58,7 @@ def surroundings(experiment: Experiment, device: torch.device, entry: dict[str, 
         "pipeline": views,
         "exchange": exchanged,
         "limits": {
+            "devices": devices,
             "images_per_second": rates,
             "limit": limit,
             "images_of_a_run": images,

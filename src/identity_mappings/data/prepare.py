@@ -19,13 +19,14 @@ from typing import Any
 import numpy
 
 from ..errors import UserError
-from ..records.files import json_bytes, write_atomically
+from ..records.files import json_bytes, sha256, sha256_of, write_atomically
 from .archive import Archive, Progress, form, padded
 from .imagenet import LAYOUTS, TRAINING, VALIDATION, Devkit, read_devkit, require
 from .shards import BLOCK, FORMAT, INDEX, ROW, SPLITS, read_index, shard_name
 
 ARCHIVES = {"training": TRAINING, "validation": VALIDATION}
 END_OF_ARCHIVE = bytes(2 * BLOCK)
+CHUNK = 4 << 20  # bytes to read at a time
 
 
 class Writer:
@@ -44,7 +45,8 @@ class Writer:
 
     def _fresh(self) -> dict[str, Any]:
         sizes = [0] * len(self.paths)
-        return {"format": FORMAT, "sizes": sizes, "rows": 0, "classes": [], "read": 0, "md5": "", "cmyk": 0, "png": 0}
+        done = {"rows": 0, "classes": [], "read": 0, "md5": "", "cmyk": 0, "png": 0}
+        return {"format": FORMAT, "sizes": sizes, "crcs": list(sizes), **done}
 
     def _read_state(self) -> dict[str, Any] | None:
         """What a call before has left; None where its files do not reach so far (a power cut)."""
@@ -57,8 +59,13 @@ class Writer:
         return state if whole and state["format"] == FORMAT else None
 
     def open(self) -> None:
-        """Open the shards, each cut to what the state knows of."""
-        self.sizes = list(self.state["sizes"])
+        """Open the shards, each cut to what the state knows of; all anew where one has other bytes (a power cut)."""
+        self.sizes, self.crcs = list(self.state["sizes"]), list(self.state["crcs"])
+        for path, size, crc in zip(self.paths, self.sizes, self.crcs, strict=True):
+            if size and crc32_of(path, size) != crc:
+                print(f"{path}: damaged: done again, from the start", file=sys.stderr)
+                self.restart()
+                return
         for path, size in zip(self.paths, self.sizes, strict=True):
             self.handles.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
             os.truncate(self.handles[-1], size)
@@ -82,6 +89,7 @@ class Writer:
         if os.pwrite(self.handles[shard], blocks, begin) != len(blocks):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.paths[shard]))
         self.sizes[shard] = begin + len(blocks)
+        self.crcs[shard] = zlib.crc32(blocks, self.crcs[shard])
         self.rows.append((shard, begin + BLOCK, size, label))
 
     def save(self, **changes: Any) -> None:
@@ -89,7 +97,8 @@ class Writer:
         with self.rows_file.open("ab") as file:
             file.write(numpy.array(self.rows, ROW).tobytes())
         rows = self.state["rows"] + len(self.rows)
-        self.state = {**self.state, "sizes": list(self.sizes), "rows": rows, **changes}
+        sizes_and_crcs = {"sizes": list(self.sizes), "crcs": list(self.crcs)}
+        self.state = {**self.state, **sizes_and_crcs, "rows": rows, **changes}
         self.rows.clear()
         write_atomically(self.state_file, json.dumps(self.state).encode())
 
@@ -102,15 +111,29 @@ class Writer:
         content = io.BytesIO()
         numpy.save(content, rows[numpy.lexsort((rows["offset"], rows["shard"]))])
         write_atomically(self.folder / f"{self.split}.npy", content.getvalue())
-        self.save(finished=True)
+        self.save(finished=True, rows_sha256=sha256(content.getvalue()))
 
     def index(self) -> dict[str, Any]:
         images = numpy.bincount(numpy.fromfile(self.rows_file, ROW)["shard"], minlength=len(self.paths)).tolist()
         shards = [
-            {"file": path.name, "images": count, "bytes": size + len(END_OF_ARCHIVE)}
-            for path, count, size in zip(self.paths, images, self.state["sizes"], strict=True)
+            {
+                "file": path.name,
+                "images": count,
+                "bytes": size + len(END_OF_ARCHIVE),
+                "crc32": f"{zlib.crc32(END_OF_ARCHIVE, crc):08x}",
+            }
+            for path, count, size, crc in zip(self.paths, images, self.state["sizes"], self.state["crcs"], strict=True)
         ]
-        return {"images": self.state["rows"], "shards": shards}
+        return {"images": self.state["rows"], "rows_sha256": self.state["rows_sha256"], "shards": shards}
+
+
+def crc32_of(path: Path, size: int) -> int:
+    """Of the first `size` bytes of a file: what a disk may lose, not who may forge it."""
+    crc = 0
+    with path.open("rb") as file:
+        while size and (content := file.read(min(size, CHUNK))):
+            crc, size = zlib.crc32(content, crc), size - len(content)
+    return crc
 
 
 def _copy(archive: Archive, end: int, name: str, label_of: Callable[[str], int], writer: Writer) -> dict[str, int]:
@@ -243,8 +266,14 @@ def prepare(name: str, folder: Path) -> str:
     layout, target = LAYOUTS[name], folder / "shards" / name
     if not (target / INDEX).is_file():
         require(name, folder)
-    target.mkdir(parents=True, exist_ok=True)
-    with (target / ".lock").open("w") as turn:
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        turn = (target / ".lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: {error.strerror}: the shards go there: make it a folder to write to"
+        ) from None
+    with turn:
         fcntl.flock(turn, fcntl.LOCK_EX)  # a second call waits, and finds it done
         if index := _finished(name, target):
             return f"prepared before; {_summary(target, index)}"
@@ -287,7 +316,7 @@ def prepare(name: str, folder: Path) -> str:
 
 
 def verify(name: str, target: Path) -> None:
-    """Check that data/shards/NAME is whole and of the published archives.
+    """Check that data/shards/NAME is of the published archives, and every byte of it what was prepared.
 
     Raises:
         UserError: naming the first file that is not.
@@ -300,8 +329,13 @@ def verify(name: str, target: Path) -> None:
         rows = numpy.load(target / f"{split}.npy")
         sizes = numpy.array([shard["bytes"] for shard in index[split]["shards"]])
         counts = [shard["images"] for shard in index[split]["shards"]]
+        for shard in index[split]["shards"]:
+            path = target / shard["file"]
+            if f"{crc32_of(path, shard['bytes']):08x}" != shard["crc32"]:
+                raise UserError(f"{path}: not the bytes that were prepared: {cure}")
         if (
-            (rows.dtype, len(rows)) != (ROW, images)
+            sha256_of(target / f"{split}.npy") != index[split]["rows_sha256"]
+            or (rows.dtype, len(rows)) != (ROW, images)
             or numpy.bincount(rows["shard"], minlength=len(counts)).tolist() != counts
             or (rows["offset"] + rows["size"] > sizes[rows["shard"]]).any()
         ):

@@ -14,7 +14,7 @@ import torch
 
 from ..errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "index.json"
 SPLITS = ("training", "validation")
 ROW = numpy.dtype([("shard", "<i4"), ("offset", "<i8"), ("size", "<i4"), ("label", "<i2")])
@@ -42,16 +42,19 @@ def read_index(folder: Path) -> dict[str, Any]:
         index = None
     if not isinstance(index, dict) or index.get("format") != FORMAT or index.get("dataset") != folder.name:
         raise UserError(f"{folder / INDEX}: not an index of {folder.name} in format {FORMAT}: {cure}")
-    for split in SPLITS:
-        for shard in index[split]["shards"]:
-            path = folder / shard["file"]
-            found = path.stat().st_size if path.is_file() else None
-            if found != shard["bytes"]:
-                state = "missing" if found is None else f"{found:,} bytes, not {shard['bytes']:,}"
-                raise UserError(f"{path}: {state}: {cure}")
-        path = folder / f"{split}.npy"
-        if not path.is_file() or len(numpy.load(path, mmap_mode="r")) != index[split]["images"]:
-            raise UserError(f"{path}: missing, or not of {index[split]['images']:,} images: {cure}")
+    try:
+        for split in SPLITS:
+            for shard in index[split]["shards"]:
+                path = folder / shard["file"]
+                found = path.stat().st_size if path.is_file() else None
+                if found != shard["bytes"]:
+                    state = "missing" if found is None else f"{found:,} bytes, not {shard['bytes']:,}"
+                    raise UserError(f"{path}: {state}: {cure}")
+            path = folder / f"{split}.npy"
+            if not path.is_file() or len(numpy.load(path, mmap_mode="r")) != index[split]["images"]:
+                raise UserError(f"{path}: missing, or not of {index[split]['images']:,} images: {cure}")
+    except (KeyError, TypeError, ValueError, EOFError) as error:
+        raise UserError(f"{folder}: damaged ({type(error).__name__}: {error}): {cure}") from None
     return index
 
 

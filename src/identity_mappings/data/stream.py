@@ -6,7 +6,10 @@ of workers, processes or devices, or of what was asked for before.
 
 import fcntl
 import io
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -218,6 +221,7 @@ class Loader:
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             collate_fn=_as_it_is,
+            worker_init_fn=unheeding,
             generator=torch.Generator(),  # of its own, so that it takes nothing from torch's
         )
 
@@ -245,6 +249,20 @@ class Loader:
     def close(self) -> None:
         """End the workers; there is no further `run`. Those that the garbage collector ends take seconds each."""
         self.loader = None
+
+
+def unheeding(_: int) -> None:
+    """In a worker: a signal to the whole process group is for who trains, which ends the workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class _Items:

@@ -13,6 +13,7 @@ from torchvision.transforms import functional as transforms
 
 from ..data.decode import rgb
 from ..data.shards import Shards
+from ..data.stream import unheeding
 from ..errors import UserError
 
 CROP_SIZE = 224  # of the papers' training, which the sizes below go with
@@ -195,7 +196,11 @@ def batches(
         images = max(1, pixels // ((10 if definition.ten else 1) * _scaled(definition.crop, crop_size) ** 2))
     generator = torch.Generator()  # or it would draw from the global one
     collate = _collated if images else None
-    loader = _whole(DataLoader(dataset, images, num_workers=workers, collate_fn=collate, generator=generator))
+    loader = _whole(
+        DataLoader(
+            dataset, images, num_workers=workers, collate_fn=collate, generator=generator, worker_init_fn=unheeding
+        )
+    )
     return loader if images else _grouped(loader, pixels)
 
 

@@ -82,7 +82,7 @@ def _surroundings(entries: list[dict[str, Any]]) -> list[str]:
             f"against torchvision's ImageFolder and DataLoader ({peer:,.0f} images/s): {ours}.",
             f"- Images per second: data {rates['data']}, step {rates['step']}, exchange of the gradients "
             f"{rates['exchange']}. The {limits['limit']} limits: a run of {limits['images_of_a_run'] / 1e6:,.0f} "
-            f"million images would take {limits['hours_of_a_run']:,.0f} hours here.",
+            f"million images would take {limits['hours_of_a_run']:,.0f} hours on this machine.",
             "",
         ]
     return lines

@@ -81,7 +81,8 @@ class Captured:
                     for tensor, old in zip(self.state(), before, strict=True):
                         tensor.copy_(old)
             self.stream.synchronize()
-            with torch.cuda.graph(graph, stream=self.stream):
+            # "thread_local": another thread, which pins the next batch's memory, may go on meanwhile.
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 outputs = list(self.function(key, *held))
         except RuntimeError as error:
             first = str(error).splitlines()[0]

@@ -1,5 +1,6 @@
 """Checkpoints: written in one step, read only if every byte is right, set aside if not."""
 
+import contextlib
 import hashlib
 import io
 import pickle
@@ -39,14 +40,18 @@ def save(folder: Path, iteration: int, state: dict[str, Any]) -> Path:
 def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
     """The newest checkpoint that is whole, or None. A damaged one is renamed to *.damaged with a message."""
     for _, digest, path in _listed(folder):
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:  # another process of the run has set it aside
+            continue
         if hashlib.sha256(content).hexdigest()[:16] == digest:
             try:
                 return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
             except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile):
                 pass
         aside = path.with_suffix(".damaged")
-        path.rename(aside)
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(aside)
         print(f"{path}: damaged, not read; set aside as {aside.name}", file=sys.stderr, flush=True)
     return None
 

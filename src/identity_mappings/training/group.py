@@ -98,8 +98,21 @@ class Group:
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         if self.size > 1:
-            distributed.all_reduce(tensor)
+            try:
+                distributed.all_reduce(tensor)
+            except RuntimeError as error:
+                if not _is_of_exchange(error):
+                    raise
+                raise LostWorker(_first_line(error)) from None
         return tensor
+
+    def same(self, value: object) -> bool:
+        """Whether all processes have the same value."""
+        if self.size == 1:
+            return True
+        values: list[object] = [None] * self.size
+        distributed.all_gather_object(values, value, group=self.votes)
+        return all(other == value for other in values)
 
     def any(self, *flags: bool) -> Sequence[bool]:
         """For each flag, whether a process has it set."""
@@ -121,6 +134,9 @@ class Group:
         """
         try:
             yield
+        except LostWorker:
+            undo()
+            raise
         except RuntimeError as error:
             if self.size == 1 or not _is_of_exchange(error):
                 raise

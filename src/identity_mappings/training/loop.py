@@ -67,12 +67,14 @@ class Run:
         if saved is not None:
             self.trainer.restore(saved)
             self.progress = Progress.restored(saved["progress"])
+        if not self.group.same((self.progress.iteration, checkpoint.weights_sha256(self.trainer.network.state_dict()))):
+            raise UserError(f"{self.name}: not all processes see the same checkpoint: give them one folder (--results)")
+        if saved is not None:
             self.say(f"goes on from iteration {self.progress.iteration}")
         self.end = min(self.trainer.recipe.iterations, options.stop_after or self.trainer.recipe.iterations)
         self.begin, self.started = self.progress.iteration, time.perf_counter()
         self.session = {"started": _now(), "from_iteration": self.begin}
         self.steps: list[tuple[torch.Tensor, torch.Tensor, int]] = []
-        self.whole = True  # whether weights and progress are of one iteration
 
     def say(self, message: str) -> None:
         if self.group.leads:
@@ -95,19 +97,23 @@ class Run:
     def take(self) -> bool:
         """Read what the last steps left on the device; test, and end a row of the curve, where the recipe wants it."""
         self.trainer.wait()
-        self.whole = False
         losses, wrong, images = zip(*self.steps, strict=True)
         self.steps = []
         healthy = self.progress.take(torch.stack(losses).tolist(), int(torch.stack(wrong).sum()), sum(images))
         if healthy:
-            _note(self.trainer, self.progress)
+            self.note()
         self.session |= {
             "finished": _now(),
             "to_iteration": self.progress.iteration,
             "seconds": round(time.perf_counter() - self.started, 3),
         }
-        self.whole = True
         return healthy
+
+    def note(self) -> None:
+        """Test and end a row of the curve, where the recipe wants it; a checkpoint from within begins with that."""
+        self.progress.pending = True
+        _note(self.trainer, self.progress)
+        self.progress.pending = False
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -117,7 +123,7 @@ class Run:
 
     def rescue(self) -> str:
         """Where another worker was lost: a checkpoint of the last whole iteration; says from where the run goes on."""
-        if self.whole and self.trainer.device.type == "cpu":  # a GPU's queue may hold a part of an iteration
+        if self.trainer.whole and self.trainer.device.type == "cpu":  # a GPU's queue may hold a part of an iteration
             if self.steps:
                 self.take()
             if self.progress.iteration > self.begin:
@@ -169,8 +175,13 @@ def train(experiment: Experiment, seeds: int | Sequence[int], options: Options) 
         for seed in wanted if group.leads else ():
             held.enter_context(_lock(experiment, seed, options))
         held.enter_context(group.joined(device))
+        if not group.same(wanted):
+            raise UserError(
+                f"{experiment.name}: not all processes see the same records: give them one folder (--results)"
+            )
         left = [Run(experiment, wanted[0], device, options, group)]
-        at_once = memory.fitting(left[0].trainer, device) if len(wanted) > 1 else 1
+        several = len(wanted) > 1 and group.size == 1
+        at_once = memory.fitting(left[0].trainer, device) if several else 1
         done: list[Run] = []
         for first in range(0, len(wanted), at_once):
             seeds_now = wanted[first : first + at_once]
@@ -232,6 +243,9 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
         return group.any(interrupted(), time.perf_counter() - saved >= options.checkpoint_seconds)
 
     name = runs[0].experiment.name if len(runs) == 1 else f"{runs[0].experiment.name} x {len(runs)}"
+    for one in runs:
+        if one.progress.pending:
+            one.note()
     with ProgressLine(name, recipe.iterations, begin, recipe.batch_size, group.leads) as line:
         while there := [one for one in runs if one.under_way]:
             stop, due = asked()

@@ -25,6 +25,7 @@ class Progress:
         first_losses: exact, as float.
         last, best: the last test and the best, {"iteration", "wrong", "images", "test_error", "test_loss"}.
         diverged_at: iteration whose loss was not finite.
+        pending: whether the test and the row of this iteration are still to be made.
         sessions: {"started", "finished", "from_iteration", "to_iteration", "seconds"} of each process.
     """
 
@@ -40,6 +41,7 @@ class Progress:
     training_error: float | None = None
     diverged_at: int | None = None
     sessions: list[dict[str, Any]] = field(default_factory=list)
+    pending: bool = False
 
     def saved(self) -> dict[str, Any]:
         return asdict(self)

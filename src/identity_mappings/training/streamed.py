@@ -156,6 +156,8 @@ class Streamed:
         return single_view.Result(int(wrong), int(images), loss / images, int(wrong_top_5))
 
     def close(self) -> None:
+        if self.batches is not None:
+            self.batches.close()
         self.stream.close()
 
     def statistics(self, network: nn.Module) -> None:

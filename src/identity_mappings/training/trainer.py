@@ -134,6 +134,7 @@ class Trainer:
         where = torch.device("cpu") if options.eager or self.group.size > 1 else device
         self.recorded_step = Captured(self._step, self._state, where, [self.masks] if self.dropouts else [])
         self.recorded_test = Captured(self._count, list, where)
+        self.whole = True  # whether weights and statistics are of one iteration
         self.moving: dict[str, Tensor] | None = None  # batch norm's statistics before they were recomputed
 
     def _feed(self, experiment: Experiment, options: Options, images: Images | None) -> Feed:
@@ -212,11 +213,13 @@ class Trainer:
     def recompute_statistics(self) -> None:
         """Take batch norm's statistics from training images, in views that come after those of the training."""
         self.wait()
+        self.whole = False
         self.moving = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         with devices.autocast(self.device, self.recipe.arithmetic):
             self.feed.statistics(self.network)
         if self.group.size > 1:
             self._share(torch.zeros((), device=self.device), torch.zeros((), dtype=torch.int64, device=self.device))
+        self.whole = True
 
     def test(self) -> single_view.Result:
         """Test error of the network as it is."""

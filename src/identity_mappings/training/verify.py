@@ -112,8 +112,9 @@ def _elsewhere(found: run.Record, experiment: Experiment, device: torch.device, 
     model = "gpu" if device.type == "cuda" else "cpu"
     made = {"device": (hardware["gpu"] or {}).get("model") or hardware["cpu"], **found.provenance["env"]}
     now: dict[str, Any] = {"device": here[model]["model"] if model == "gpu" else here["cpu"]}
-    now |= {**environment(root), **devices.libraries(device)}
-    names = ["device", "torch", "cuda", "cudnn", *([] if model == "gpu" else ["cpu_capability"])]
+    now |= {**environment(root), **devices.libraries(device), "processes": 1}
+    made["processes"] = found.provenance["seed"].get("world_size", 1)
+    names = ["device", "processes", "torch", "cuda", "cudnn", *([] if model == "gpu" else ["cpu_capability"])]
     return [f"{name} {made.get(name)}, here {now.get(name)}" for name in names if made.get(name) != now.get(name)]
 
 

@@ -54,11 +54,13 @@ def outputs(record: Path) -> dict[str, object]:
     return found
 
 
-def second_worker() -> int | None:
-    """The process of rank 1 that trains, whoever started it."""
+def second_worker(root: Path) -> int | None:
+    """The process of rank 1 that trains in a folder."""
     for place in Path("/proc").glob("[0-9]*"):
         try:
             words, environment = (place / "cmdline").read_bytes(), (place / "environ").read_bytes()
+            if (place / "cwd").resolve() != root.resolve():
+                continue
         except OSError:
             continue
         if {b"train", NAME.encode()} <= set(words.split(b"\0")) and b"\0RANK=1\0" in b"\0" + environment:
@@ -84,7 +86,7 @@ def made(project_copy, tmp_path_factory):
             assert time.monotonic() < deadline and started.poll() is None, (project.root / "first.log").read_text()
             there = any((project.root / "results/small/checkpoints").glob("*/seed0/checkpoint-*[3-9]-*.pt"))
             time.sleep(0.02)
-        os.kill(second_worker(), signal.SIGKILL)
+        os.kill(second_worker(project.root), signal.SIGKILL)
         assert started.wait(timeout=120) != 0
     [train_log] = (project.root / "logs/results/small").glob(f"{NAME}-*/seed0.log")
     project.first_log = train_log.read_text()
