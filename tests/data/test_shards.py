@@ -112,7 +112,7 @@ def change_index(folder: Path, **changes) -> None:
         (lambda folder: shutil.rmtree(folder), "imagenet-small: missing: call"),
         (lambda folder: (folder / "index.json").unlink(), "imagenet-small: not prepared to the end: call"),
         (lambda folder: (folder / "index.json").write_text("{"), "index.json: not an index of imagenet-small"),
-        (lambda folder: change_index(folder, format=2), "index.json: not an index of imagenet-small in format 2"),
+        (lambda folder: change_index(folder, format=3), "index.json: not an index of imagenet-small in format 2"),
         (lambda folder: change_index(folder, dataset="imagenet"), "not an index of imagenet-small"),
         (lambda folder: (folder / "training-0002.tar").unlink(), "training-0002.tar: missing"),
         (lambda folder: (folder / "validation-0000.tar").write_bytes(b"x"), "validation-0000.tar: 1 bytes, not "),
