@@ -143,7 +143,7 @@ class Graph:
             return []
         groups = []
         for experiment in self._wanted(self.scale):
-            if self._is_streamed(experiment):
+            if experiment.streamed:
                 continue  # one fills its GPUs
             folders = {seed: run.folder_of(results, experiment, seed) for seed in self.project.seeds(experiment)}
             missing = [
@@ -259,15 +259,10 @@ class Graph:
     def device_gate(self, root: str) -> list[str]:
         return [f"{root}/.device-gpu"] if self.device(root) == "gpu" else []
 
-    @staticmethod
-    def _is_streamed(experiment: Experiment) -> bool:
-        """Whether its images come from shards, and several processes can train it."""
-        return experiment.parameters["recipe"]["crop"] is not None
-
     def processes(self, name: str, root: str) -> int:
         """How many processes train a run: on GPUs one for each."""
         experiment = self._experiment(name, root)
-        if not self._is_streamed(experiment):
+        if not experiment.streamed:
             return 1
         return self.chosen_processes or (experiment.gpus if self.device(root) == "gpu" else 1)
 
@@ -281,7 +276,7 @@ class Graph:
         if self.device(root) != "gpu":
             return 0
         experiment = self._experiment(name, root)
-        return self.processes(name, root) if self._is_streamed(experiment) else experiment.gpus
+        return self.processes(name, root) if experiment.streamed else experiment.gpus
 
     def gpus_of_test(self, root: str) -> int:
         return 1 if self.device(root) == "gpu" else 0

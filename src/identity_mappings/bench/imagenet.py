@@ -12,14 +12,9 @@ from ..training.assembly import build, recipe_of
 from . import exchange, pipeline, prepare
 
 
-def is_streamed(experiment: Experiment) -> bool:
-    """Whether its images come from shards."""
-    return (experiment.parameters["recipe"] or {}).get("crop") is not None
-
-
 def measurable(experiment: Experiment, device: torch.device) -> Experiment:
     """What a step is measured of: on a CPU one of the recipe's replicas, since they follow one another there."""
-    if device.type == "cuda" or not is_streamed(experiment):
+    if device.type == "cuda" or not experiment.streamed:
         return experiment
     recipe = experiment.parameters["recipe"]
     parameters = {**experiment.parameters, "recipe": {**recipe, "batch_size": recipe["batch_norm_samples"]}}

@@ -228,7 +228,7 @@ def run(
         hardware = devices.describe(device)
         wanted = implementations(experiment.name, device, chosen, experiment.name in peers)
         entry = compare(imagenet.measurable(experiment, device), device, wanted, rounds)
-        if imagenet.is_streamed(experiment):
+        if experiment.streamed:
             entry |= imagenet.surroundings(experiment, device, entry, rounds)
         folder = bench.folder_of(results, hardware, experiment.name)
         origin = provenance.of_measurement(

@@ -4,7 +4,6 @@ The layout is that of torchvision.datasets with the root data/NAME. Reading need
 """
 
 import hashlib
-import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from ..errors import UserError
 from .images import Images
+from .listing import dvc_md5
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,8 @@ class Layout:
 
     @property
     def md5(self) -> str:
-        """DVC's hash of the output: of the list of its files and their MD5s."""
-        listing = [{"md5": md5, "relpath": path} for path, md5 in sorted(self.files.items())]
-        return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+        """DVC's hash of the output."""
+        return dvc_md5(self.files)
 
 
 LAYOUTS = {

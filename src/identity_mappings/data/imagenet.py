@@ -5,7 +5,6 @@
 
 import hashlib
 import io
-import json
 import tarfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy
 
 from ..errors import UserError
+from .listing import dvc_md5
 
 TRAINING, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
@@ -43,9 +43,8 @@ class Layout:
 
     @property
     def md5(self) -> str:
-        """DVC's hash of the output: of the list of its files and their MD5s."""
-        listing = [{"md5": md5, "relpath": path} for path, md5 in sorted(self.files.items())]
-        return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+        """DVC's hash of the output."""
+        return dvc_md5(self.files)
 
 
 LAYOUTS = {
@@ -76,11 +75,6 @@ LAYOUTS = {
         sizes={},
     ),
 }
-
-
-def missing(name: str, folder: Path) -> list[Path]:
-    """Archives of data/NAME that are not there."""
-    return [folder / name / file for file in LAYOUTS[name].files if not (folder / name / file).is_file()]
 
 
 def require(name: str, folder: Path) -> None:

@@ -71,6 +71,11 @@ class Experiment:
         return sha256(canonical(identity({"inputs": shape, "network": self.parameters["network"]})))[:12]
 
     @property
+    def streamed(self) -> bool:
+        """Whether its images come from shards, as on ImageNet, and are not all in memory."""
+        return (self.parameters["recipe"] or {}).get("crop") is not None
+
+    @property
     def untrainable(self) -> str | None:
         """Why nothing can be trained of it, with the cure; None if it can."""
         if self.parameters["recipe"] is None:

@@ -23,7 +23,7 @@ DIVERGED = {"test_error": None, "top_5_error": None}  # of a run whose weights a
 
 def protocols_of(experiment: Experiment) -> tuple[str, ...]:
     """The protocols by which an experiment's networks can be tested, its own first."""
-    return run.IMAGENET_PROTOCOLS if experiment.parameters["recipe"]["crop"] else run.CIFAR_PROTOCOLS
+    return run.IMAGENET_PROTOCOLS if experiment.streamed else run.CIFAR_PROTOCOLS
 
 
 def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], options: Options) -> list[Path]:
@@ -124,7 +124,7 @@ def _test(
     with group.joined(device):
         trainer = Trainer(experiment, seed, device, options, group=group)
         trainer.network.load_state_dict(weights)
-        if recipe["crop"]:
+        if experiment.streamed:
             results = by_protocols(trainer, protocols, statistics, moving)
         else:
             results = _single_views(trainer, protocols)

@@ -94,20 +94,18 @@ class Run:
             return "diverged"
         return "finished" if self.progress.iteration == self.trainer.recipe.iterations else "unfinished"
 
-    def take(self) -> bool:
+    def take(self) -> None:
         """Read what the last steps left on the device; test, and end a row of the curve, where the recipe wants it."""
         self.trainer.wait()
         losses, wrong, images = zip(*self.steps, strict=True)
         self.steps = []
-        healthy = self.progress.take(torch.stack(losses).tolist(), int(torch.stack(wrong).sum()), sum(images))
-        if healthy:
+        if self.progress.take(torch.stack(losses).tolist(), int(torch.stack(wrong).sum()), sum(images)):
             self.note()
         self.session |= {
             "finished": _now(),
             "to_iteration": self.progress.iteration,
             "seconds": round(time.perf_counter() - self.started, 3),
         }
-        return healthy
 
     def note(self) -> None:
         """Test and end a row of the curve, where the recipe wants it; a checkpoint from within begins with that."""
@@ -198,9 +196,8 @@ def train(experiment: Experiment, seeds: int | Sequence[int], options: Options) 
             for one in runs:
                 one.leave()
             done += runs
-        for one in (
-            done if group.leads else ()
-        ):  # not before all have their records: Snakemake removes those of a job that is killed
+        # Not before all have their records: Snakemake removes those of a job that is killed.
+        for one in done if group.leads else ():
             if one.status != "unfinished":
                 checkpoint.clear(one.checkpoints)
         unfinished = any(one.status == "unfinished" for one in done)

@@ -20,7 +20,7 @@ SEED = 0  # of the short training before which and after which signals are measu
 
 def _trainer(experiment: Experiment, seed: int, options: Options) -> Trainer:
     recipe = experiment.parameters["recipe"]
-    if recipe["crop"]:
+    if experiment.streamed:
         raise UserError(f"{experiment.name}: measured where all images are in memory: name an experiment on CIFAR")
     device = devices.choose(options.device, experiment, options.root)
     devices.prepare(recipe["arithmetic"], recipe["cpu_threads"])

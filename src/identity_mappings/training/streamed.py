@@ -16,6 +16,7 @@ from ..data.shards import Shards
 from ..data.stream import Stream, mean_image
 from ..errors import UserError
 from ..evaluation import protocols, single_view
+from ..records.run import IMAGENET_PROTOCOLS
 from . import devices
 from .feeds import STATISTICS_BATCHES, Counted
 from .group import Group
@@ -72,7 +73,7 @@ class Streamed:
         UserError: the dataset is not prepared, or is not the pinned one.
     """
 
-    protocol = "centre-224"
+    protocol = IMAGENET_PROTOCOLS[0]
 
     def __init__(
         self,
