@@ -96,6 +96,12 @@ class Copy:
 
 
 @pytest.fixture(scope="session")
+def root_of_project() -> Path:
+    """The checkout. Only to be read."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
 def project_copy() -> type[Copy]:
     return Copy
 

@@ -25,7 +25,7 @@ def test_a_shortcut_of_ones_own_becomes_a_row(copy):
     assert answer.returncode == 0, answer.stdout
 
     cells = json.loads((copy.root / "results/tiny/tables.json").read_text())["cells"]
-    [cell] = [cell for cell in cells if cell["paper"] == "own"]
+    [cell] = [cell for cell in cells if cell["table"] == "Shortcuts of our own"]
     [path] = cell["records"]
     assert cell["measured"] is not None and (copy.root / path).is_file()
     tables = (copy.root / "results/tiny/tables.md").read_text()

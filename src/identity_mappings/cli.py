@@ -179,6 +179,10 @@ def parser() -> argparse.ArgumentParser:
         (commands.status, "what is wanted, finished, unfinished"),
     ):
         command(function, text).add_argument("--scale", default="paper")
+    added = command(commands.next_runs, "the next runs of the order of work, with the commands to type", "next")
+    added.add_argument("--scale", default="paper")
+    added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="what a CPU can do in hours, or all")
+    added.add_argument("--count", type=_positive, default=3, metavar="N", help="of jobs (default: 3)")
     command(commands.schemas, "write workflow/schemas/ from the typed parameters")
     return top
 

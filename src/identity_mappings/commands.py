@@ -263,6 +263,12 @@ def status(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def next_runs(arguments: argparse.Namespace) -> int:
+    from .reporting.order import show_next
+
+    return show_next(arguments.scale, arguments.device, arguments.count)
+
+
 def schemas(_: argparse.Namespace) -> int:
     from .parameters.schemas import write
 

@@ -192,7 +192,7 @@ def expected() -> Counter:
 
 def test_every_number_of_both_papers_stands_in_its_place_and_no_other_does():
     found = Counter()
-    for table in PROJECT.tables.values():
+    for table in (table for table in PROJECT.tables.values() if table.paper != "own"):
         for row in table.rows:
             for cell in row.cells.values():
                 numeric = isinstance(cell.published, float)

@@ -60,6 +60,7 @@ def test_the_parameters_of_the_checkout_load():
         *(f"he2015-table{number}" for number in range(1, 7)),
         *(f"he2016-table{number}" for number in range(1, 6)),
         "he2016-text",
+        "own-figure6",
     }
     assert set(project.figures) == {
         "he2015-figure6", "he2015-figure7", *(f"he2016-figure{number}" for number in range(1, 7)), "own-signals",

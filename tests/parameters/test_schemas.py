@@ -13,7 +13,9 @@ from identity_mappings.parameters import schemas
 ROOT = Path(__file__).parents[2]
 # Which schema each file under params/ has: by its name, or by its folder's.
 KINDS = {
+    "claims.yaml": "claims",
     "datasets.yaml": "datasets",
+    "order.yaml": "order",
     "reporting.yaml": "reporting",
     "experiments": "experiments",
     "figures": "figure",

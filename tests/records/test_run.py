@@ -30,6 +30,8 @@ def metrics(**changes: Any) -> dict[str, Any]:
         "iterations": 40,
         "of_iterations": 40,
         "test_error": 6.5,
+        "training_error": 1.2,
+        "training_loss": 0.03,
         "best": {"iteration": 20, "test_error": 6.0},
         "arithmetic": "float32",
     }
@@ -163,6 +165,7 @@ REASONS = {
         lambda folder: (folder / "provenance.json").write_text(json.dumps(provenance())), "not a record of a run"
     ),
     "text for a test error": (lambda folder: write(folder, test_error="6.5"), "test.error"),
+    "text for a training loss": (lambda folder: write(folder, training_loss="low"), "training_loss"),
     "a folder for metrics": (
         lambda folder: ((folder / "metrics.json").unlink(), (folder / "metrics.json").mkdir()), r"metrics\.json"
     ),

@@ -75,6 +75,8 @@ class Bench:
             "iterations": done,
             "of_iterations": length,
             "test_error": error,
+            "training_error": 1.0,
+            "training_loss": 0.1,
             "test": None if error is None else {"iteration": done, "test_error": error},
             "best": None if best is None else {"iteration": done, "test_error": best},
             "arithmetic": arithmetic,

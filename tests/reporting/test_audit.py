@@ -14,6 +14,8 @@ from identity_mappings.records import run
 from identity_mappings.records.files import json_bytes, sha256
 from identity_mappings.reporting import tables
 from identity_mappings.reporting.audit import audit
+from identity_mappings.training.propagation import signals
+from identity_mappings.training.trainer import Options
 
 NAME = "cifar10-resnet110"
 GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
@@ -138,12 +140,44 @@ def test_a_swapped_seed_is_found(root, capsys):
     assert "seed does not match: 0, expected 1" in gap(root, capsys)
 
 
-@pytest.mark.parametrize("name", ["tables.md", "comparison.md", "paper.md", "metrics.json"])
+@pytest.mark.parametrize("name", ["tables.md", "comparison.md", "paper.md", "README.md", "metrics.json"])
 def test_an_edited_page_is_found(root, capsys, name):
     path = root / "results/tiny" / name
     text = path.read_text()
     path.write_text(re.sub(r"\d", "1", text, count=1) if re.sub(r"\d", "1", text, count=1) != text else text + " ")
     assert f"{name}: missing, or edited" in gap(root, capsys)
+
+
+def test_an_edited_page_is_found_though_its_hash_was_edited_too(root, capsys):
+    page, path = root / "results/tiny/README.md", root / "results/tiny/tables.json"
+    page.write_text(page.read_text().replace("3 wanted", "4 wanted"))
+    facts = json.loads(path.read_bytes())
+    facts["files"]["README.md"] = sha256(page.read_bytes())
+    path.write_bytes(json_bytes(facts))
+    assert "README.md: not what the records give" in gap(root, capsys)
+
+
+def test_what_a_claim_stands_on_is_walked_too(root, capsys):
+    names = [NAME, f"{NAME}-dropout"]
+    (root / "params/claims.yaml").write_text(
+        "claims: [{name: a, paper: own, source: here, says: So., metric: gradient at initialization, comparisons: "
+        f"[{{lower: [{names[0]}], higher: [{names[1]}]}}]}}]"
+    )
+    subprocess.run([*GIT, "commit", "-q", "-a", "-m", "a claim"], cwd=root, check=True)
+    options = Options(root / "results/tiny", root / "data", root, "cpu")
+    folders = [signals(load(root).resolve(name, "tiny"), 2, options) for name in names]
+    tables.write("tiny", root)
+    capsys.readouterr()
+    assert audit("tiny", root) == 0
+    out = capsys.readouterr().out
+    for path in folders:
+        assert re.search(rf"{path.relative_to(root)}/signals.csv: 1 number\(s\); commit [0-9a-f]{{12}}, ", out), out
+    provenance = folders[1] / run.PROVENANCE
+    facts = json.loads(provenance.read_bytes())
+    facts["git"]["commit"] = None
+    provenance.write_bytes(json_bytes(facts))
+    tables.write("tiny", root)
+    assert f"{folders[1].name}/signals.csv: made outside of any commit" in gap(root, capsys)
 
 
 def test_an_edited_origin_is_found(root, capsys):

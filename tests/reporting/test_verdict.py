@@ -14,6 +14,7 @@ RULE = Reporting(
     resolution={"cifar10": 0.5, "cifar100": 1.0},
     agrees_within=2.0,
     differs_beyond=3.0,
+    gradient_factor=10.0,
 )
 # One run of prior spread 0.25 against a published value without spread: the standard error is exactly 0.25.
 QUARTER = RULE.model_copy(update={"prior_deviation": {"cifar10": 0.25}})
@@ -155,6 +156,7 @@ def test_the_page_states_the_rule_with_its_constants():
         resolution={"cifar10": 0.345, "cifar100": 0.456},
         agrees_within=1.75,
         differs_beyond=4.25,
+        gradient_factor=7.0,
     )
     text = " ".join(verdict.rule(odd).split())
     for words in (

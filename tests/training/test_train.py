@@ -84,6 +84,20 @@ def test_several_runs_at_once_are_each_what_they_are_alone(short, run, tmp_path)
     assert not list((tmp_path / "together").rglob("checkpoint-*.pt"))
 
 
+def test_a_record_says_what_each_session_took(short, tmp_path):
+    """Time and memory are a process's; of several runs in one each has its share."""
+    folder = tmp_path / "results"
+    for seeds, stop in (([1], 7), ([0, 1], None)):
+        assert train(short(), seeds, Options(folder, root=ROOT, device="cpu", stop_after=stop)) == 0
+    [path] = folder.rglob("seed1/provenance.json")
+    sessions = json.loads(path.read_bytes())["sessions"]
+    assert [session["runs_at_once"] for session in sessions] == [1, 2]
+    assert [(session["from_iteration"], session["to_iteration"]) for session in sessions] == [(0, 7), (7, 12)]
+    for session in sessions:
+        assert 0 < session["seconds"] < 300
+        assert 50e6 < session["peak_memory_bytes"] < 50e9, "bytes"
+
+
 def test_of_several_runs_one_that_diverges_hides_no_other(short, run, tmp_path, monkeypatch):
     alone = run(short(), "alone", seed=0)
     step = Trainer.step

@@ -3,6 +3,7 @@
 rule make_tables:
     input:
         records=records,
+        measured=measured,
         cost=cost_record,
         changed=changed_tables,
     output:
@@ -19,6 +20,11 @@ rule make_tables:
         comparison=report(
             "{root}/comparison.md",
             caption="../report/comparison.rst",
+            category="Tables",
+        ),
+        findings=report(
+            "{root}/README.md",
+            caption="../report/findings.rst",
             category="Tables",
         ),
         cells="{root}/tables.json",

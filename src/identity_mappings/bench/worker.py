@@ -4,7 +4,6 @@ Reads a JSON specification from its first argument and then, line by line, how m
 """
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 from ..data.images import Images
 from ..networks.batch_norm import BatchNorm2d
 from ..records.experiment import Experiment
-from ..training import devices
+from ..training import devices, memory
 from ..training.assembly import build, recipe_of
 from ..training.trainer import Options, Trainer
 from . import profile
@@ -117,13 +116,6 @@ def make(specification: dict[str, Any], experiment: Experiment, device: torch.de
     return peer(published_network(experiment, specification["pytorchcv"]), experiment, device)
 
 
-def peak_memory(device: torch.device) -> int:
-    """Bytes: on a GPU allocated, on a CPU the most that this process has held."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def main() -> None:
     specification = json.loads(sys.argv[1])
     experiment = Experiment(
@@ -144,7 +136,7 @@ def main() -> None:
         if command[0] == "profile":
             answer = {"operations": profile.operations(lambda: steps(1), device)}
         elif command[0] == "memory":
-            answer = {"peak_memory_bytes": peak_memory(device)}
+            answer = {"peak_memory_bytes": memory.peak(device)}
         else:
             begin = time.perf_counter()
             steps(int(command[0]))

@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..networks.depth import VGG_SIZE, stages
 from ..records.experiment import Experiment as Resolved
 from ..records.files import sha256_of
-from . import models, reports
+from . import models, reports, work
 from .explain import explain, nearest
 
 T = TypeVar("T")
@@ -27,6 +27,8 @@ SCHEMAS: dict[str, Any] = {
     "table": reports.Table,
     "figure": reports.Figure,
     "reporting": reports.Reporting,
+    "claims": work.Claims,
+    "order": work.Order,
 }
 
 
@@ -91,6 +93,8 @@ class Project:
     tables: dict[str, reports.Table]
     figures: dict[str, reports.Figure]
     reporting: reports.Reporting
+    claims: work.Claims
+    order: work.Order
 
     def scale(self, name: str) -> models.Scale:
         if name not in self.scales:
@@ -156,8 +160,10 @@ class Project:
         asked = {cell.tested_by for cell in self.cells() if not cell.is_cost and experiment.name in cell.experiments}
         return sorted(protocol for protocol in asked if protocol != reports.SINGLE_VIEW)
 
-    def cells(self) -> list[reports.Cell]:
-        return [cell for table in self.tables.values() for row in table.rows for cell in row.cells.values()]
+    def cells(self, paper: str | None = None) -> list[reports.Cell]:
+        """Of all tables, or of a paper's."""
+        tables = [table for table in self.tables.values() if paper in (None, table.paper)]
+        return [cell for table in tables for row in table.rows for cell in row.cells.values()]
 
     def shown(self, scale: str) -> list[Resolved]:
         """The experiments whose runs fill the tables and figures of a scale, each once."""
@@ -218,6 +224,8 @@ def load(root: Path = Path()) -> Project:
         _named(params / "tables", "table"),
         _named(params / "figures", "figure"),
         read(params / "reporting.yaml", "reporting"),
+        read(params / "claims.yaml", "claims"),
+        read(params / "order.yaml", "order"),
     )
     _check_references(project, params)
     return project
@@ -262,6 +270,17 @@ def _check_references(project: Project, params: Path) -> None:
     for name, figure in project.figures.items():
         for place, experiment in figure.places():
             known(experiment, project.experiments, f"{params / 'figures' / name}.yaml: panels.{place}.experiment")
+    for claim in project.claims.claims:
+        for name in dict.fromkeys(name for pair in claim.pairs() for name in pair):
+            known(name, project.experiments, f"{params / 'claims.yaml'}: claims.{claim.name}.comparisons")
+    for suspicion in project.claims.suspicions:
+        place = f"{params / 'claims.yaml'}: suspicions.{suspicion.of}"
+        known(suspicion.of, [*(claim.name for claim in project.claims.claims), *project.experiments], f"{place}.of")
+        known(suspicion.against, project.experiments, f"{place}.against")
+        known(suspicion.tested_by, project.experiments, f"{place}.tested_by")
+    for step in project.order.steps:
+        for name in step.experiments:
+            known(name, project.experiments, f"{params / 'order.yaml'}: steps.{step.name}.experiments")
     folders = [scale.results for scale in project.scales.values()]
     for name, scale in project.scales.items():
         if folders.count(scale.results) > 1:

@@ -262,6 +262,9 @@ class Reporting(Parameters):
     ]
     agrees_within: Annotated[float, Field(gt=0, description="standard errors of the difference")]
     differs_beyond: Annotated[float, Field(gt=0, description="standard errors of the difference")]
+    gradient_factor: Annotated[
+        float, Field(gt=1, description="of two networks' gradients, below which neither passes more than the other")
+    ]
 
     @model_validator(mode="after")
     def _ordered(self) -> "Reporting":

@@ -13,6 +13,7 @@ FORMAT = 1
 METRICS, CURVE, PROVENANCE, PARTIAL = "metrics.json", "curve.csv", "provenance.json", "partial"
 FINAL = ("finished", "diverged")
 WEIGHTS = "weights.pt"  # with the checkpoints: they stay where a run was trained
+_NUMBERS = ("test_error", "training_error", "training_loss")  # None where there was none, or it diverged
 _ERRORS = {"test_error": "wrong", "top_5_error": "wrong_top_5"}
 CIFAR_PROTOCOLS = ("single-view", "single-view-recomputed")
 IMAGENET_PROTOCOLS = ("centre-224", "centre-320", "10-crop", "multi-scale")  # the first: of the tests in the training
@@ -103,7 +104,7 @@ def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False)
                 metrics["test_error"] is None,
                 metrics["status"] == "diverged" or (metrics["status"] not in FINAL and metrics["test_error"] is None),
             ),
-            "test_error": (isinstance(metrics["test_error"], (int, float, type(None))), True),
+            **{name: (isinstance(metrics[name], (int, float, type(None))), True) for name in _NUMBERS},
             "best": (isinstance(metrics["best"], (dict, type(None))), True),
         }
     except OSError as error:

@@ -5,17 +5,18 @@ import json
 import math
 import subprocess
 from collections import Counter
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from ..parameters import Project, load
-from ..records import cost, measurement, run
+from ..records import measurement, run
 from ..records.experiment import identity
 from ..records.files import canonical, sha256, sha256_of
-from .cells import Filled
+from .cells import Tested
 from .fingerprint import fingerprint
-from .tables import ORIGIN, collect, metrics
+from .tables import ORIGIN, Report, report
 
 LOCK = "requirements.lock"
 
@@ -42,7 +43,7 @@ class History:
 
 
 def audit(scale: str, root: Path = Path()) -> int:
-    """Walk every number of a scale's tables to its records, parameters, data, sources and environment.
+    """Walk every number of a scale's tables and claims to its records, parameters, data, sources and environment.
 
     Prints what each record stands on; stops at the first gap. Returns the exit status: 1 if there is one.
     """
@@ -62,20 +63,32 @@ def audit(scale: str, root: Path = Path()) -> int:
 
 
 def _walk(project: Project, scale: str, root: Path) -> dict[Path, tuple[int, str]]:
-    results = root / project.scale(scale).results
-    cells, bad = collect(project, scale)
-    if bad:
-        raise Gap(f"{bad[0]}: restore the record, or remove its folder and make it again")
-    _check_pages(project, scale, results, cells)
-    history, walked = History(root), {}
-    numbers = Counter(path for cell in cells if cell.measured is not None for path in cell.paths)
-    of = {path: cell for cell in cells if cell.measured is not None for path in cell.paths}
-    for path, count in numbers.items():
-        walked[path] = (count, _basis(project, path, of[path], history, root))
-    return walked
+    made = report(project, scale)
+    if made.bad:
+        raise Gap(f"{made.bad[0]}: restore the record, or remove its folder and make it again")
+    _check_pages(project, scale, root / project.scale(scale).results, made)
+    history = History(root)
+    numbers: Counter[Path] = Counter()
+    bases: dict[Path, Callable[[], str]] = {}
+    for cell in made.cells:
+        if cell.measured is None:
+            continue
+        numbers.update(cell.paths)
+        for tested in cell.tests:
+            bases[tested.path] = partial(_basis_of_test, project, tested, history)
+        if cell.cost_record:
+            bases[cell.cost_record] = partial(_basis_of_measurement, cell.cost_record, history)
+    for side in (side for judged in made.claims for pair in judged.pairs for side in pair.sides):
+        numbers.update(side.paths)
+        for record in side.records:
+            tested = Tested(record, record.path, record.metrics)
+            bases[record.path] = partial(_basis_of_test, project, tested, history)
+        if side.measured:
+            bases[side.measured] = partial(_basis_of_measurement, side.measured, history)
+    return {path: (count, bases[path]()) for path, count in numbers.items()}
 
 
-def _check_pages(project: Project, scale: str, results: Path, cells: list[Filled]) -> None:
+def _check_pages(project: Project, scale: str, results: Path, made: Report) -> None:
     """The pages are those that the records give, and have not been edited."""
     path, cure = results / ORIGIN, f"make it again: identity-mappings tables --scale {scale}"
     try:
@@ -83,29 +96,32 @@ def _check_pages(project: Project, scale: str, results: Path, cells: list[Filled
         stated, files, shown = facts["fingerprint"], facts["files"], facts["cells"]
     except (OSError, ValueError, KeyError, TypeError):
         raise Gap(f"{path}: missing, or no origin of tables: {cure}") from None
-    for name, digest in files.items():
-        if not (results / name).is_file() or sha256_of(results / name) != digest:
-            raise Gap(f"{results / name}: missing, or edited after it was made: {cure}")
+    for name in made.pages:
+        page = results / name
+        if not page.is_file() or sha256_of(page) != files.get(name):
+            raise Gap(f"{page}: missing, or edited after it was made: {cure}")
     if stated != fingerprint(project, scale, "tables"):
         raise Gap(f"{path}: made of other records, parameters or code than are here: {cure}")
-    for cell, before in zip(cells, shown, strict=True):
+    for cell, before in zip(made.cells, shown, strict=True):
         if json.loads(json.dumps(cell.as_json(project.root))) != before:
             raise Gap(f"{path}: {cell.table.table}, {cell.row.name}, {cell.column}: not what the records give: {cure}")
-    if json.loads((results / "metrics.json").read_bytes()) != json.loads(json.dumps(metrics(cells))):
-        raise Gap(f"{results / 'metrics.json'}: not what the records give: {cure}")
+    for name, content in made.pages.items():
+        if (results / name).read_bytes() != content:
+            raise Gap(f"{results / name}: not what the records give: {cure}")
 
 
-def _basis(project: Project, path: Path, cell: Filled, history: History, root: Path) -> str:
-    if path == cell.cost_record:
-        _, provenance = measurement.read(path.parent, cost.NAME)
-        return _check_code(path, provenance, history)
-    tested = next(one for one in cell.tests if one.path == path)
+def _basis_of_measurement(path: Path, history: History) -> str:
+    _, provenance = measurement.read(path.parent, path.name)
+    return _check_code(path, provenance, history)
+
+
+def _basis_of_test(project: Project, tested: Tested, history: History) -> str:
     _check_run(project, tested.record)
     basis = _check_code(tested.record.path, tested.record.provenance, history)
-    if path != tested.record.path:  # a test by another protocol, of the same weights
+    if tested.path != tested.record.path:  # a test by another protocol, of the same weights
         if tested.numbers.get("weights_sha256") != tested.record.metrics["weights_sha256"]:
-            raise Gap(f"{path}: of other weights than the run's: test the run again")
-        basis += "; tested by " + _check_code(path, tested.numbers.get("made_by") or {}, history)
+            raise Gap(f"{tested.path}: of other weights than the run's: test the run again")
+        basis += "; tested by " + _check_code(tested.path, tested.numbers.get("made_by") or {}, history)
     return basis
 
 

@@ -46,6 +46,8 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
         {name: table.model_dump() for name, table in project.tables.items()},
         {name: figure.model_dump() for name, figure in project.figures.items()},
         project.reporting.model_dump(),
+        project.claims.model_dump(),
+        project.order.model_dump(),
         settings.model_dump(),
         _sources(PACKAGE),
     ]
@@ -53,6 +55,8 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
     patterns += [f"seed*/{run.evaluation_of(Path(), protocol)}" for protocol in run.IMAGENET_PROTOCOLS]
     if report == "tables":
         parts += [_hashes(results / cost.FOLDER, "*.json"), _hashes(results / imported.FOLDER, "*/*.json")]
+        parts.append(_hashes(results / SIGNALS, "*/*"))
+        patterns += [f"seed*/{run.PARTIAL}/{name}" for name in (run.METRICS, run.PROVENANCE)]
     else:
         patterns.append(f"seed*/{RESPONSES}/*")
         parts += [_sources(NETWORKS), _hashes(results / SIGNALS, "*/*")]

@@ -3,16 +3,17 @@
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import tabulate
 
 from ..parameters import Project, load
 from ..records import imported, run
 from ..records.files import json_bytes
-from . import fingerprint, verdict
+from . import claims, findings, fingerprint, verdict
 from .cells import NO_COUNTERPART, NOT_REBUILT, Filled, Records, fill
+from .claims import Judged
+from .markdown import grid, laid_out, padded
 
 ORIGIN = "tables.json"
 COUNTED_VERDICTS = (verdict.AGREES, verdict.CUT_OFF, verdict.DIFFERS, verdict.UNDECIDED)
@@ -28,21 +29,6 @@ runs there are, how they spread and whether they agree with the paper. Runs are 
 beside the number. Quoted values come from other papers."""
 
 
-def _grid(rows: list[list[str]], headers: list[str]) -> str:
-    """A Markdown table whose columns are as wide as the given texts, which are padded already."""
-    before, tabulate.PRESERVE_WHITESPACE = tabulate.PRESERVE_WHITESPACE, True
-    try:
-        return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
-    finally:
-        tabulate.PRESERVE_WHITESPACE = before
-
-
-def _padded(tables: list[list[list[str]]]) -> list[list[list[str]]]:
-    """The same table in several versions, each column padded to the widest text of all versions."""
-    widths = [max(len(row[column]) for rows in tables for row in rows) for column in range(len(tables[0][0]))]
-    return [[[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in rows] for rows in tables]
-
-
 def documents(project: Project, scale: str, cells: list[Filled]) -> tuple[str, str]:
     """tables.md and paper.md: the same text, the same columns and widths, and other numbers."""
     head = []
@@ -52,13 +38,13 @@ def documents(project: Project, scale: str, cells: list[Filled]) -> tuple[str, s
     paper = None
     for table in project.tables.values():
         mine = {(cell.row.name, cell.column): cell for cell in cells if cell.table is table}
-        rebuilt, published = _padded(
+        rebuilt, published = padded(
             [[table.columns, *_rows(table.rows, mine, text)] for text in (_rebuilt_text, _published_text)]
         )
         for lines, rows in zip(versions, (rebuilt, published), strict=True):
             if table.paper != paper:
                 lines += [f"# {TITLES.get(table.paper, table.paper)}", "", *head, INTRODUCTION, ""]
-            lines += [f"## {table.table}", "", table.title, "", _grid(rows[1:], rows[0]), ""]
+            lines += [f"## {table.table}", "", table.title, "", laid_out(rows), ""]
         paper = table.paper
     return "\n".join(versions[0]), "\n".join(versions[1])
 
@@ -130,8 +116,7 @@ def comparison(project: Project, scale: str, cells: list[Filled], bad: list[str]
                     cell.verdict,
                 ]
             )
-        grid = _padded([[headers, *rows]])[0]
-        lines += [f"## {table.paper}, {table.table}", "", _grid(grid[1:], grid[0]), ""]
+        lines += [f"## {table.paper}, {table.table}", "", grid(headers, rows), ""]
     return "\n".join(lines)
 
 
@@ -178,8 +163,8 @@ def _imported(results: Path, bad: list[str]) -> str:
     if not rows:
         return ""
     text = "Tested here by the papers' protocols, but trained elsewhere: no cell above is filled by them."
-    [grid] = _padded([[["weights", "source", "protocol", "top-1 (%)", "top-5 (%)"], *rows]])
-    return "\n".join([f"# {imported.KIND.capitalize()}", "", text, "", _grid(grid[1:], grid[0]), ""])
+    shown = grid(["weights", "source", "protocol", "top-1 (%)", "top-5 (%)"], rows)
+    return "\n".join([f"# {imported.KIND.capitalize()}", "", text, "", shown, ""])
 
 
 def collect(project: Project, scale: str) -> tuple[list[Filled], list[str]]:
@@ -188,26 +173,52 @@ def collect(project: Project, scale: str) -> tuple[list[Filled], list[str]]:
     return list(fill(project, scale, records)), records.bad
 
 
-def write(scale: str, root: Path = Path()) -> None:
-    """Make tables.md, paper.md, comparison.md, tables.json and metrics.json of a scale."""
-    project = load(root)
-    cells, bad = collect(project, scale)
+@dataclass(frozen=True)
+class Report:
+    """All that is told of a scale's records.
+
+    Attributes:
+        cells, claims: filled and judged.
+        bad: the records that were not believed.
+        pages: {file name: content}.
+    """
+
+    cells: list[Filled]
+    claims: list[Judged]
+    bad: list[str]
+    pages: dict[str, bytes]
+
+
+def report(project: Project, scale: str) -> Report:
+    """tables.md, paper.md, comparison.md, README.md and metrics.json of a scale."""
+    records = Records(project, scale)
+    cells = list(fill(project, scale, records))
+    judged = list(claims.judge(project, scale, records))
     rebuilt, published = documents(project, scale, cells)
-    folder = root / project.scale(scale).results
-    more = _imported(folder, bad)
-    for reason in bad:
-        print(f"not believed: {reason}", file=sys.stderr)
-    files = {
+    more = _imported(project.root / project.scale(scale).results, records.bad)
+    findings_page = findings.page(project, scale, records, cells, judged)
+    pages = {
         "paper.md": published.encode(),
         "tables.md": (f"{rebuilt}\n{more}" if more else rebuilt).encode(),
-        "comparison.md": comparison(project, scale, cells, bad).encode(),
+        "comparison.md": comparison(project, scale, cells, records.bad).encode(),
+        findings.NAME: findings_page.encode(),
         "metrics.json": json_bytes(metrics(cells)),
     }
+    return Report(cells, judged, records.bad, pages)
+
+
+def write(scale: str, root: Path = Path()) -> None:
+    """Make the pages of a scale, and tables.json, which says from what."""
+    project = load(root)
+    made = report(project, scale)
+    for reason in made.bad:
+        print(f"not believed: {reason}", file=sys.stderr)
     facts = {
         "scale": scale,
         "fingerprint": fingerprint.fingerprint(project, scale, "tables"),
-        "cells": [cell.as_json(project.root) for cell in cells],
+        "cells": [cell.as_json(project.root) for cell in made.cells],
     }
-    fingerprint.write(folder, files, ORIGIN, facts)
-    measured = sum(cell.measured is not None for cell in cells)
-    print(f"{folder / 'tables.md'}: {measured} of {len(cells)} cells measured")
+    folder = root / project.scale(scale).results
+    fingerprint.write(folder, made.pages, ORIGIN, facts)
+    measured = sum(cell.measured is not None for cell in made.cells)
+    print(f"{folder / 'tables.md'}: {measured} of {len(made.cells)} cells measured")

@@ -84,19 +84,24 @@ def fails(error: float | None, reporting: Reporting, cell: Cell) -> bool:
     return error is None or (cell.metric not in (TOP_1, TOP_5) and error > reporting.fail_above)
 
 
+def variance(errors: Sequence[float | None], prior: float, of_mean: bool = False) -> float:
+    """Of the median (or mean) of runs' errors, in squared points; of fewer than 3 runs by the prior spread."""
+    finite = [error for error in errors if error is not None]
+    spread = statistics.stdev(finite) if len(finite) >= 3 else prior
+    return _variance(spread, len(errors), of_mean)
+
+
+def _variance(deviation: float, n: int, of_mean: bool) -> float:
+    return deviation**2 / n * (MEDIAN_VARIANCE if n >= 3 and not of_mean else 1)
+
+
 def standard_error(
     errors: Sequence[float | None], cell: Cell, dataset: str, reporting: Reporting, of_mean: bool = False
 ) -> float:
     """Of the difference between a statistic of `errors` and the published one, in points."""
     prior = reporting.prior_deviation[dataset]
-    finite = [error for error in errors if error is not None]
-    spread = statistics.stdev(finite) if len(finite) >= 3 else prior
-
-    def variance(deviation: float, n: int) -> float:
-        return deviation**2 / n * (MEDIAN_VARIANCE if n >= 3 and not of_mean else 1)
-
     published = prior if cell.published_deviation is None else cell.published_deviation
-    return math.sqrt(variance(spread, len(errors)) + variance(published, cell.published_runs))
+    return math.sqrt(variance(errors, prior, of_mean) + _variance(published, cell.published_runs, of_mean))
 
 
 def judge(

@@ -109,7 +109,6 @@ def describe(device: torch.device) -> dict[str, object]:
             "uuid": f"GPU-{properties.uuid}",
             "memory_bytes": properties.total_memory,
             "driver": _driver(),
-            "peak_memory_bytes": torch.cuda.max_memory_allocated(device),
         }
     return found
 

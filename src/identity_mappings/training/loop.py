@@ -105,6 +105,7 @@ class Run:
             "finished": _now(),
             "to_iteration": self.progress.iteration,
             "seconds": round(time.perf_counter() - self.started, 3),
+            "peak_memory_bytes": memory.peak(self.trainer.device),
         }
 
     def note(self) -> None:
@@ -241,6 +242,7 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
 
     name = runs[0].experiment.name if len(runs) == 1 else f"{runs[0].experiment.name} x {len(runs)}"
     for one in runs:
+        one.session["runs_at_once"] = len(runs)
         if one.progress.pending:
             one.note()
     with ProgressLine(name, recipe.iterations, begin, recipe.batch_size, group.leads) as line:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import resource
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -46,6 +47,13 @@ def total(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def peak(device: torch.device) -> int:
+    """Bytes: on a GPU allocated, on a CPU the most that this process has held."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def is_short(network: nn.Module, recipe: SimpleNamespace, shape: Sequence[int], device: torch.device) -> bool:

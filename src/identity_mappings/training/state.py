@@ -26,7 +26,8 @@ class Progress:
         last, best: the last test and the best, {"iteration", "wrong", "images", "test_error", "test_loss"}.
         diverged_at: iteration whose loss was not finite.
         pending: whether the test and the row of this iteration are still to be made.
-        sessions: {"started", "finished", "from_iteration", "to_iteration", "seconds"} of each process.
+        sessions: {"started", "finished", "from_iteration", "to_iteration", "seconds", "runs_at_once",
+            "peak_memory_bytes"} of each process; several runs at once share its seconds and its memory.
     """
 
     iteration: int = 0

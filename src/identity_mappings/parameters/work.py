@@ -1,0 +1,94 @@
+"""The typed form of what is asked of the runs: the papers' claims, and the order of work."""
+
+from itertools import product
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .models import Name, Parameters, Positive
+from .reports import TEST_ERROR
+
+TRAINING_ERROR, TRAINING_LOSS = "training error %", "training loss"
+EARLY_GRADIENT, FIRST_GRADIENT = "gradient after the first iterations", "gradient at initialization"
+GRADIENTS = (EARLY_GRADIENT, FIRST_GRADIENT)
+
+
+class Comparison(Parameters):
+    """Each of `lower` is said to lie below each of `higher`."""
+
+    lower: Annotated[list[Name], Field(min_length=1, description="experiments")]
+    higher: Annotated[list[Name], Field(min_length=1, description="experiments")]
+
+
+class Claim(Parameters):
+    """What a paper says of several networks, as comparisons of two each."""
+
+    name: Annotated[Name, Field(description="tells the claim apart; unique")]
+    paper: Annotated[Name, Field(description="he2015 or he2016; 'own' for what no paper says")]
+    source: Annotated[str, Field(description="section, table, figure or equation")]
+    says: Annotated[str, Field(description="the claim in a sentence")]
+    metric: Annotated[
+        Literal[
+            "test error %",
+            "training error %",
+            "training loss",
+            "gradient after the first iterations",
+            "gradient at initialization",
+        ],
+        Field(
+            description="errors and loss: of the runs, at the last iteration; gradients: norm at the first unit by the "
+            "norm at the last, from the records of signals"
+        ),
+    ] = TEST_ERROR
+    comparisons: Annotated[list[Comparison], Field(min_length=1)]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """(lower, higher), each once."""
+        pairs = [pair for one in self.comparisons for pair in product(one.lower, one.higher)]
+        return list(dict.fromkeys(pairs))
+
+    @model_validator(mode="after")
+    def _compares_two(self) -> "Claim":
+        for lower, higher in self.pairs():
+            if lower == higher or (higher, lower) in self.pairs():
+                raise ValueError(f"{lower} and {higher}: each would lie below the other: correct lower and higher")
+        return self
+
+
+class Suspicion(Parameters):
+    """The first suspicion where a number or a claim does not come out, and the experiment that tests it."""
+
+    of: Annotated[Name, Field(description="a claim, or an experiment whose error differs from the paper's")]
+    says: Annotated[str, Field(description="the suspicion in a sentence")]
+    against: Annotated[Name, Field(description="the experiment as it is")]
+    tested_by: Annotated[Name, Field(description="the experiment that differs in the suspected choice alone")]
+
+
+class Claims(Parameters):
+    """The claims that results/README.md judges, and what was suspected where they do not hold."""
+
+    claims: list[Claim]
+    suspicions: list[Suspicion] = []  # noqa: RUF012 (pydantic copies it)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Claims":
+        names = [claim.name for claim in self.claims]
+        if double := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two claims have the name {double!r}: rename one")
+        return self
+
+
+class Step(Parameters):
+    """Runs that are worth the same."""
+
+    name: Annotated[str, Field(description="what they are, in a few words")]
+    why: Annotated[str, Field(description="what makes them worth this place")]
+    experiments: Annotated[list[Name], Field(min_length=1, description="in this order")]
+    runs: Annotated[Positive, Field(description="the first so many seeds of each, as far as the scale wants them")]
+    device: Annotated[Literal["cpu", "gpu"], Field(description="cpu: two cores do such a run within hours")] = "gpu"
+
+
+class Order(Parameters):
+    """The order of work: what is worth most comes first."""
+
+    steps: list[Step]

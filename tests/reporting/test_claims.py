@@ -1,0 +1,205 @@
+"""The papers' claims, judged by records that no training made."""
+
+import itertools
+import math
+
+import pytest
+
+from identity_mappings.parameters.work import Claim
+from identity_mappings.records import measurement
+from identity_mappings.records.propagation import SIGNALS_CSV, signals_of
+from identity_mappings.reporting import claims
+from identity_mappings.reporting.cells import Records
+
+IDENTITY, GATE, DROPOUT = "cifar10-resnet110", "cifar10-resnet110-exclusive-gate-b6", "cifar10-resnet110-dropout"
+EARLY, FIRST = "gradient after the first iterations", "gradient at initialization"
+
+
+def claim(metric: str = "test error %", lower=(IDENTITY,), higher=(GATE,)) -> Claim:
+    comparison = {"lower": list(lower), "higher": list(higher)}
+    return Claim(name="a-claim", paper="own", source="here", says="So.", metric=metric, comparisons=[comparison])
+
+
+@pytest.fixture
+def judge(bench):
+    """Judges one claim; returns its verdict and those of its pairs."""
+
+    def judged(one: Claim, scale: str = "paper") -> claims.Judged:
+        project = bench.project
+        object.__setattr__(project, "claims", project.claims.model_copy(update={"claims": [one]}))
+        records = Records(project, scale)
+        [found] = claims.judge(project, scale, records)
+        judged.bad = records.bad
+        return found
+
+    return judged
+
+
+def test_without_runs_nothing_is_said(judge):
+    found = judge(claim())
+    assert (found.verdict, [pair.verdict for pair in found.pairs]) == ("not run", ["not run"])
+
+
+# Standard errors by hand: of n < 3 runs s²/n with the prior 0.2; of n >= 3 pi/2 s²/n with their own s.
+@pytest.mark.parametrize(
+    ("lower", "higher", "error", "verdict"),
+    [
+        ([6.0], [7.0], math.sqrt(0.04 + 0.04), "holds"),
+        ([6.0], [6.84], math.sqrt(0.08), "undecided"),  # 3 se are 0.8485
+        ([6.0], [6.86], math.sqrt(0.08), "holds"),
+        ([6.84], [6.0], math.sqrt(0.08), "undecided"),
+        ([6.86], [6.0], math.sqrt(0.08), "contradicted"),
+        ([6.0, 6.0], [6.59], math.sqrt(0.02 + 0.04), "undecided"),  # two runs have no spread of their own
+        ([6.0, 6.1, 6.2], [7.0, 7.1, 7.2], math.sqrt(2 * math.pi / 2 * 0.01 / 3), "holds"),
+        ([6.0, 6.1, 6.2], [6.3, 6.4, 6.5], math.sqrt(2 * math.pi / 2 * 0.01 / 3), "undecided"),
+        ([6.0, 6.1, 6.2, 6.3, 6.4], [6.0], math.sqrt(math.pi / 2 * 0.025 / 5 + 0.04), "undecided"),
+    ],
+)
+def test_errors_are_compared_by_the_standard_error_of_their_difference(bench, judge, lower, higher, error, verdict):
+    for name, errors in ((IDENTITY, lower), (GATE, higher)):
+        for seed, value in enumerate(errors):
+            bench.record(name, value, seed)
+    [pair] = judge(claim()).pairs
+    assert pair.error == pytest.approx(error)
+    assert pair.verdict == verdict
+    assert (len(pair.lower.values), len(pair.higher.values)) == (len(lower), len(higher))
+
+
+@pytest.mark.parametrize(
+    ("lower", "higher", "verdict"),
+    [
+        (6.0, None, "holds"),
+        (6.0, 20.1, "holds"),
+        (None, 6.0, "contradicted"),
+        (25.0, 6.0, "contradicted"),
+        (None, 90.0, "undecided"),
+        (30.0, 90.0, "undecided"),
+        (19.9, 20.0, "undecided"),
+    ],
+)
+def test_a_network_that_fails_lies_above_one_that_does_not(bench, judge, lower, higher, verdict):
+    bench.record(IDENTITY, lower)
+    bench.record(GATE, higher)
+    assert judge(claim()).verdict == verdict
+
+
+def test_a_claim_is_what_its_comparisons_are(bench, judge):
+    def of(**errors: float) -> str:
+        for name, error in errors.items():
+            bench.record({"identity": IDENTITY, "gate": GATE, "dropout": DROPOUT}[name], error)
+        return judge(claim(higher=[GATE, DROPOUT])).verdict
+
+    assert of(identity=6.0) == "not run"
+    assert of(gate=8.0) == "open"
+    assert of(dropout=6.1) == "undecided"
+    assert of(dropout=8.0) == "holds"
+    assert of(gate=5.0) == "contradicted"
+
+
+def test_a_contradiction_counts_before_all_is_run(bench, judge):
+    bench.record(IDENTITY, 8.0)
+    bench.record(GATE, 6.0)
+    found = judge(claim(higher=[GATE, DROPOUT]))
+    assert found.verdict == "contradicted"
+    assert found.counts == {"contradicted": 1, "not run": 1}
+
+
+def test_every_lower_is_compared_with_every_higher():
+    one = claim(lower=["a", "b"], higher=["c", "d"])
+    assert one.pairs() == list(itertools.product("ab", "cd"))
+
+
+def test_a_claim_that_contradicts_itself_is_refused():
+    with pytest.raises(ValueError, match="each would lie below the other"):
+        claim(lower=[IDENTITY], higher=[IDENTITY])
+    with pytest.raises(ValueError, match="each would lie below the other"):
+        claim(lower=[IDENTITY, GATE], higher=[GATE, IDENTITY])
+
+
+def test_training_errors_and_losses_are_of_the_last_row(bench, judge):
+    """A training error has the prior spread of the test error; a loss has none but that of its runs."""
+    for seed in range(2):
+        bench.record(IDENTITY, 6.0, seed, training_error=0.5, training_loss=0.01)
+        bench.record(GATE, 6.0, seed, training_error=2.0, training_loss=0.5)
+    assert judge(claim("training error %")).verdict == "holds"
+    [pair] = judge(claim("training loss")).pairs
+    assert (pair.error, pair.verdict) == (None, "undecided")
+    for name, loss in ((IDENTITY, 0.0101), (GATE, 0.51)):
+        bench.record(name, 6.0, 2, training_error=1.0, training_loss=loss)
+    assert judge(claim("training loss")).verdict == "holds"
+    # A training error has no limit above which it fails.
+    for seed in range(3):
+        bench.record(IDENTITY, 6.0, seed, training_error=60.0 + seed / 10)
+        bench.record(GATE, 6.0, seed, training_error=50.0 + seed / 10)
+    assert judge(claim("training error %")).verdict == "contradicted"
+
+
+def test_published_errors_stand_beside_those_of_tests_only(judge):
+    assert judge(claim()).pairs[0].published == (6.61, 8.70)
+    assert judge(claim(higher=[DROPOUT])).pairs[0].published == (6.61, "fail")
+    assert judge(claim("training error %")).pairs[0].published == (None, None)
+
+
+def signals(bench, name: str, first: float, last: float, later: tuple[float, float] = (1, 1)) -> None:
+    """A record of signals: gradients at the first and last unit, at initialization and later."""
+    project = bench.project
+    experiment, iterations = project.resolve(name), project.scale("paper").signal_iterations
+    rows = ["iteration,unit,channels,size,forward_norm,gradient_norm"]
+    for iteration, norms in ((0, (first, last)), (iterations, later)):
+        rows += [f"{iteration},{unit},16,32,1,{norm}" for unit, norm in ((0, norms[0]), (1, 7), (2, norms[1]))]
+    content = "\n".join([*rows, ""]).encode()
+    folder = signals_of(bench.root / "results", experiment, iterations)
+    measurement.write(folder, SIGNALS_CSV, content, {"settings": {"digest": experiment.digest}})
+
+
+@pytest.mark.parametrize(
+    ("lower", "higher", "verdict"),
+    [
+        ((1, 1), (10, 1), "holds"),
+        ((1, 1), (9.9, 1), "undecided"),
+        ((1, 2), (10, 2), "holds"),  # by the norm at the last unit
+        ((1, 1), (10, 2), "undecided"),
+        ((10, 1), (1, 1), "contradicted"),
+        ((9.9, 1), (1, 1), "undecided"),
+        ((0, 1), (1, 1), "holds"),
+        ((1, 1), (0, 1), "contradicted"),
+        ((0, 1), (0, 1), "undecided"),
+        (("nan", 1), (1, 1), "undecided"),
+        (("inf", 1), (1, 1), "undecided"),
+    ],
+)
+def test_gradients_are_compared_by_size(bench, judge, lower, higher, verdict):
+    signals(bench, IDENTITY, *lower, later=(3, 1))
+    signals(bench, GATE, *higher, later=(60, 1))
+    assert judge(claim(FIRST)).verdict == verdict
+    [pair] = judge(claim(EARLY)).pairs
+    assert (pair.lower.value, pair.higher.value, pair.verdict) == (3, 60, "holds")
+    assert pair.error is None
+
+
+@pytest.mark.parametrize("content", [b"", b"iteration,unit\n0,1\n", b"\xff\xfe", b"iteration,gradient_norm\n0,x\n"])
+def test_what_is_no_table_of_signals_is_said(bench, judge, content):
+    signals(bench, IDENTITY, 1, 1)
+    experiment = bench.project.resolve(GATE)
+    folder = signals_of(bench.root / "results", experiment, bench.project.scale("paper").signal_iterations)
+    measurement.write(folder, SIGNALS_CSV, content, {"settings": {"digest": experiment.digest}})
+    assert judge(claim(FIRST)).verdict == "not run"
+    [problem] = judge.bad
+    assert str(folder) in problem and "remove the folder" in problem
+
+
+def test_a_changed_record_of_signals_is_not_believed(bench, judge):
+    signals(bench, IDENTITY, 1, 1)
+    signals(bench, GATE, 100, 1)
+    experiment = bench.project.resolve(GATE)
+    folder = signals_of(bench.root / "results", experiment, bench.project.scale("paper").signal_iterations)
+    (folder / SIGNALS_CSV).write_text((folder / SIGNALS_CSV).read_text().replace("100", "1"))
+    assert judge(claim(FIRST)).verdict == "not run"
+    assert "was changed after it was made" in judge.bad[0]
+
+
+def test_what_a_scale_does_not_have_is_not_compared(bench, judge):
+    """At scale tiny ResNet-1202 has no counterpart."""
+    found = judge(claim(higher=["cifar10-resnet1202"]), "tiny")
+    assert [pair.verdict for pair in found.pairs] == ["no counterpart"]
+    assert found.verdict == "no counterpart"

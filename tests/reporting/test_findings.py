@@ -1,0 +1,120 @@
+"""results/README.md: what stands on it comes from the records, and what it names is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from identity_mappings.reporting.tables import report
+
+IDENTITY, GATE = "cifar10-resnet110", "cifar10-resnet110-exclusive-gate-b6"
+PAGE = "README.md"
+
+
+def section(page: str, heading: str) -> str:
+    return page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def row(text: str, start: str) -> list[str]:
+    [line] = [line for line in text.splitlines() if line.startswith(f"| {start}")]
+    return [part.strip() for part in line.strip("|").split("|")]
+
+
+def page_of(bench, scale: str = "paper") -> str:
+    return (bench.tables(scale) / PAGE).read_text()
+
+
+def test_without_a_run_it_says_so(bench):
+    page = page_of(bench)
+    assert "220 wanted; to do 220." in page
+    assert "No run is finished yet." in section(page, "Errors beside the published ones")
+    assert "None: no error differs" in section(page, "Surprises")
+    assert "Nothing yet" in section(page, "What was compared")
+    claims = section(page, "Claims")
+    assert claims.count("**not run**") == len(bench.project.claims.claims)
+
+
+def test_an_error_stands_beside_the_published_one_with_its_spread(bench):
+    hardware = {"hardware": {"gpu": {"model": "NVIDIA H200"}, "cpu": "x"}, "sessions": [{"seconds": 3600.0}]}
+    for seed, error in enumerate((6.5, 6.6, 6.9)):
+        bench.record(IDENTITY, error, seed, best=error - 0.1, provenance=hardware)
+    page = page_of(bench)
+    errors = section(page, "Errors beside the published ones")
+    found = [line for line in errors.splitlines() if line.startswith(f"| `{IDENTITY}`")]
+    assert len(found) == 3, "the median once though four tables have it; the best run; the mean"
+    median = [part.strip() for part in found[0].strip("|").split("|")]
+    assert "6.61" in "".join(found)
+    [line] = [line for line in found if "| 6.61 " in line and "±" not in line]
+    median = [part.strip() for part in line.strip("|").split("|")]
+    assert median[1] == "test error %"
+    assert median[3:] == ["6.61", "6.60", "3", "0.21", "6.50", "-0.01", "agrees", "float32", "GPU NVIDIA H200"]
+    for table in ("Table 1", "Table 2", "Table 3", "Table 4"):
+        assert f"he2016 {table}" in median[2]
+    times = row(section(page, "Time"), "ResNet-110, cifar10")
+    assert times[1:3] == ["3 of 100", "GPU NVIDIA H200"]
+    assert times[4] == "1.00" and times[6:8] == ["3.00", "97.00"]
+
+
+def test_a_claim_has_verdict_and_comparisons(bench):
+    bench.record(IDENTITY, 6.6)
+    bench.record(GATE, 8.7)
+    page = page_of(bench)
+    claim = row(section(page, "Claims"), "Of all shortcuts")
+    assert claim[3:] == ["1", "", "", "9", "**open**"]
+    compared = row(section(page, "What was compared"), f"`{IDENTITY}`")
+    assert compared == [
+        f"`{IDENTITY}`", "6.60", "1", f"`{GATE}`", "8.70", "1", "+2.10 ± 0.28", "6.61 and 8.7", "holds",
+    ]  # fmt: skip
+
+
+def test_a_surprise_is_named_with_its_suspicion(bench):
+    claims = bench.root / "params/claims.yaml"
+    suspicion = f"  - {{of: {IDENTITY}, says: The rate., against: {IDENTITY}, tested_by: {GATE}}}\n"
+    claims.write_text(claims.read_text() + suspicion)
+    bench.record(IDENTITY, 12.0)
+    surprises = section(page_of(bench), "Surprises")
+    assert re.search(rf"- `{IDENTITY}`: .*12\.00 where 6\.61 was published", surprises)
+    assert f"First suspicion: The rate. Tested: `{GATE}` not run against `{IDENTITY}` 12.00 (n = 1)." in surprises
+    bench.record(GATE, 8.0)
+    surprises = section(page_of(bench), "Surprises")
+    assert f"Tested: `{GATE}` 8.00 (n = 1) against" in surprises
+    assert "Of all shortcuts the identity has the lowest test error." in surprises
+    assert f"`{GATE}` (8.00) is below `{IDENTITY}` (12.00)" in surprises
+
+
+def test_an_unfinished_run_says_where_it_stands(bench):
+    bench.record("cifar10-plain20", 30.0, status="unfinished")
+    work = section(page_of(bench), "Order of work")
+    assert "- `cifar10-plain20`, seed 0: 32,000 of 64,000 iterations." in work
+    assert row(work, "the smallest of he2015  ")[2:] == ["4", "", "", "1", "3"]
+
+
+def test_an_arithmetic_that_is_not_the_papers_is_named(bench):
+    bench.record(IDENTITY, 6.6, arithmetic="tf32")
+    bench.record(GATE, 8.7)
+    page = page_of(bench)
+    assert "6.60 (tf32)" in section(page, "Errors beside the published ones")
+    assert "6.60 (tf32)" in section(page, "What was compared")
+
+
+def test_another_scale_says_that_it_is_not_the_papers(bench):
+    bench.record(IDENTITY, 12.0, scale="tiny")
+    page = page_of(bench, "tiny")
+    assert "So nothing here speaks of the papers' networks." in page
+    assert "--scale tiny" in section(page, "Order of work")
+
+
+def test_a_bad_record_is_in_the_comparison_too(bench):
+    """The page reads more than the tables; what it does not believe is said in the same place."""
+    folder = bench.record("cifar10-plain20", 30.0, status="unfinished")
+    (folder / "partial/curve.csv").write_text("x")
+    made = report(bench.project, "paper")
+    assert any("curve.csv" in reason for reason in made.bad)
+    assert b"curve.csv" in made.pages["comparison.md"]
+
+
+@pytest.mark.parametrize("name", ["README.md"])
+def test_the_committed_page_leads_somewhere(root_of_project, name):
+    results = root_of_project / "results"
+    for target in re.findall(r"\]\(([^)#]+)\)", (results / name).read_text()):
+        assert (results / Path(target)).exists(), target
