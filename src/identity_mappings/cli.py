@@ -49,7 +49,9 @@ def parser() -> argparse.ArgumentParser:
     def of_experiment(added: argparse.ArgumentParser, number: str | None = None, target: str | None = None) -> None:
         text = target or "name of an experiment, or a .json file made by `resolve`"
         added.add_argument(
-            "experiment", nargs=number, help=text if number is None else f"{text} (default: the figures')"
+            "experiments" if number == "+" else "experiment",
+            nargs=number,
+            help=f"{text} (default: the figures')" if number == "?" else text,
         )
         added.add_argument("--scale", default="paper", help="a scale of params/scales (default: paper)")
         added.add_argument("--arithmetic", choices=ARITHMETICS, help="(default: the recipe's)")
@@ -87,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     added = command(commands.verify, "train the first iterations again, and compare bit by bit")
-    of_run(added, target="name of an experiment, with --twice; or folder of a record, results/runs/EXPERIMENT/seedK")
+    of_run(added, "+", target="experiments, with --twice; or folders of records, results/runs/EXPERIMENT/seedK")
     added.add_argument("--twice", action="store_true", help="compare two trainings with each other, not with a record")
     added.add_argument("--iterations", type=_positive, default=50, metavar="N", help="at most 50 of a record")
 

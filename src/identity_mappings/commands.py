@@ -80,18 +80,20 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def verify(arguments: argparse.Namespace) -> int:
+    from .training import verify
     from .training.trainer import Options
 
-    if arguments.twice:
-        experiment = _to_train(arguments)
-        from .training.verify import twice
-
-        options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
-        return twice(experiment, arguments.seed, options, arguments.iterations)
-    from .training.verify import record
-
-    options = Options(Path("results"), arguments.data, device=arguments.device)
-    return record(Path(arguments.experiment), options, arguments.iterations)
+    statuses = []
+    for name in arguments.experiments:
+        if arguments.twice:
+            arguments.experiment = name
+            experiment = _to_train(arguments)
+            options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
+            statuses.append(verify.twice(experiment, arguments.seed, options, arguments.iterations))
+        else:
+            options = Options(Path("results"), arguments.data, device=arguments.device)
+            statuses.append(verify.record(Path(name), options, arguments.iterations))
+    return max(statuses)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

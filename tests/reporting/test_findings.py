@@ -63,7 +63,7 @@ def test_a_claim_has_verdict_and_comparisons(bench):
     assert claim[3:] == ["1", "", "", "9", "**open**"]
     compared = row(section(page, "What was compared"), f"`{IDENTITY}`")
     assert compared == [
-        f"`{IDENTITY}`", "6.60", "1", f"`{GATE}`", "8.70", "1", "+2.10 ± 0.28", "6.61 and 8.7", "holds",
+        f"`{IDENTITY}`", "6.60", "1", f"`{GATE}`", "8.70", "1", "+2.10 ± 0.28", "6.61 and 8.70", "holds",
     ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from identity_mappings.cli import main
 from identity_mappings.errors import UserError
 from identity_mappings.records.files import sha256
 from identity_mappings.training import verify
@@ -135,3 +136,18 @@ def test_twice_finds_what_is_not(short, options, capsys, monkeypatch, what):
 @pytest.mark.parametrize("arithmetic", ["float32", "tf32", "bfloat16"])
 def test_on_a_gpu_50_iterations_twice(short, tmp_path, name, arithmetic):
     assert verify.twice(short(name, arithmetic=arithmetic), 0, Options(tmp_path, device="gpu")) == 0
+
+
+def test_several_records_are_compared_and_the_worst_counts(monkeypatch):
+    asked = []
+
+    def compared(path, options, iterations):
+        asked.append((path.name, options.device, iterations))
+        return int(path.name == "b")
+
+    monkeypatch.setattr(verify, "record", compared)
+    words = ["--device", "cpu", "--iterations", "7"]
+    assert main(["verify", "a", "c", *words]) == 0
+    assert main(["verify", "b", "a", *words]) == 1
+    assert [name for name, *_ in asked] == ["a", "c", "b", "a"]
+    assert {(device, iterations) for _, device, iterations in asked} == {("cpu", 7)}

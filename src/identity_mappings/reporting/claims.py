@@ -31,10 +31,12 @@ Gradients are of one seed and compared by size: a factor of {factor:g} or more d
 comparisons hold, and is contradicted if one is; it is **open** while some were not run."""
 
 
-def rule(project: Project) -> str:
+def rule(project: Project, scale: str) -> str:
     """The rule in words, with its constants."""
     reporting = project.reporting
-    prior = ", ".join(f"{value:g} points on {name}" for name, value in reporting.prior_deviation.items())
+    names = {name for claim in project.claims.claims for pair in claim.pairs() for name in pair}
+    datasets = {e.parameters["dataset"]["name"] for name in names if (e := project.resolve(name, scale))}
+    prior = ", ".join(f"{reporting.prior_deviation[name]:g} points on {name}" for name in sorted(datasets))
     return RULE.format(
         prior=prior, beyond=reporting.differs_beyond, fail=reporting.fail_above, factor=reporting.gradient_factor
     )

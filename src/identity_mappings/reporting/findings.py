@@ -37,7 +37,7 @@ def page(project: Project, scale: str, records: Records, cells: list[Filled], ju
         lines += [f"**Scale `{scale}`.** {settings.description} So nothing here speaks of the papers' networks.", ""]
     lines += _in_short(runs, cells, judged)
     lines += ["## Errors beside the published ones", "", *_errors(cells)]
-    lines += ["## Claims", "", claims.rule(project), "", *_claims(judged)]
+    lines += ["## Claims", "", claims.rule(project, scale), "", *_claims(judged)]
     lines += ["## Surprises", "", *_surprises(project, scale, records, cells, judged)]
     lines += ["## What was compared", "", *_comparisons(judged)]
     lines += ["## Order of work", "", *_order(runs, scale)]
@@ -113,25 +113,15 @@ def _claims(judged: list[Judged]) -> list[str]:
 def _comparisons(judged: list[Judged]) -> list[str]:
     lines = []
     for one in judged:
-        rows = [
-            _compared(pair, one.claim.metric) for pair in one.pairs if pair.verdict not in (NOT_RUN, NO_COUNTERPART)
-        ]
-        if not rows:
+        metric = one.claim.metric
+        pairs = [pair for pair in one.pairs if pair.verdict not in (NOT_RUN, NO_COUNTERPART)]
+        if not pairs:
             continue
-        headers = [
-            "said to be lower",
-            "measured",
-            "n",
-            "said to be higher",
-            "measured",
-            "n",
-            "difference ± se",
-            "published",
-            "verdict",
-        ]
-        if one.claim.metric in GRADIENTS:
-            headers[6] = "higher by lower"
-        lines += [f"### {one.claim.name}", "", f"{one.claim.says} ({one.claim.metric})", "", grid(headers, rows), ""]
+        headers = ["said to be lower", "measured", "n", "said to be higher", "measured", "n"]
+        headers.append("higher by lower" if metric in GRADIENTS else "difference ± se")
+        headers += ["published", "verdict"] if metric == TEST_ERROR else ["verdict"]
+        rows = [_compared(pair, metric) for pair in pairs]
+        lines += [f"### {one.claim.name}", "", f"{one.claim.says} ({metric})", "", grid(headers, rows), ""]
     return lines or ["Nothing yet: of no pair both networks were run.", ""]
 
 
@@ -146,8 +136,13 @@ def _compared(pair: Pair, metric: str) -> list[str]:
         row.append(f"{high / low:.2g} x" if low else "")
     else:
         row.append(f"{high - low:+.2f}" + ("" if pair.error is None else f" ± {pair.error:.2f}"))
-    row.append("" if None in pair.published else " and ".join(f"{value}" for value in pair.published))
+    if metric == TEST_ERROR:
+        row.append("" if None in pair.published else " and ".join(map(_published, pair.published)))
     return [*row, pair.verdict]
+
+
+def _published(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.2f}"
 
 
 def _value(side: Side, metric: str) -> str:
