@@ -66,15 +66,15 @@ def parser() -> argparse.ArgumentParser:
     ) -> None:
         of_experiment(added, experiment, target)
         if seeds:
-            added.add_argument("--seed", type=_natural, nargs="+", default=[0], help="several are trained at once")
+            added.add_argument("--seed", type=_natural, nargs="+", default=[0], help="of each experiment")
         elif seed:
             added.add_argument("--seed", type=_natural, default=0)
         added.add_argument("--results", type=Path, help="folder of records (default: the scale's)")
         added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
         added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="the CPU is never taken silently")
 
-    added = command(commands.train, "train a run to its record, or go on with it")
-    of_run(added, seeds=True)
+    added = command(commands.train, "train runs to their records, or go on with them; several at once")
+    of_run(added, "+", seeds=True)
     added.add_argument("--stop-after", type=_positive, metavar="N", help="stop after N iterations with a checkpoint")
     added.add_argument("--checkpoint-seconds", type=float, default=300, metavar="S", help="(default: 300)")
     added.add_argument("--log", type=Path, help="file that takes standard error, for the provenance")
@@ -185,6 +185,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--scale", default="paper")
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="what a CPU can do in hours, or all")
     added.add_argument("--count", type=_positive, default=3, metavar="N", help="of jobs (default: 3)")
+    added.add_argument("--at-once", type=_positive, default=1, metavar="N", help="experiments of a job (default: 1)")
     command(commands.schemas, "write workflow/schemas/ from the typed parameters")
     return top
 

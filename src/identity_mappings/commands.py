@@ -11,16 +11,17 @@ from .errors import UserError
 from .records.experiment import Experiment
 
 
-def _resolved(arguments: argparse.Namespace) -> Experiment:
-    """The experiment that a command names: by a resolved parameter file, or by name and scale."""
-    if arguments.experiment.endswith(".json"):
-        experiment = Experiment.load(Path(arguments.experiment))
+def _resolved(arguments: argparse.Namespace, name: str | None = None) -> Experiment:
+    """The experiment that a command, or this name in it, names: by a resolved parameter file, or by name and scale."""
+    name = name or arguments.experiment
+    if name.endswith(".json"):
+        experiment = Experiment.load(Path(name))
     else:
         from .parameters import load
 
-        experiment = load().resolve(arguments.experiment, arguments.scale)
+        experiment = load().resolve(name, arguments.scale)
         if experiment is None:
-            raise UserError(f"{arguments.experiment} has no counterpart at scale {arguments.scale}")
+            raise UserError(f"{name} has no counterpart at scale {arguments.scale}")
     if arguments.arithmetic:
         experiment = experiment.in_arithmetic(arguments.arithmetic)
     if arguments.digest and experiment.digest != arguments.digest:
@@ -31,18 +32,18 @@ def _resolved(arguments: argparse.Namespace) -> Experiment:
     return experiment
 
 
-def _results(arguments: argparse.Namespace, experiment: Experiment) -> Path:
+def _results(arguments: argparse.Namespace, experiment: Experiment, name: str | None = None) -> Path:
     if arguments.results:
         return arguments.results
-    if arguments.experiment.endswith(".json"):
+    if (name or arguments.experiment).endswith(".json"):
         return Path("results")
     from .parameters import load
 
     return Path(load().scale(experiment.scale).results)
 
 
-def _to_train(arguments: argparse.Namespace) -> Experiment:
-    experiment = _resolved(arguments)
+def _to_train(arguments: argparse.Namespace, name: str | None = None) -> Experiment:
+    experiment = _resolved(arguments, name)
     if experiment.untrainable:
         raise UserError(experiment.untrainable)
     return experiment
@@ -61,12 +62,19 @@ def resolve(arguments: argparse.Namespace) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    experiment = _to_train(arguments)
+    if arguments.digest and len(arguments.experiments) > 1:
+        raise UserError("train: --digest is of one experiment: leave it out, or name one")
+    by_name = {name: _to_train(arguments, name) for name in arguments.experiments}
+    folders = {_results(arguments, experiment, name) for name, experiment in by_name.items()}
+    if len(folders) > 1:
+        raise UserError(
+            f"{', '.join(arguments.experiments)}: their records lie in several folders: give one (--results)"
+        )
     from .training.loop import train
     from .training.trainer import Options
 
     options = Options(
-        results=_results(arguments, experiment),
+        results=folders.pop(),
         data_folder=arguments.data,
         device=arguments.device,
         stop_after=arguments.stop_after,
@@ -76,7 +84,7 @@ def train(arguments: argparse.Namespace) -> int:
         recompute=arguments.recompute,
         workers=arguments.workers,
     )
-    return train(experiment, arguments.seed, options)
+    return train(list(by_name.values()), arguments.seed, options)
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -86,9 +94,8 @@ def verify(arguments: argparse.Namespace) -> int:
     statuses = []
     for name in arguments.experiments:
         if arguments.twice:
-            arguments.experiment = name
-            experiment = _to_train(arguments)
-            options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
+            experiment = _to_train(arguments, name)
+            options = Options(_results(arguments, experiment, name), arguments.data, device=arguments.device)
             statuses.append(verify.twice(experiment, arguments.seed, options, arguments.iterations))
         else:
             options = Options(Path("results"), arguments.data, device=arguments.device)
@@ -268,7 +275,7 @@ def status(arguments: argparse.Namespace) -> int:
 def next_runs(arguments: argparse.Namespace) -> int:
     from .reporting.order import show_next
 
-    return show_next(arguments.scale, arguments.device, arguments.count)
+    return show_next(arguments.scale, arguments.device, arguments.count, arguments.at_once)
 
 
 def schemas(_: argparse.Namespace) -> int:

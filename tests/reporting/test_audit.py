@@ -89,6 +89,9 @@ def lower_with_its_count(metrics, provenance, curve) -> None:
 FORGED = {
     "an error": (lower, "wrong / images"),
     "an error and its count": (lower_with_its_count, "the curve ends otherwise"),
+    "a training error": (lambda m, p, c: m.update(training_error=0.1), "the curve ends otherwise"),
+    "a training loss": (lambda m, p, c: m.update(training_loss=0.1), "the curve ends otherwise"),
+    "the best of its tests": (lambda m, p, c: m["best"].update(test_error=0.2), "not the lowest of the curve"),
     "the length": (lambda m, p, c: m.update(iterations=7), "it did not run to its end"),
     "a session left out": (lambda m, p, c: p["sessions"][0].update(from_iteration=4), "sessions do not follow"),
     "other weights": (lambda m, p, c: m.update(weights_sha256="0" * 64), "two hashes of its weights"),

@@ -54,14 +54,14 @@ def test_table_1_comes_first_on_a_gpu_and_small_networks_on_a_cpu(root_of_projec
     """Published, unpublished elsewhere and cheap first: Table 1, then 2, then 3 with a run each, before second runs."""
     project = load(root_of_project)
     runs = list(order.wanted(project, "paper", Records(project, "paper")))
-    firsts = [one.experiment.name for one, _ in order.commands(runs, "paper", "gpu")]
+    firsts = [job[0].experiment.name for job, _ in order.commands(runs, "paper", "gpu")]
     rows = project.tables["he2016-table1"].rows
     assert all({*row.cells["error"].experiments} & {*firsts[:11]} for row in rows), "a run of each of the eleven rows"
     ten = {
         name for row in project.tables["he2016-table2"].rows for cell in row.cells.values() for name in cell.experiments
     }
     assert ten <= {*firsts[:20]}
-    assert [one.experiment.name for one, _ in order.commands(runs, "paper", "cpu")][:2] == [RESNET20, PLAIN20]
+    assert [job[0].experiment.name for job, _ in order.commands(runs, "paper", "cpu")][:2] == [RESNET20, PLAIN20]
 
 
 def test_a_run_is_finished_diverged_unfinished_or_to_do(bench):
@@ -84,8 +84,8 @@ def test_an_unfinished_run_in_another_arithmetic_goes_on_in_it(bench, capsys, mo
     bench.record(RESNET20, 30.0, status="unfinished", arithmetic="bfloat16")
     status, lines = next_of(bench, capsys, monkeypatch, "--device", "cpu", "--count", "1")
     assert status == 0
-    assert "goes on from its last checkpoint, about iteration 32,000" in lines[1]
-    assert lines[2:] == [f"identity-mappings train {RESNET20} --seed 0 --device cpu --arithmetic bfloat16"]
+    assert lines[2] == f"# {RESNET20}, seed 0, goes on from its last checkpoint, about 32,000"
+    assert lines[3:] == [f"identity-mappings train {RESNET20} --seed 0 --device cpu --arithmetic bfloat16"]
 
 
 def test_next_says_what_to_type(bench, capsys, monkeypatch):
@@ -122,6 +122,25 @@ def test_the_runs_of_a_step_are_one_job(bench, capsys, monkeypatch):
     for seed in (0, 2, 3, 4):
         bench.record(RESNET110, 6.6, seed)
     assert next_of(bench, capsys, monkeypatch) == (1, ["# 5 of 5 runs are done"])
+
+
+def test_several_experiments_are_one_job_where_that_is_asked_for(bench, capsys, monkeypatch):
+    """Of one step, and of the same seeds; what was begun is not verified again."""
+    names = [RESNET110, f"{RESNET110}-dropout", f"{RESNET110}-convolution"]
+    (bench.root / "params/order.yaml").write_text(
+        f"steps: [{{name: all, why: so, experiments: [{', '.join(names)}], runs: 1}}]\n"
+    )
+    bench.record(names[0], 30.0, status="unfinished")
+    _, lines = next_of(bench, capsys, monkeypatch, "--at-once", "2")
+    assert [line for line in lines if not line.startswith("#")] == [
+        f"identity-mappings verify {names[1]} --twice --device gpu",
+        f"identity-mappings train {names[0]} {names[1]} --seed 0 --device gpu",
+        f"identity-mappings verify {names[2]} --twice --device gpu",
+        f"identity-mappings train {names[2]} --seed 0 --device gpu",
+    ]
+    for line in lines:
+        if not line.startswith("#"):
+            cli.parser().parse_args(line.split()[1:])
 
 
 def test_next_names_a_scale_that_is_not_the_papers(bench, capsys, monkeypatch):

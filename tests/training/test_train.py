@@ -14,7 +14,7 @@ import torch
 
 from identity_mappings.errors import UserError
 from identity_mappings.records import run as records
-from identity_mappings.training import checkpoint, devices, loop
+from identity_mappings.training import checkpoint, devices, loop, memory
 from identity_mappings.training.group import Group, LostWorker
 from identity_mappings.training.loop import train
 from identity_mappings.training.trainer import Options, Trainer
@@ -82,6 +82,36 @@ def test_several_runs_at_once_are_each_what_they_are_alone(short, run, tmp_path)
     for seed in range(4):
         assert run(short(), "together", seed=seed) == alone[seed]
     assert not list((tmp_path / "together").rglob("checkpoint-*.pt"))
+
+
+def test_several_experiments_at_once_are_each_what_they_are_alone(short, run, tmp_path):
+    """Also with rows, tests and lengths of their own."""
+    other = {"log_every": 2, "evaluate_every": 4, "iterations": 15, "learning_rate": [[0, 0.05]]}
+    experiments = [short(), short("cifar10-resnet110", **other)]
+    alone = [run(experiment, "alone", seed=seed) for seed in (0, 1) for experiment in experiments]
+    run(experiments[1], "together", seed=1, stop_after=5)
+    assert train(experiments, [0, 1], Options(tmp_path / "together", root=ROOT, device="cpu")) == 0
+    assert [run(experiment, "together", seed=seed) for seed in (0, 1) for experiment in experiments] == alone
+
+
+def test_experiments_that_share_no_process_are_refused(short, tmp_path):
+    experiments = [short(), short(cpu_threads=2)]
+    with pytest.raises(UserError, match=r"differ in arithmetic or cpu_threads.*train them apart"):
+        train(experiments, 0, Options(tmp_path, root=ROOT, device="cpu"))
+
+
+def test_runs_that_do_not_fit_at_once_are_trained_one_after_the_other(short, run, tmp_path, monkeypatch):
+    alone = [run(short(), "alone", seed=seed) for seed in range(3)]
+    needed = memory.needed(short(), ROOT)
+    monkeypatch.setattr(memory, "total", lambda device: 2.5 * needed / memory.SHARE)
+    groups = [[seed for _, seed in group] for group in memory.batches([(short(), s) for s in range(3)], None, ROOT)]
+    assert groups == [[0, 1], [2]]
+    assert train(short(), range(3), Options(tmp_path / "together", root=ROOT, device="cpu")) == 0
+    assert [run(short(), "together", seed=seed) for seed in range(3)] == alone
+    paths = sorted((tmp_path / "together").rglob("provenance.json"))
+    assert [json.loads(path.read_bytes())["sessions"][0]["runs_at_once"] for path in paths] == [2, 2, 1]
+    monkeypatch.setattr(memory, "total", lambda device: 1)
+    assert [len(group) for group in memory.batches([(short(), s) for s in range(3)], None, ROOT)] == [1, 1, 1]
 
 
 def test_a_record_says_what_each_session_took(short, tmp_path):

@@ -155,10 +155,11 @@ def _check_run(project: Project, record: run.Record) -> None:
         need(found["test_error"] == round(100 * test["wrong"] / test["images"], 6), "test_error is not wrong / images")
         need(ends[-1] == found["iterations"] == parameters["recipe"]["iterations"], "it did not run to its end")
         last = dict(zip(rows[0], rows[-1], strict=True))
-        need(
-            (last["iteration"], last["test_error"]) == (str(found["iterations"]), format(found["test_error"], ".9g")),
-            "the curve ends otherwise than the metrics",
-        )
+        stated = {name: format(found[name], ".9g") for name in ("test_error", "training_error", "training_loss")}
+        stated["iteration"] = str(found["iterations"])
+        need({name: last[name] for name in stated} == stated, "the curve ends otherwise than the metrics")
+        tests = [float(row[rows[0].index("test_error")]) for row in rows[1:] if row[rows[0].index("test_error")]]
+        need(found["best"]["test_error"] == min(tests), "its best test is not the lowest of the curve")
 
 
 def _check_code(path: Path, origin: dict[str, Any], history: History) -> str:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from ..parameters import Project, load
@@ -72,31 +73,40 @@ def _record(records: Records, experiment: Experiment, seed: int) -> run.Record |
     return None
 
 
-def commands(runs: Iterable[Wanted], scale: str, device: str) -> Iterator[tuple[Wanted, list[str]]]:
-    """What to type for the runs that are not done: the first of each job, and its commands.
+def commands(
+    runs: Iterable[Wanted], scale: str, device: str, at_once: int = 1
+) -> Iterator[tuple[list[Wanted], list[str]]]:
+    """What to type for the runs that are not done: the runs of each job, and its commands.
 
-    The runs of one experiment that a step wants are one job, which trains them at once. Before the first run of an
-    experiment its first iterations are compared with themselves.
+    The runs of one experiment that a step wants are trained at once. Before the first run of an experiment its first
+    iterations are compared with themselves.
+
+    Args:
+        device: "gpu", where what a CPU can do comes last; or "cpu", for which there is nothing else.
+        at_once: experiments of one job.
     """
     runs = list(runs)
     begun = {one.experiment.digest for one in runs if one.record}
-    jobs: dict[tuple[str, str], list[Wanted]] = {}
+    by_experiment: dict[tuple[str, str], list[Wanted]] = {}
     for one in runs:
         if not one.done and (device == "gpu" or one.step.device == "cpu"):
-            jobs.setdefault((one.step.name, one.experiment.digest), []).append(one)
-    # What a CPU can do comes last where there is a GPU.
-    for mine in sorted(jobs.values(), key=lambda job: device == "gpu" and job[0].step.device == "cpu"):
-        first = mine[0]
-        options = ["--device", device] if scale == "paper" else ["--device", device, "--scale", scale]
-        if (arithmetic := _arithmetic(mine)) is not None:
-            options += ["--arithmetic", arithmetic]
-        words = []
-        if first.experiment.digest not in begun:
-            begun.add(first.experiment.digest)
-            words.append(["verify", first.experiment.name, "--twice", *options])
-        seeds = [str(one.seed) for one in mine]
-        words.append(["train", first.experiment.name, "--seed", *seeds, *options])
-        yield first, [shlex.join(["identity-mappings", *line]) for line in words]
+            by_experiment.setdefault((one.step.name, one.experiment.digest), []).append(one)
+    alike: dict[tuple, list[list[Wanted]]] = {}
+    for mine in by_experiment.values():
+        last = device == "gpu" and mine[0].step.device == "cpu"
+        seeds = tuple(one.seed for one in mine)
+        alike.setdefault((last, mine[0].step.name, seeds, _arithmetic(mine)), []).append(mine)
+    for (_, _, seeds, arithmetic), jobs in sorted(alike.items(), key=lambda item: item[0][0]):
+        for first in range(0, len(jobs), at_once):
+            job = [one for mine in jobs[first : first + at_once] for one in mine]
+            experiments = {one.experiment.digest: one.experiment.name for one in job}
+            options = ["--device", device, *(() if scale == "paper" else ("--scale", scale))]
+            options += () if arithmetic is None else ("--arithmetic", arithmetic)
+            new = [name for digest, name in experiments.items() if digest not in begun]
+            begun.update(experiments)
+            lines = [["verify", *new, "--twice", *options]] if new else []
+            lines.append(["train", *experiments.values(), "--seed", *map(str, seeds), *options])
+            yield job, [shlex.join(["identity-mappings", *line]) for line in lines]
 
 
 def _arithmetic(job: list[Wanted]) -> str | None:
@@ -108,23 +118,19 @@ def _arithmetic(job: list[Wanted]) -> str | None:
     return None
 
 
-def show_next(scale: str, device: str, count: int, root: Path = Path()) -> int:
+def show_next(scale: str, device: str, count: int, at_once: int, root: Path = Path()) -> int:
     """Print the next jobs of the order of work, with the commands to type; 1 if there is none."""
     project = load(root)
     records = Records(project, scale)
     runs = list(wanted(project, scale, records))
-    done = sum(one.done for one in runs)
-    print(f"# {done} of {len(runs)} runs are done")
-    shown = 0
-    for first, lines in commands(runs, scale, device):
-        if shown == count:
-            break
-        state = first.step.why
-        if first.record:
-            state = f"goes on from its last checkpoint, about iteration {first.record.metrics['iterations']:,}"
-        print(f"# {first.step.name}: {state}")
+    print(f"# {sum(one.done for one in runs)} of {len(runs)} runs are done")
+    jobs = list(islice(commands(runs, scale, device, at_once), count))
+    for job, lines in jobs:
+        print(f"# {job[0].step.name}: {job[0].step.why}")
+        for one in (one for one in job if one.record):
+            done = one.record.metrics["iterations"]
+            print(f"# {one.experiment.name}, seed {one.seed}, goes on from its last checkpoint, about {done:,}")
         print("\n".join(lines))
-        shown += 1
     for reason in records.bad:
         print(f"# not believed: {reason}")
-    return 0 if shown else 1
+    return 0 if jobs else 1

@@ -89,6 +89,12 @@ class Run:
         return self.progress.iteration < self.end and self.progress.diverged_at is None
 
     @property
+    def next_row(self) -> int:
+        """The iteration at which the next row of the curve ends, or the training."""
+        log_every = self.trainer.recipe.log_every
+        return min(self.end, (self.progress.iteration // log_every + 1) * log_every)
+
+    @property
     def status(self) -> str:
         if self.progress.diverged_at is not None:
             return "diverged"
@@ -150,41 +156,42 @@ class Run:
             record.keep_weights(self.trainer, self.checkpoints)
 
 
-def train(experiment: Experiment, seeds: int | Sequence[int], options: Options) -> int:
-    """Train runs of an experiment to their records, each from its last checkpoint; returns the exit status.
+def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[int], options: Options) -> int:
+    """Train runs of experiments, each with all seeds, to their records; returns the exit status.
 
-    Several seeds are trained at once, on one device; each is what it would be alone. Several processes, started by
-    torchrun, train one seed after the other together.
+    Each begins from its last checkpoint, where there is one.
+    Several runs are trained at once, on one device; each is what it would be alone. Several processes, started by
+    torchrun, train one run after the other together.
 
     Leaves metrics.json, curve.csv and provenance.json in results/runs/EXPERIMENT-DIGEST/seedK, and the trained
     weights with the checkpoints. A loss that is not finite ends a run as a record with the status "diverged". After
     `stop_after` iterations, or on SIGTERM and SIGINT, there is a checkpoint and a record in partial/ instead.
 
     Raises:
-        UserError: no data, no device, another process at work on the same run, or one of the group's lost.
+        UserError: no data, no device, another process at work on the same run, or one of the group's lost; or
+            experiments that no process can train at once.
     """
-    wanted = [seeds] if isinstance(seeds, int) else list(dict.fromkeys(seeds))
-    wanted = [seed for seed in wanted if not _has_record(experiment, seed, options)]
+    experiments = [experiments] if isinstance(experiments, Experiment) else experiments
+    seeds = [seeds] if isinstance(seeds, int) else seeds
+    every = {(experiment.digest, seed): (experiment, seed) for experiment in experiments for seed in seeds}
+    wanted = [one for one in every.values() if not _has_record(*one, options)]
     if not wanted:
         return 0
-    recipe, group = recipe_of(experiment), Group.of_environment()
-    device = devices.choose(options.device, experiment, options.root, group)
-    devices.prepare(recipe.arithmetic, recipe.cpu_threads)
+    first, group = wanted[0][0], Group.of_environment()
+    arithmetic, cpu_threads = _settings([experiment for experiment, _ in wanted])
+    device = devices.choose(options.device, first, options.root, group)
+    devices.prepare(arithmetic, cpu_threads)
     with ExitStack() as held, Interrupted() as interrupted:
-        for seed in wanted if group.leads else ():
+        for experiment, seed in wanted if group.leads else ():
             held.enter_context(_lock(experiment, seed, options))
         held.enter_context(group.joined(device))
-        if not group.same(wanted):
-            raise UserError(
-                f"{experiment.name}: not all processes see the same records: give them one folder (--results)"
-            )
-        left = [Run(experiment, wanted[0], device, options, group)]
+        if not group.same([(experiment.digest, seed) for experiment, seed in wanted]):
+            raise UserError(f"{first.name}: not all processes see the same records: give them one folder (--results)")
         several = len(wanted) > 1 and group.size == 1
-        at_once = memory.fitting(left[0].trainer, device) if several else 1
+        batches = memory.batches(wanted, device, options.root) if several else ([one] for one in wanted)
         done: list[Run] = []
-        for first in range(0, len(wanted), at_once):
-            seeds_now = wanted[first : first + at_once]
-            runs = [left.pop() if left else Run(experiment, seed, device, options, group) for seed in seeds_now]
+        for batch in batches:
+            runs = [Run(experiment, seed, device, options, group) for experiment, seed in batch]
             try:
                 _iterate(runs, options, lambda: interrupted.signal is not None)
             except LostWorker as error:
@@ -203,6 +210,15 @@ def train(experiment: Experiment, seeds: int | Sequence[int], options: Options) 
                 checkpoint.clear(one.checkpoints)
         unfinished = any(one.status == "unfinished" for one in done)
         return 128 + interrupted.signal if unfinished and interrupted.signal else 0
+
+
+def _settings(experiments: Sequence[Experiment]) -> tuple[str, int]:
+    """Arithmetic and CPU threads, which are a process's and not a run's."""
+    found = {(recipe_of(experiment).arithmetic, recipe_of(experiment).cpu_threads) for experiment in experiments}
+    if len(found) > 1:
+        names = ", ".join(dict.fromkeys(experiment.name for experiment in experiments))
+        raise UserError(f"{names}: differ in arithmetic or cpu_threads, of which a process has one: train them apart")
+    return found.pop()
 
 
 def _has_record(experiment: Experiment, seed: int, options: Options) -> bool:
@@ -231,8 +247,7 @@ def _lock(experiment: Experiment, seed: int, options: Options) -> Iterator[None]
 
 def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool]) -> None:
     """Iterate to the end, to `stop_after`, to an interruption, or to a loss that is not finite."""
-    recipe = runs[0].trainer.recipe
-    group = runs[0].group
+    group, recipe = runs[0].group, runs[0].trainer.recipe
     clock = saved = time.perf_counter()
     begin, unsaid = runs[0].begin, runs[0].trainer.device.type == "cpu" and group.leads
 
@@ -240,7 +255,7 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
         """Whether to stop, and whether a checkpoint is due; the same in all processes of a group."""
         return group.any(interrupted(), time.perf_counter() - saved >= options.checkpoint_seconds)
 
-    name = runs[0].experiment.name if len(runs) == 1 else f"{runs[0].experiment.name} x {len(runs)}"
+    name = runs[0].experiment.name if len(runs) == 1 else f"{len(runs)} runs"
     for one in runs:
         one.session["runs_at_once"] = len(runs)
         if one.progress.pending:
@@ -258,7 +273,7 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
             first = min(one.progress.iteration for one in there)
             together = [one for one in there if one.progress.iteration == first]
             # Losses stay on the device up to the next row, test or stop: reading one would wait for it.
-            for iteration in range(first, min(runs[0].end, (first // recipe.log_every + 1) * recipe.log_every)):
+            for iteration in range(first, min(one.next_row for one in together)):
                 if iteration > first and any(asked()):
                     break
                 for one in together:

@@ -1,17 +1,20 @@
 """How much memory a training step needs, and what is done where that is more than there is."""
 
 import copy
+import math
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from ..records.experiment import Experiment
+from .assembly import build, recipe_of
+
+Run = tuple[Experiment, int]
 
 SHARE = 0.7  # of a device's memory, for what the forward pass keeps; the rest for weights, gradients, workspaces
 
@@ -62,13 +65,36 @@ def is_short(network: nn.Module, recipe: SimpleNamespace, shape: Sequence[int], 
     return needed > SHARE * total(device)
 
 
-def fitting(trainer: "Trainer", device: torch.device) -> int:
-    """How many runs like a trainer's fit on its device at once; at least 1."""
-    recipe, network = trainer.recipe, trainer.network
-    shape = trainer.feed.shape
+def needed(experiment: Experiment, root: Path = Path()) -> int:
+    """Bytes of a device's memory that a training of an experiment takes, counted without making anything."""
+    recipe, dataset = recipe_of(experiment), experiment.parameters["dataset"]
+    with torch.device("meta"):
+        network = build(experiment, root)
+    side = recipe.crop_size if experiment.streamed else dataset["size"]
+    shape = (dataset["channels"], side, side)
     activations = kept(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16")
     weights = 4 * sum(parameter.nbytes for parameter in network.parameters())  # gradients, momentum, a copy
-    return max(1, int(SHARE * total(device) // (activations + weights + trainer.feed.nbytes)))
+    if experiment.streamed:
+        return activations + weights + 4 * recipe.batch_size * math.prod(shape)
+    padded = dataset["channels"] * (side + 2 * recipe.crop_padding) ** 2
+    return activations + weights + dataset["training_images"] * padded + dataset["test_images"] * math.prod(shape)
+
+
+def batches(runs: Sequence[Run], device: torch.device, root: Path = Path()) -> Iterator[list[Run]]:
+    """Runs, as (experiment, seed), in groups that fit a device at once; at least one each."""
+    group: list[Run] = []
+    free = budget = SHARE * total(device)
+    of: dict[str, int] = {}
+    for experiment, seed in runs:
+        if experiment.digest not in of:
+            of[experiment.digest] = needed(experiment, root)
+        if group and of[experiment.digest] > free:
+            yield group
+            group, free = [], budget
+        group.append((experiment, seed))
+        free -= of[experiment.digest]
+    if group:
+        yield group
 
 
 def keep_freed_memory() -> None:
