@@ -183,7 +183,7 @@ def parser() -> argparse.ArgumentParser:
         command(function, text).add_argument("--scale", default="paper")
     added = command(commands.next_runs, "the next runs of the order of work, with the commands to type", "next")
     added.add_argument("--scale", default="paper")
-    added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="what a CPU can do in hours, or all")
+    added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: only what a CPU does in hours")
     added.add_argument("--count", type=_positive, default=3, metavar="N", help="of jobs (default: 3)")
     added.add_argument("--at-once", type=_positive, default=1, metavar="N", help="experiments of a job (default: 1)")
     command(commands.schemas, "write workflow/schemas/ from the typed parameters")

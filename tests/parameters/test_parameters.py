@@ -165,7 +165,7 @@ WORDS = {
     "ten": (TINY, "log_every: 2", "log_every: ten", "log_every"),
     "zero as a key": (RECIPE, "  0: 0.01", "  zero: 0.01", "learning_rate.zero"),
     "8x8": ("datasets.yaml", "size: 8", "size: 8x8", "digits.size"),
-    "20 %": ("reporting.yaml", "fail_above: 20.0", "fail_above: 20 %", "fail_above"),
+    "20 %": ("reporting.yaml", "cifar10: 20.0", "cifar10: 20 %", "fail_above.cifar10"),
 }
 
 

@@ -8,6 +8,9 @@ from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
 
 CLAIMS, ORDER = "claims.yaml", "order.yaml"
+SUSPICION = (
+    "suspicions: [{of: bn-after-addition-hurts, says: So., against: cifar10-plain56, tested_by: cifar10-plain110}]"
+)
 WRONG = {
     "unknown experiment of a claim": (
         CLAIMS, "{lower: [cifar10-resnet110], higher: [cifar10-resnet1202]}",
@@ -20,26 +23,29 @@ WRONG = {
     ),
     "a claim with nothing to compare": (
         CLAIMS, "{lower: [cifar10-resnet110], higher: [cifar10-resnet1202]}",
-        "{lower: [], higher: [cifar10-resnet1202]}", "claims.11.comparisons.0.lower", "at least 1",
+        "{lower: [], higher: [cifar10-resnet1202]}", "claims.12.comparisons.0.lower", "at least 1",
     ),
     "a claim against itself": (
         CLAIMS, "{lower: [cifar10-resnet110], higher: [cifar10-resnet1202]}",
-        "{lower: [cifar10-resnet1202], higher: [cifar10-resnet1202]}", "claims.11", "correct lower and higher",
+        "{lower: [cifar10-resnet1202], higher: [cifar10-resnet1202]}", "claims.12", "correct lower and higher",
     ),
     "two claims of one name": (
         CLAIMS, "name: bn-after-addition-impedes", "name: bn-after-addition-hurts", "bn-after-addition-hurts",
         "rename one",
     ),
     "a suspicion of nothing": (
-        CLAIMS, "of: plain-networks-keep-gradients", "of: plain-network-keep-gradients", ".of",
-        "did you mean 'plain-networks-keep-gradients'",
+        CLAIMS, "suspicions: []", SUSPICION.replace("of: bn-after", "of: bn-afetr"), ".of",
+        "did you mean 'bn-after-addition-hurts'",
     ),
     "a suspicion tested by nothing": (
-        CLAIMS, "tested_by: cifar10-resnet110-scaled-0-1", "tested_by: cifar10-resnet110-scaled-0-2", ".tested_by",
-        "did you mean 'cifar10-resnet110-scaled-0-1'",
+        CLAIMS, "suspicions: []", SUSPICION.replace("plain110", "plain111"), ".tested_by",
+        "did you mean 'cifar10-plain110'",
     ),
     "a suspicion against nothing": (
-        CLAIMS, "against: cifar10-plain110", "against: cifar10-plain111", ".against", "did you mean 'cifar10-plain110'"
+        CLAIMS, "suspicions: []", SUSPICION.replace("plain56", "plain57"), ".against", "did you mean 'cifar10-plain56'"
+    ),
+    "two steps of one name": (
+        ORDER, "name: Table 2, five runs", "name: Table 1, five runs", "Table 1, five runs", "rename one"
     ),
     "unknown experiment of a step": (
         ORDER, "      - cifar10-resnet110-dropout\n", "      - cifar10-resnet110-dropuot\n",

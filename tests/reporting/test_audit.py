@@ -12,6 +12,7 @@ import pytest
 from identity_mappings.parameters import load
 from identity_mappings.records import run
 from identity_mappings.records.files import json_bytes, sha256
+from identity_mappings.reporting import cost as counting
 from identity_mappings.reporting import tables
 from identity_mappings.reporting.audit import audit
 from identity_mappings.training.propagation import signals
@@ -72,9 +73,9 @@ def test_what_is_whole_is_walked_to_its_end(made, capsys):
     *records, total = capsys.readouterr().out.splitlines()
     [line] = records
     path = (folder(made) / run.METRICS).relative_to(made)
-    assert re.match(rf"{path}: \d+ number\(s\); commit [0-9a-f]{{12}}, \d+ sources, torch 2\.", line), line
-    assert int(line.split(": ")[1].split()[0]) >= 4, "ResNet-110 stands in four tables"
-    assert "on 1 record(s)" in total
+    found = re.match(rf"{path}: used in (\d+) place\(s\); commit [0-9a-f]{{12}}, \d+ sources, torch 2\.", line)
+    assert found and int(found[1]) >= 4, "ResNet-110 stands in four tables"
+    assert total.startswith("1 record(s)")
 
 
 def lower(metrics, provenance, curve) -> None:
@@ -92,13 +93,28 @@ FORGED = {
     "a training error": (lambda m, p, c: m.update(training_error=0.1), "the curve ends otherwise"),
     "a training loss": (lambda m, p, c: m.update(training_loss=0.1), "the curve ends otherwise"),
     "the best of its tests": (lambda m, p, c: m["best"].update(test_error=0.2), "not the lowest of the curve"),
-    "the length": (lambda m, p, c: m.update(iterations=7), "it did not run to its end"),
+    "the length": (lambda m, p, c: m.update(iterations=7), "did not run to its end"),
     "a session left out": (lambda m, p, c: p["sessions"][0].update(from_iteration=4), "sessions do not follow"),
     "other weights": (lambda m, p, c: m.update(weights_sha256="0" * 64), "two hashes of its weights"),
     "no losses": (lambda m, p, c: m.update(first_losses=[]), "no first losses"),
     "the hash of the parameters": (lambda m, p, c: p["params"].update(sha256="0"), "not those of their hash"),
     "the hash of the data": (lambda m, p, c: p["data"].update(dvc_md5="0"), "data have another hash"),
     "the number of images": (lambda m, p, c: p["data"].update(training_images=1), "training_images differ"),
+    "the weights left out": (lambda m, p, c: m.update(weights_sha256=None), "two hashes of its weights"),
+    "another seed in its name": (lambda m, p, c: p["wildcards"].update(seed=1), "not those of its provenance"),
+    "another device": (lambda m, p, c: m.update(device="NVIDIA H200"), "made on another device"),
+    "a divergence": (
+        lambda m, p, c: m.update(status="diverged", test_error=None),
+        "did not diverge where it says",
+    ),
+    "a time": (lambda m, p, c: p["sessions"][0].update(seconds=3600.0), "took longer than from its start to its end"),
+    "a time of the device": (lambda m, p, c: p["sessions"][0].update(device_seconds=3600.0), "took longer than"),
+    "rows out of order": (lambda m, p, c: c.insert(1, c[-1]), "out of order"),
+    "a source left out": (
+        lambda m, p, c: p["source"].pop("src/identity_mappings/training/loop.py"),
+        "loop.py is not among its sources",
+    ),
+    "another torch": (lambda m, p, c: p["env"].update(torch="2.10.0"), "made with torch 2.10.0, not 2."),
     "no commit": (lambda m, p, c: p["git"].update(commit=None), "outside of any commit"),
     "changes in no commit": (lambda m, p, c: p["git"].update(dirty=True), "changes that are in no commit"),
     "an unknown commit": (lambda m, p, c: p["git"].update(commit="0" * 40), "fetch the whole history"),
@@ -135,6 +151,33 @@ def test_a_changed_parameter_is_found(root, capsys):
     assert "made of other records, parameters or code" in gap(root, capsys)
 
 
+def test_one_run_under_two_seeds_is_found(root, capsys):
+    """Its seeds, names and hashes edited, so that each record for itself would be believed."""
+    scale = root / "params/scales/tiny.yaml"
+    scale.write_text(scale.read_text().replace("runs: 1", "runs: 2"))
+    subprocess.run([*GIT, "commit", "-q", "-a", "-m", "two runs"], cwd=root, check=True)
+    shutil.copytree(folder(root), folder(root, 1))
+    record = folder(root, 1)
+    metrics, provenance = (json.loads((record / name).read_bytes()) for name in (run.METRICS, run.PROVENANCE))
+    metrics["seed"] = provenance["seed"]["seed"] = provenance["wildcards"]["seed"] = 1
+    content = json_bytes(metrics)
+    provenance["outputs"][run.METRICS] = sha256(content)
+    (record / run.METRICS).write_bytes(content)
+    (record / run.PROVENANCE).write_bytes(json_bytes(provenance))
+    tables.write("tiny", root)
+    assert "the same as" in gap(root, capsys)
+
+
+def test_an_unfinished_run_is_walked_too(root, capsys):
+    """The page says how far it is, and what it took."""
+    forge(root, lambda m, p, c: m.update(status="unfinished", iterations=4, test_error=None, diverged_at=None), False)
+    (folder(root) / run.PARTIAL).mkdir()
+    for name in (run.METRICS, run.PROVENANCE, run.CURVE):
+        (folder(root) / name).rename(folder(root) / run.PARTIAL / name)
+    tables.write("tiny", root)
+    assert "its sessions did not run to its end" in gap(root, capsys)
+
+
 def test_a_swapped_seed_is_found(root, capsys):
     scale = root / "params/scales/tiny.yaml"
     scale.write_text(scale.read_text().replace("runs: 1", "runs: 2"))
@@ -160,27 +203,97 @@ def test_an_edited_page_is_found_though_its_hash_was_edited_too(root, capsys):
     assert "README.md: not what the records give" in gap(root, capsys)
 
 
-def test_what_a_claim_stands_on_is_walked_too(root, capsys):
+@pytest.fixture(scope="module")
+def measured(made, tmp_path_factory) -> Path:
+    """The same with a claim on signals, the signals of two networks, and the cost record."""
+    root = tmp_path_factory.mktemp("measured") / "project"
+    shutil.copytree(made, root, symlinks=True)
     names = [NAME, f"{NAME}-dropout"]
     (root / "params/claims.yaml").write_text(
         "claims: [{name: a, paper: own, source: here, says: So., metric: gradient at initialization, comparisons: "
         f"[{{lower: [{names[0]}], higher: [{names[1]}]}}]}}]"
     )
     subprocess.run([*GIT, "commit", "-q", "-a", "-m", "a claim"], cwd=root, check=True)
-    options = Options(root / "results/tiny", root / "data", root, "cpu")
-    folders = [signals(load(root).resolve(name, "tiny"), 2, options) for name in names]
+    for name in names:
+        options = Options(root / "results/tiny", root / "data", root, "cpu")
+        signals(load(root).resolve(name, "tiny"), 2, options)
+    counting.record("tiny", root)
     tables.write("tiny", root)
+    return root
+
+
+def changed(root: Path, name: str, change: Callable[[dict, bytes], bytes | None]) -> Path:
+    """Change a measurement and its provenance, with the hash, and make the pages again; returns its folder."""
+    [path] = (root / "results/tiny").rglob(f"{name}/provenance.json")
+    provenance = json.loads(path.read_bytes())
+    [(file, _)] = provenance["outputs"].items()
+    content = change(provenance, (path.parent / file).read_bytes()) or (path.parent / file).read_bytes()
+    (path.parent / file).write_bytes(content)
+    provenance["outputs"][file] = sha256(content)
+    path.write_bytes(json_bytes(provenance))
+    tables.write("tiny", root)
+    return path.parent
+
+
+def test_what_a_claim_and_a_count_stand_on_is_walked_too(measured, capsys):
     capsys.readouterr()
-    assert audit("tiny", root) == 0
+    assert audit("tiny", measured) == 0
     out = capsys.readouterr().out
-    for path in folders:
-        assert re.search(rf"{path.relative_to(root)}/signals.csv: 1 number\(s\); commit [0-9a-f]{{12}}, ", out), out
-    provenance = folders[1] / run.PROVENANCE
-    facts = json.loads(provenance.read_bytes())
-    facts["git"]["commit"] = None
-    provenance.write_bytes(json_bytes(facts))
-    tables.write("tiny", root)
-    assert f"{folders[1].name}/signals.csv: made outside of any commit" in gap(root, capsys)
+    assert len(re.findall(r"signals/\S+/signals.csv: used in 1 place\(s\); commit [0-9a-f]{12}, ", out)) == 2, out
+    assert re.search(r"cost/networks.json: used in \d+ place\(s\); commit", out)
+
+
+SIGNALS_FORGED = {
+    "no commit": (lambda p, c: p["git"].update(commit=None), "made outside of any commit"),
+    "other data": (lambda p, c: p["settings"]["data"].update(md5="0"), "data have another hash"),
+    "a parameter": (
+        lambda p, c: p["settings"]["params"]["resolved"]["recipe"].update(momentum=0), "not those of their hash"
+    ),
+    "another seed": (lambda p, c: p["settings"].update(seed=7), "of another seed or length"),
+    "another length": (lambda p, c: p["settings"].update(iterations=5), "of another seed or length"),
+    "a source left out": (
+        lambda p, c: p["source"].pop("src/identity_mappings/training/propagation.py"), "is not among its sources"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), SIGNALS_FORGED.values(), ids=SIGNALS_FORGED)
+def test_a_forged_record_of_signals_is_found(measured, tmp_path, capsys, change, message):
+    root = tmp_path / "project"
+    shutil.copytree(measured, root, symlinks=True)
+    changed(root, f"{NAME}-dropout-*", lambda p, c: change(p, c) and None)
+    assert message in gap(root, capsys)
+
+
+def test_signals_of_one_network_under_two_names_are_found(measured, tmp_path, capsys):
+    root = tmp_path / "project"
+    shutil.copytree(measured, root, symlinks=True)
+    source = root / "results/tiny/signals" / f"{load(root).resolve(NAME, 'tiny').folder}-2" / "signals.csv"
+    changed(root, f"{NAME}-dropout-*", lambda p, c: source.read_bytes())
+    assert "the same as" in gap(root, capsys)
+
+
+@pytest.mark.parametrize("key", ["weights", "weights_without_batch_norm", "convolution", "linear", "multiply_adds"])
+def test_an_edited_count_is_found(measured, tmp_path, capsys, key):
+    root = tmp_path / "project"
+    shutil.copytree(measured, root, symlinks=True)
+
+    def change(_: dict, content: bytes) -> bytes:
+        record = json.loads(content)
+        digest = load(root).resolve(NAME, "tiny").network_digest
+        record["networks"][digest][key] += 1
+        return json_bytes(record)
+
+    changed(root, "cost", change)
+    assert f"{NAME}: not what the closed form counts" in gap(root, capsys)
+
+
+def test_what_is_no_origin_is_found(root, capsys):
+    path = root / "results/tiny/tables.json"
+    whole = json.loads(path.read_bytes())
+    for facts in ({**whole, "files": []}, {**whole, "cells": None}, {**whole, "cells": whole["cells"][1:]}, []):
+        path.write_bytes(json_bytes(facts))
+        assert str(path) in gap(root, capsys) or "missing, or edited" in gap(root, capsys)
 
 
 def test_an_edited_origin_is_found(root, capsys):

@@ -48,11 +48,13 @@ def test_an_error_stands_beside_the_published_one_with_its_spread(bench):
     median = [part.strip() for part in line.strip("|").split("|")]
     assert median[1] == "test error %"
     assert median[3:] == ["6.61", "6.60", "3", "0.21", "6.50", "-0.01", "agrees", "float32", "GPU NVIDIA H200"]
-    for table in ("Table 1", "Table 2", "Table 3", "Table 4"):
-        assert f"he2016 {table}" in median[2]
+    assert median[2] == "he2016, Table 1; he2016, Table 2; he2016, Table 3; he2016, Table 4"
     times = row(section(page, "Time"), "ResNet-110, cifar10")
-    assert times[1:3] == ["3 of 100", "GPU NVIDIA H200"]
-    assert times[4] == "1.00" and times[6:8] == ["3.00", "97.00"]
+    assert times[1:4] == ["100", "3", "GPU NVIDIA H200"]
+    assert times[5] == "1.00" and times[7:9] == ["3.00", "97.00"]
+    total = row(section(page, "Time"), "all of he2016's CIFAR tables")
+    assert total[1:4] == ["175", "3", "GPU"]
+    assert total[7:9] == ["3.00", "at least 97.00; 75 runs of 7 kinds not measured"]
 
 
 def test_a_claim_has_verdict_and_comparisons(bench):
@@ -60,24 +62,24 @@ def test_a_claim_has_verdict_and_comparisons(bench):
     bench.record(GATE, 8.7)
     page = page_of(bench)
     claim = row(section(page, "Claims"), "Of all shortcuts")
-    assert claim[3:] == ["1", "", "", "9", "**open**"]
+    assert claim[3:] == ["1 holds, 9 not run", "**open**", "9 holds, 1 undecided"]
     compared = row(section(page, "What was compared"), f"`{IDENTITY}`")
     assert compared == [
-        f"`{IDENTITY}`", "6.60", "1", f"`{GATE}`", "8.70", "1", "+2.10 ± 0.28", "6.61 and 8.70", "holds",
+        f"`{IDENTITY}`", "6.60", "1", f"`{GATE}`", "8.70", "1", "+2.10 ± 0.28", "holds", "6.61 and 8.70", "holds",
     ]  # fmt: skip
 
 
 def test_a_surprise_is_named_with_its_suspicion(bench):
-    claims = bench.root / "params/claims.yaml"
-    suspicion = f"  - {{of: {IDENTITY}, says: The rate., against: {IDENTITY}, tested_by: {GATE}}}\n"
-    claims.write_text(claims.read_text() + suspicion)
+    suspicion = f"suspicions: [{{of: {IDENTITY}, says: The rate., against: {IDENTITY}, tested_by: {GATE}}}]"
+    bench.copy.edit("params/claims.yaml", "suspicions: []", suspicion)
     bench.record(IDENTITY, 12.0)
     surprises = section(page_of(bench), "Surprises")
     assert re.search(rf"- `{IDENTITY}`: .*12\.00 where 6\.61 was published", surprises)
     assert f"First suspicion: The rate. Tested: `{GATE}` not run against `{IDENTITY}` 12.00 (n = 1)." in surprises
     bench.record(GATE, 8.0)
     surprises = section(page_of(bench), "Surprises")
-    assert f"Tested: `{GATE}` 8.00 (n = 1) against" in surprises
+    assert f"Tested: `{GATE}` 8.00 (n = 1) against `{IDENTITY}` 12.00 (n = 1): -4.00." in surprises
+    assert "No suspicion is named yet" in surprises, "of the claim"
     assert "Of all shortcuts the identity has the lowest test error." in surprises
     assert f"`{GATE}` (8.00) is below `{IDENTITY}` (12.00)" in surprises
 
@@ -101,7 +103,20 @@ def test_another_scale_says_that_it_is_not_the_papers(bench):
     bench.record(IDENTITY, 12.0, scale="tiny")
     page = page_of(bench, "tiny")
     assert "So nothing here speaks of the papers' networks." in page
-    assert "--scale tiny" in section(page, "Order of work")
+    work = section(page, "Order of work")
+    assert "identity-mappings next --device gpu --scale tiny" in work and "--seed 0 --device gpu --scale tiny" in work
+    errors = section(page, "Errors beside the published ones")
+    found = [line.split("|")[1:-1] for line in errors.splitlines() if line.startswith(f"| `{IDENTITY}`")]
+    assert found and all(not line[3].strip() and not line[8].strip() for line in found), "published of other networks"
+    assert "6.61" not in page
+
+
+def test_a_run_that_diverged_is_counted(bench):
+    for seed, error in enumerate((6.4, None, 6.5)):
+        bench.record(IDENTITY, error, seed)
+    bench.record(GATE, 9.0)
+    compared = row(section(page_of(bench), "What was compared"), f"`{IDENTITY}`")
+    assert compared[1:3] == ["6.50 (1 diverged)", "3"]
 
 
 def test_a_bad_record_is_in_the_comparison_too(bench):

@@ -147,7 +147,7 @@ def test_the_verdict_is_on_the_page(bench, grids):
     assert compared(bench, grids, "constant scaling 0, 1")["verdict"] == "agrees"
     assert compared(bench, grids, "exclusive gating, b_g = -6")["verdict"] == "differs"
     text = " ".join((bench.root / "results/comparison.md").read_text().split())
-    assert "the difference is at most 2 se" in text and "above 20 %" in text
+    assert "the difference is at most 2 se" in text and "(20 % on cifar10, 20 % on digits)" in text
 
 
 def test_quoted_rows_are_marked_and_never_rebuilt(bench, grids):

@@ -138,16 +138,26 @@ def test_on_a_gpu_50_iterations_twice(short, tmp_path, name, arithmetic):
     assert verify.twice(short(name, arithmetic=arithmetic), 0, Options(tmp_path, device="gpu")) == 0
 
 
-def test_several_records_are_compared_and_the_worst_counts(monkeypatch):
+def test_several_records_are_compared_and_the_worst_counts(monkeypatch, capsys):
     asked = []
 
     def compared(path, options, iterations):
         asked.append((path.name, options.device, iterations))
+        if path.name == "no-record":
+            raise UserError("no record of a run here")
         return int(path.name == "b")
 
     monkeypatch.setattr(verify, "record", compared)
     words = ["--device", "cpu", "--iterations", "7"]
     assert main(["verify", "a", "c", *words]) == 0
     assert main(["verify", "b", "a", *words]) == 1
-    assert [name for name, *_ in asked] == ["a", "c", "b", "a"]
+    assert main(["verify", "no-record", "b", *words]) == 2
+    assert "no record of a run here" in capsys.readouterr().err
+    assert [name for name, *_ in asked] == ["a", "c", "b", "a", "no-record", "b"]
     assert {(device, iterations) for _, device, iterations in asked} == {("cpu", 7)}
+
+
+@pytest.mark.parametrize("option", [("--digest", "0"), ("--arithmetic", "tf32")])
+def test_what_a_record_has_of_its_own_is_not_chosen(option, capsys):
+    assert main(["verify", "results/runs/a/seed0", "--device", "cpu", *option]) == 2
+    assert "leave these options out" in capsys.readouterr().err

@@ -171,6 +171,14 @@ class Project:
         drawn = [name for figure in self.figures.values() for name in figure.runs]
         return self._resolved([*names, *drawn], scale)
 
+    def told_of(self, scale: str) -> list[Resolved]:
+        """The experiments of whose runs a report of a scale tells: shown, claimed, suspected, in the order of work."""
+        names = [experiment.name for experiment in self.shown(scale)]
+        names += [name for claim in self.claims.claims for pair in claim.pairs() for name in pair]
+        names += [name for one in self.claims.suspicions for name in (one.against, one.tested_by)]
+        names += [name for step in self.order.steps for name in step.experiments]
+        return self._resolved(names, scale)
+
     def wanted(self, scale: str) -> list[Resolved]:
         """The experiments that a scale trains: those that it names, or all that are shown and can be trained."""
         names = self.scale(scale).experiments
@@ -286,6 +294,8 @@ def _check_references(project: Project, params: Path) -> None:
         if folders.count(scale.results) > 1:
             place = f"{params / 'scales' / name}.yaml"
             raise UserError(f"{place}: results: another scale has {scale.results} too: give each a folder of its own")
+    for name in project.reporting.fail_above:
+        known(name, project.datasets, f"{params / 'reporting.yaml'}: fail_above")
     for name in project.datasets:
         for key in ("prior_deviation", "resolution"):
             if name not in getattr(project.reporting, key):

@@ -252,7 +252,10 @@ Figure = Annotated[
 class Reporting(Parameters):
     """The rule by which a measured number agrees with a published one, and its constants."""
 
-    fail_above: Annotated[float, Field(description="a test error above this is 'fail' (he2016, Table 1)")]
+    fail_above: Annotated[
+        dict[Name, float],
+        Field(description="a test error above this is 'fail' (he2016, Table 1); where nothing is given none is"),
+    ]
     prior_deviation: Annotated[
         dict[Name, float],
         Field(description="standard deviation over runs, in points, where n < 3 or none is published"),

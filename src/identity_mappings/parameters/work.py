@@ -92,3 +92,10 @@ class Order(Parameters):
     """The order of work: what is worth most comes first."""
 
     steps: list[Step]
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Order":
+        names = [step.name for step in self.steps]
+        if double := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two steps have the name {double!r}: rename one")
+        return self

@@ -1,19 +1,19 @@
 """The record of a run: metrics.json, curve.csv and provenance.json in one folder."""
 
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .experiment import Experiment, identity
+from .experiment import ARITHMETICS, Experiment, identity
 from .files import json_bytes, sha256, write_atomically
 
 FORMAT = 1
 METRICS, CURVE, PROVENANCE, PARTIAL = "metrics.json", "curve.csv", "provenance.json", "partial"
 FINAL = ("finished", "diverged")
 WEIGHTS = "weights.pt"  # with the checkpoints: they stay where a run was trained
-_NUMBERS = ("test_error", "training_error", "training_loss")  # None where there was none, or it diverged
 _ERRORS = {"test_error": "wrong", "top_5_error": "wrong_top_5"}
 CIFAR_PROTOCOLS = ("single-view", "single-view-recomputed")
 IMAGENET_PROTOCOLS = ("centre-224", "centre-320", "10-crop", "multi-scale")  # the first: of the tests in the training
@@ -104,18 +104,45 @@ def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False)
                 metrics["test_error"] is None,
                 metrics["status"] == "diverged" or (metrics["status"] not in FINAL and metrics["test_error"] is None),
             ),
-            **{name: (isinstance(metrics[name], (int, float, type(None))), True) for name in _NUMBERS},
-            "best": (isinstance(metrics["best"], (dict, type(None))), True),
+            **{name: (well_formed, True) for name, well_formed in _forms(metrics, provenance).items()},
         }
     except OSError as error:
         raise BadRecord(f"{folder}: {Path(error.filename).name} is missing") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadRecord(f"{folder}: not a record of a run ({type(error).__name__}: {error})") from None
     for name, (found, expected) in facts.items():
         if found != expected:
             what = "" if isinstance(found, (dict, bool)) else f": {found}, expected {expected}"
             raise BadRecord(f"{folder}: {name} does not match{what}")
     return Record(path, metrics, provenance)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _forms(metrics: dict[str, Any], provenance: dict[str, Any]) -> dict[str, bool]:
+    """Whether what reports calculate with is what it must be: one bad record must not keep the others from the page."""
+    finished, best = metrics["status"] == "finished", metrics["best"]
+    sessions, hardware = provenance.get("sessions") or [], provenance.get("hardware") or {}
+    times = ("seconds", "device_seconds", "peak_memory_bytes")
+    gpu = hardware.get("gpu")
+    return {
+        **{
+            name: _is_number(metrics[name]) or (metrics[name] is None and not finished)
+            for name in ("test_error", "training_error", "training_loss")
+        },
+        **{name: _is_count(metrics[name]) for name in ("iterations", "of_iterations")},
+        "best": best is None or (_is_number(best["test_error"])),
+        "arithmetic": metrics["arithmetic"] in ARITHMETICS,
+        "sessions": all(_is_number(one.get(key, 0)) and one.get(key, 0) >= 0 for one in sessions for key in times),
+        "hardware": (gpu is None or isinstance(gpu["model"], str)) and isinstance(hardware.get("cpu", ""), str),
+        "world_size": _is_count(provenance["seed"].get("world_size", 1)),
+    }
 
 
 def read_evaluation(record: Record, protocol: str) -> dict[str, Any] | None:

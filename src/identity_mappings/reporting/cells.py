@@ -18,11 +18,19 @@ NO_MEAN, NOT_COMPARABLE = "a run diverged", "not comparable"
 
 @dataclass
 class Records:
-    """The records of a scale, each read once; what is wrong with the others is kept for the page."""
+    """The records of a scale, each read once; what is wrong with the others is kept for the page.
+
+    Attributes:
+        bad: why records were not believed.
+        runs, tests, signals: what was read, also of unfinished runs, by file; of signals by folder.
+    """
 
     project: Project
     scale: str
     bad: list[str] = field(default_factory=list)
+    runs: dict[Path, run.Record] = field(default_factory=dict)
+    tests: dict[Path, "Tested"] = field(default_factory=dict)
+    signals: dict[Path, Experiment] = field(default_factory=dict)
     _read: dict[str, list[run.Record]] = field(default_factory=dict)
     _costs: dict[str, dict[str, Any]] | None = None
 
@@ -37,16 +45,24 @@ class Records:
         return self._read[experiment.folder]
 
     def _records(self, experiment: Experiment) -> list[run.Record]:
-        found = []
-        for seed in self.project.seeds(experiment):
-            try:
-                record = run.read(run.folder_of(self.results, experiment, seed), experiment, seed)
-            except run.BadRecord as error:
-                self.note(error)
-                continue
-            if record:
-                found.append(record)
-        return found
+        seeds = self.project.seeds(experiment)
+        found = (self._record(run.folder_of(self.results, experiment, seed), experiment, seed) for seed in seeds)
+        return [record for record in found if record]
+
+    def unfinished(self, experiment: Experiment, seed: int) -> run.Record | None:
+        """What a run left that was stopped before its end."""
+        folder = run.folder_of(self.results, experiment, seed) / run.PARTIAL
+        return self._record(folder, experiment, seed, partial=True)
+
+    def _record(self, folder: Path, experiment: Experiment, seed: int, partial: bool = False) -> run.Record | None:
+        try:
+            record = run.read(folder, experiment, seed, partial)
+        except run.BadRecord as error:
+            self.note(error)
+            return None
+        if record:
+            self.runs[record.path] = record
+        return record
 
     def tested(self, experiment: Experiment, protocol: str) -> list["Tested"]:
         """Of these, those that were tested by a protocol."""
@@ -62,6 +78,7 @@ class Records:
                 continue
             if evaluation:
                 tested.append(Tested(record, run.evaluation_of(record.path.parent, protocol), evaluation))
+                self.tests[tested[-1].path] = tested[-1]
         return tested
 
     def note(self, problem: object) -> None:
@@ -268,18 +285,19 @@ def _fill(project: Project, scale: str, records: Records, table: Table, row: Row
         return float("inf") if value is None else value
 
     experiment, found = min(candidates, key=height)
+    dataset = experiment.parameters["dataset"]["name"]
     errors = [tested.error(cell) for tested in found]
     of_mean = cell.metric == MEAN
     finite = [error for error in errors if error is not None]
     value = verdict.median(errors)
     if cell.metric == BEST_RUN and finite:
         value = min(finite)
-    failed = verdict.fails(value, project.reporting, cell)
+    failed = verdict.fails(value, project.reporting, dataset)
     if of_mean and not failed and len(finite) < len(errors):
         return filled(experiment, found, NO_MEAN, None, verdict.UNDECIDED)
     if of_mean and len(finite) == len(errors):
         value = statistics.fmean(finite)
-    failed = verdict.fails(value, project.reporting, cell)
+    failed = verdict.fails(value, project.reporting, dataset)
     measured: float | str = verdict.FAIL if failed else float(value)
     text = verdict.FAIL if failed else _number(value, cell)
     if of_mean and not failed:
@@ -297,7 +315,6 @@ def _fill(project: Project, scale: str, records: Records, table: Table, row: Row
         published, cell_of_rule = float(mean), cell.model_copy(update={"published_deviation": float(deviation)})
     else:
         cell_of_rule = cell
-    dataset = experiment.parameters["dataset"]["name"]
     judged = verdict.judge(value, published, errors, cell_of_rule, dataset, project.reporting, of_mean)
     if len(candidates) < len(there) and judged == verdict.AGREES:
         judged = verdict.UNDECIDED  # not all experiments of the row were run

@@ -1,7 +1,6 @@
 """results/README.md: what the runs say, of the papers' numbers and of their claims, and what they cost."""
 
 from collections import Counter
-from collections.abc import Iterable
 
 from ..parameters import Project
 from ..parameters.reports import TEST_ERROR
@@ -19,13 +18,12 @@ MADE = """\
 Made from the records beside it by `identity-mappings tables`: no number here is written by hand, and `identity-mappings
 audit` walks each back to its parameters, data, sources and environment. [tables.md](tables.md) has the papers' tables,
 [comparison.md](comparison.md) every cell with its verdict and the rule for it, [figures](figures) the curves."""
-NOT_MEASURED = "not measured"
 TIMES = """\
-Hours are of the device, from the provenance of the runs: of several that were trained at once each counts by its
-share, and a machine that was busy with other work counts in full. Hours to go are what a run took on the same device,
-times the runs that are not done; they are not measured where none of that kind was begun. Multiply-adds are counted,
-forward and backward: three times the forward ones of each image."""
-PAPERS = {"he2015": "he2015", "he2016": "he2016", "own": "here"}
+Hours are of the device, from the provenance of the runs: of several that were trained at once each has its share; a
+machine that was busy with other work counts in full, and what was lost between a checkpoint and a kill does not count.
+Memory is that of a process. Hours to go are the iterations that are left times the seconds of one on the same device,
+of the same network or else of its kind; the sums take GPUs only. Multiply-adds are counted, forward and backward: three
+times the forward ones of each image."""
 
 
 def page(project: Project, scale: str, records: Records, cells: list[Filled], judged: list[Judged]) -> str:
@@ -36,10 +34,11 @@ def page(project: Project, scale: str, records: Records, cells: list[Filled], ju
     if not settings.published:
         lines += [f"**Scale `{scale}`.** {settings.description} So nothing here speaks of the papers' networks.", ""]
     lines += _in_short(runs, cells, judged)
-    lines += ["## Errors beside the published ones", "", *_errors(cells)]
-    lines += ["## Claims", "", claims.rule(project, scale), "", *_claims(judged)]
+    compare = settings.published
+    lines += ["## Errors beside the published ones", "", *_errors(cells, compare)]
+    lines += ["## Claims", "", claims.rule(project, scale), "", *_claims(judged, compare)]
     lines += ["## Surprises", "", *_surprises(project, scale, records, cells, judged)]
-    lines += ["## What was compared", "", *_comparisons(judged)]
+    lines += ["## What was compared", "", *_comparisons(judged, compare)]
     lines += ["## Order of work", "", *_order(runs, scale)]
     lines += ["## Time", "", *_times(project, records, runs)]
     return "\n".join(lines)
@@ -64,8 +63,12 @@ def _in_short(runs: list[Wanted], cells: list[Filled], judged: list[Judged]) -> 
     ]
 
 
-def _errors(cells: list[Filled]) -> list[str]:
-    """Each rebuilt error once, with the places where it stands."""
+def _errors(cells: list[Filled], compare: bool) -> list[str]:
+    """Each rebuilt error once, with the places where it stands.
+
+    Args:
+        compare: whether the published errors are of the same networks and data.
+    """
     measured = [cell for cell in cells if cell.measured is not None and not cell.cell.is_cost]
     if not measured:
         return ["No run is finished yet.", ""]
@@ -76,19 +79,18 @@ def _errors(cells: list[Filled]) -> list[str]:
     rows = []
     for found in places.values():
         first = found[0]
-        where = dict.fromkeys(f"{PAPERS.get(cell.table.paper, cell.table.paper)} {cell.table.table}" for cell in found)
         devices = dict.fromkeys(times.spent(record).device for record in first.records)
         rows.append(
             [
                 f"`{first.experiment.name}`",
                 first.cell.metric,
-                "; ".join(where),
-                first.published_text,
+                "; ".join(dict.fromkeys(_place(cell.table.paper, cell.table.table) for cell in found)),
+                first.published_text if compare else "",
                 first.text,
                 str(len(first.records)),
-                _number(first.deviation, ".2f"),
-                _number(first.best, ".2f"),
-                _number(first.difference, "+.2f"),
+                "" if first.deviation is None else f"{first.deviation:.2f}",
+                "" if first.best is None else f"{first.best:.2f}",
+                f"{first.difference:+.2f}" if compare and first.difference is not None else "",
                 first.verdict,
                 first.arithmetic,
                 ", ".join(devices),
@@ -101,44 +103,59 @@ def _errors(cells: list[Filled]) -> list[str]:
     return [grid(headers, rows), "", "*Best of test* is chosen on the test set and is not a result.", ""]
 
 
-def _claims(judged: list[Judged]) -> list[str]:
+def _place(paper: str, text: str) -> str:
+    return text if paper == "own" else f"{paper}, {text}"
+
+
+def _claims(judged: list[Judged], compare: bool) -> list[str]:
     rows = []
     for one in judged:
-        counts = [str(one.counts[word] or "") for word in (HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN)]
-        source = f"{PAPERS.get(one.claim.paper, one.claim.paper)}, {one.claim.source}"
-        rows.append([one.claim.says, source, one.claim.metric, *counts, f"**{one.verdict}**"])
-    return [grid(["claim", "source", "metric", HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN, "verdict"], rows), ""]
+        source = ("ours; " if one.claim.paper == "own" else f"{one.claim.paper}, ") + one.claim.source
+        rows.append([one.claim.says, source, one.claim.metric, _counted(one.counts), f"**{one.verdict}**"])
+        if compare:
+            rows[-1].append(_counted(one.on_paper))
+    headers = ["claim", "source", "metric", "comparisons", "verdict", *(["on paper"] if compare else [])]
+    return [grid(headers, rows), ""]
 
 
-def _comparisons(judged: list[Judged]) -> list[str]:
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{counts[word]} {word}" for word in (HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN) if counts[word])
+
+
+def _comparisons(judged: list[Judged], compare: bool) -> list[str]:
     lines = []
     for one in judged:
         metric = one.claim.metric
         pairs = [pair for pair in one.pairs if pair.verdict not in (NOT_RUN, NO_COUNTERPART)]
         if not pairs:
             continue
+        published = compare and metric == TEST_ERROR
         headers = ["said to be lower", "measured", "n", "said to be higher", "measured", "n"]
         headers.append("higher by lower" if metric in GRADIENTS else "difference ± se")
-        headers += ["published", "verdict"] if metric == TEST_ERROR else ["verdict"]
-        rows = [_compared(pair, metric) for pair in pairs]
+        headers += ["verdict", "published", "on paper"] if published else ["verdict"]
+        rows = [_compared(pair, metric, published) for pair in pairs]
         lines += [f"### {one.claim.name}", "", f"{one.claim.says} ({metric})", "", grid(headers, rows), ""]
     return lines or ["Nothing yet: of no pair both networks were run.", ""]
 
 
-def _compared(pair: Pair, metric: str) -> list[str]:
+def _compared(pair: Pair, metric: str, published: bool) -> list[str]:
     row = []
     for name, side in zip(pair.names, (pair.lower, pair.higher), strict=True):
         row += [f"`{name}`", _value(side, metric), str(len(side.values))]
-    low, high = pair.lower.value, pair.higher.value
-    if low is None or high is None:
-        row.append("")
-    elif metric in GRADIENTS:
-        row.append(f"{high / low:.2g} x" if low else "")
-    else:
-        row.append(f"{high - low:+.2f}" + ("" if pair.error is None else f" ± {pair.error:.2f}"))
-    if metric == TEST_ERROR:
+    row += [_difference(pair.lower, pair.higher, metric, pair.error), pair.verdict]
+    if published:
         row.append("" if None in pair.published else " and ".join(map(_published, pair.published)))
-    return [*row, pair.verdict]
+        row.append(pair.on_paper or "")
+    return row
+
+
+def _difference(lower: Side, higher: Side, metric: str, error: float | None) -> str:
+    """How far one lies above the other: a factor of gradients, else points."""
+    if lower.value is None or higher.value is None:
+        return ""
+    if metric in GRADIENTS:
+        return f"{higher.value / lower.value:.2g} x" if lower.value else ""
+    return f"{higher.value - lower.value:+.2f}" + ("" if error is None else f" ± {error:.2f}")
 
 
 def _published(value: float | str) -> str:
@@ -146,11 +163,13 @@ def _published(value: float | str) -> str:
 
 
 def _value(side: Side, metric: str) -> str:
-    """As the tables print it: errors in %, with the spread of the runs; gradients and losses with two digits."""
-    if side.value is None:
-        return verdict.FAIL
+    """As the tables print it: errors in %, with the spread of the runs; gradients and losses with their digits."""
     form = ".2g" if metric in GRADIENTS else ".2f" if metric.endswith("%") else ".4f"
-    text = format(side.value, form) + ("" if side.deviation is None else f" ± {side.deviation:{form}}")
+    text = verdict.FAIL if side.value is None else format(side.value, form)
+    if side.deviation is not None:
+        text += f" ± {side.deviation:{form}}"
+    if diverged := len(side.values) - len(side.finite):
+        text += f" ({diverged} diverged)"
     return text if side.arithmetic in ("", ARITHMETICS[0]) else f"{text} ({side.arithmetic})"
 
 
@@ -164,30 +183,35 @@ def _surprises(project: Project, scale: str, records: Records, cells: list[Fille
         lines += [f"- `{name}`: {'; '.join(texts)}.", *_suspicions(project, scale, records, name, TEST_ERROR)]
     for one in judged:
         if one.verdict == CONTRADICTED:
-            pairs = [pair for pair in one.pairs if pair.verdict == CONTRADICTED]
-            names = "; ".join(
+            texts = [
                 f"`{pair.names[1]}` ({_value(pair.higher, one.claim.metric)}) is below `{pair.names[0]}` "
                 f"({_value(pair.lower, one.claim.metric)})"
-                for pair in pairs
-            )
-            lines.append(f'- "{one.claim.says}" ({one.claim.metric}): {names}.')
+                for pair in one.pairs
+                if pair.verdict == CONTRADICTED
+            ]
+            lines.append(f'- "{one.claim.says}" ({one.claim.metric}): {"; ".join(texts)}.')
             lines += _suspicions(project, scale, records, one.claim.name, one.claim.metric)
     return [*(lines or ["None: no error differs from the published one, no claim is contradicted."]), ""]
 
 
-def _suspicions(project: Project, scale: str, records: Records, of: str, metric: str) -> Iterable[str]:
-    for suspicion in project.claims.suspicions:
-        if suspicion.of == of:
-            yield f"  - First suspicion: {suspicion.says} {_tested(project, scale, records, suspicion, metric)}"
+def _suspicions(project: Project, scale: str, records: Records, of: str, metric: str) -> list[str]:
+    found = [one for one in project.claims.suspicions if one.of == of]
+    if not found:
+        return ["  - No suspicion is named yet (`params/claims.yaml`)."]
+    return [f"  - First suspicion: {one.says} {_tested(project, scale, records, one, metric)}" for one in found]
 
 
 def _tested(project: Project, scale: str, records: Records, suspicion: Suspicion, metric: str) -> str:
-    texts = []
-    for name in (suspicion.tested_by, suspicion.against):
+    sides, texts = [], []
+    for name in (suspicion.against, suspicion.tested_by):
         experiment = project.resolve(name, scale)
         side = claims.side_of(project, records, metric, experiment) if experiment else None
+        sides.append(side)
         texts.append(f"`{name}` " + (f"{_value(side, metric)} (n = {len(side.values)})" if side else "not run"))
-    return f"Tested: {texts[0]} against {texts[1]}."
+    text = f"Tested: {texts[1]} against {texts[0]}"
+    if None in sides:
+        return f"{text}."
+    return f"{text}: {_difference(*sides, metric, None) or 'no difference to be told'}."
 
 
 def _order(runs: list[Wanted], scale: str) -> list[str]:
@@ -208,7 +232,8 @@ def _order(runs: list[Wanted], scale: str) -> list[str]:
     for device, where in (("gpu", "With a GPU"), ("cpu", "Without one")):
         jobs = list(order.commands(runs, scale, device))
         if jobs:
-            lines += [f"{where}, next (`identity-mappings next --device {device}` has the rest):", ""]
+            words = f"identity-mappings next --device {device}" + ("" if scale == "paper" else f" --scale {scale}")
+            lines += [f"{where}, next (`{words}` has the rest):", ""]
             lines += [*(f"    {line}" for line in jobs[0][1]), ""]
     return lines
 
@@ -217,30 +242,35 @@ def _times(project: Project, records: Records, runs: list[Wanted]) -> list[str]:
     rows = []
     for row in times.times(project, runs, records.costs()):
         each = row.seconds_an_iteration
-        left = "" if row.done == row.wanted else NOT_MEASURED if row.seconds_left is None else _hours(row.seconds_left)
         rows.append(
             [
                 row.name,
-                f"{row.done} of {row.wanted}",
+                str(row.wanted),
+                str(row.done or ""),
                 row.device,
-                "" if not each else f"{1 / each:.3g}",
-                "" if not each else _hours(each * row.iterations),
+                "" if each is None else f"{1 / each:.3g}",
+                "" if each is None else _hours(each * row.iterations),
                 "" if row.peak_memory is None else f"{row.peak_memory / 2**30:.2f}",
                 "" if row.seconds is None else _hours(row.seconds),
-                left,
+                _left(row.left),
                 "" if row.operations_left is None else f"{row.operations_left / 1e15:,.1f}",
             ]
         )
     headers = [
-        "network", "done", "device", "steps/s", "hours a run", "memory, GiB", "hours spent", "hours to go",
+        "network", "runs", "done", "device", "steps/s", "hours a run", "memory, GiB", "hours spent", "hours to go",
         "10^15 multiply-adds to go",
     ]  # fmt: skip
     return [TIMES, "", grid(headers, rows), ""]
 
 
+def _left(left: times.Left) -> str:
+    if not left.unknown_runs:
+        return _hours(left.seconds) if left.runs else ""
+    if left.unknown_runs == left.runs:
+        return "not measured"
+    kinds = f" of {left.unknown_kinds} kinds" if left.unknown_kinds > 1 else ""
+    return f"at least {_hours(left.seconds)}; {left.unknown_runs} runs{kinds} not measured"
+
+
 def _hours(seconds: float) -> str:
     return f"{seconds / 3600:,.2f}"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)

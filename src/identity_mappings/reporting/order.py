@@ -9,7 +9,7 @@ from pathlib import Path
 from ..parameters import Project, load
 from ..parameters.work import Step
 from ..records import run
-from ..records.experiment import Experiment
+from ..records.experiment import ARITHMETICS, Experiment
 from .cells import Records
 
 FINISHED, DIVERGED = run.FINAL
@@ -22,6 +22,8 @@ class Wanted:
     """A run of the order of work, and how far it is.
 
     Attributes:
+        experiment: in the arithmetic in which it is to be trained: that of its own unfinished run, that in which other
+            runs of the experiment are finished, or else the recipe's.
         record: finished or diverged; of an unfinished run the one in its partial/; None where nothing was begun.
     """
 
@@ -42,9 +44,8 @@ class Wanted:
     def iterations_left(self) -> int:
         if self.done:
             return 0
-        return self.experiment.parameters["recipe"]["iterations"] - (
-            self.record.metrics["iterations"] if self.record else 0
-        )
+        whole = self.experiment.parameters["recipe"]["iterations"]
+        return whole - (self.record.metrics["iterations"] if self.record else 0)
 
 
 def wanted(project: Project, scale: str, records: Records) -> Iterator[Wanted]:
@@ -56,21 +57,26 @@ def wanted(project: Project, scale: str, records: Records) -> Iterator[Wanted]:
             for seed in project.seeds(experiment)[: step.runs] if experiment else ():
                 if (experiment.digest, seed) not in seen:
                     seen.add((experiment.digest, seed))
-                    yield Wanted(step, experiment, seed, _record(records, experiment, seed))
+                    yield Wanted(step, *_state(records, experiment, seed))
 
 
-def _record(records: Records, experiment: Experiment, seed: int) -> run.Record | None:
-    for record in records.of(experiment):
+def _state(records: Records, experiment: Experiment, seed: int) -> tuple[Experiment, int, run.Record | None]:
+    """A run in its arithmetic, with its record.
+
+    Tables show an experiment in one arithmetic, that of its finished runs; the others would be trained for nothing.
+    """
+    finished = records.of(experiment)
+    for record in finished:
         if record.metrics["seed"] == seed:
-            return record
-    for alternative in experiment.alternatives:
-        folder = run.folder_of(records.results, alternative, seed) / run.PARTIAL
-        try:
-            if record := run.read(folder, alternative, seed, partial=True):
-                return record
-        except run.BadRecord as error:
-            records.note(error)
-    return None
+            return experiment.in_arithmetic(record.metrics["arithmetic"]), seed, record
+    if finished:
+        chosen = [experiment.in_arithmetic(finished[0].metrics["arithmetic"])]
+    else:
+        chosen = [experiment, *experiment.alternatives]
+    for alternative in chosen:
+        if record := records.unfinished(alternative, seed):
+            return alternative, seed, record
+    return chosen[0], seed, None
 
 
 def commands(
@@ -95,27 +101,19 @@ def commands(
     for mine in by_experiment.values():
         last = device == "gpu" and mine[0].step.device == "cpu"
         seeds = tuple(one.seed for one in mine)
-        alike.setdefault((last, mine[0].step.name, seeds, _arithmetic(mine)), []).append(mine)
+        arithmetic = mine[0].experiment.parameters["recipe"]["arithmetic"]
+        alike.setdefault((last, mine[0].step.name, seeds, arithmetic), []).append(mine)
     for (_, _, seeds, arithmetic), jobs in sorted(alike.items(), key=lambda item: item[0][0]):
         for first in range(0, len(jobs), at_once):
             job = [one for mine in jobs[first : first + at_once] for one in mine]
             experiments = {one.experiment.digest: one.experiment.name for one in job}
             options = ["--device", device, *(() if scale == "paper" else ("--scale", scale))]
-            options += () if arithmetic is None else ("--arithmetic", arithmetic)
+            options += () if arithmetic == ARITHMETICS[0] else ("--arithmetic", arithmetic)
             new = [name for digest, name in experiments.items() if digest not in begun]
             begun.update(experiments)
             lines = [["verify", *new, "--twice", *options]] if new else []
             lines.append(["train", *experiments.values(), "--seed", *map(str, seeds), *options])
             yield job, [shlex.join(["identity-mappings", *line]) for line in lines]
-
-
-def _arithmetic(job: list[Wanted]) -> str | None:
-    """Of the unfinished run that a job goes on with, if it is not the recipe's."""
-    for one in job:
-        arithmetic = one.record and one.record.metrics["arithmetic"]
-        if arithmetic and arithmetic != one.experiment.parameters["recipe"]["arithmetic"]:
-            return arithmetic
-    return None
 
 
 def show_next(scale: str, device: str, count: int, at_once: int, root: Path = Path()) -> int:
@@ -124,13 +122,18 @@ def show_next(scale: str, device: str, count: int, at_once: int, root: Path = Pa
     records = Records(project, scale)
     runs = list(wanted(project, scale, records))
     print(f"# {sum(one.done for one in runs)} of {len(runs)} runs are done")
-    jobs = list(islice(commands(runs, scale, device, at_once), count))
+    jobs, said = list(islice(commands(runs, scale, device, at_once), count)), None
     for job, lines in jobs:
-        print(f"# {job[0].step.name}: {job[0].step.why}")
+        if job[0].step != said:
+            said = job[0].step
+            print(f"# {said.name}: {said.why}")
         for one in (one for one in job if one.record):
             done = one.record.metrics["iterations"]
-            print(f"# {one.experiment.name}, seed {one.seed}, goes on from its last checkpoint, about {done:,}")
+            print(f"# {one.experiment.name}, seed {one.seed}: {done:,} iterations; goes on where its checkpoints are")
         print("\n".join(lines))
+    if not jobs:
+        left = sum(not one.done for one in runs)
+        print(f"# the other {left} are for a GPU: --device gpu" if left else "# nothing is left to do")
     for reason in records.bad:
         print(f"# not believed: {reason}")
     return 0 if jobs else 1

@@ -178,15 +178,20 @@ class Report:
     """All that is told of a scale's records.
 
     Attributes:
+        records: that were read.
         cells, claims: filled and judged.
-        bad: the records that were not believed.
         pages: {file name: content}.
     """
 
+    records: Records
     cells: list[Filled]
     claims: list[Judged]
-    bad: list[str]
     pages: dict[str, bytes]
+
+    @property
+    def bad(self) -> list[str]:
+        """Why records were not believed."""
+        return self.records.bad
 
 
 def report(project: Project, scale: str) -> Report:
@@ -204,7 +209,7 @@ def report(project: Project, scale: str) -> Report:
         findings.NAME: findings_page.encode(),
         "metrics.json": json_bytes(metrics(cells)),
     }
-    return Report(cells, judged, records.bad, pages)
+    return Report(records, cells, judged, pages)
 
 
 def write(scale: str, root: Path = Path()) -> None:

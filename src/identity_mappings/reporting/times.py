@@ -1,12 +1,13 @@
 """The time that runs took, and what those that are not done will take."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ..parameters import Project
 from ..records import run
-from ..records.experiment import Experiment
+from ..records.experiment import ARITHMETICS, Experiment
 from .order import Wanted
 
 GPU = "GPU"
@@ -29,8 +30,8 @@ class Spent:
     """Time that a run took, over all processes that worked on it.
 
     Attributes:
-        device: "GPU" or "CPU", with its model.
-        seconds: of the device: a process that trained several runs at once counts by its share.
+        device: "GPU" or "CPU" with its model, and the arithmetic if that is not the papers'.
+        seconds: of the device: of several runs that a process trained at once each has its share.
         iterations: in these seconds.
         peak_memory: of the process, in bytes; None where the record does not say.
     """
@@ -45,14 +46,42 @@ def spent(record: run.Record) -> Spent:
     """What the provenance of a run says of its time."""
     origin = record.provenance
     hardware: dict[str, Any] = origin.get("hardware") or {}
-    gpu = hardware.get("gpu")
-    sessions = origin.get("sessions") or ()
+    gpu, sessions = hardware.get("gpu"), origin.get("sessions") or ()
     # Several processes train a run of ImageNet, each with a GPU.
     processes = (origin.get("seed") or {}).get("world_size", 1) if gpu else 1
-    seconds = processes * sum(session.get("seconds", 0) / session.get("runs_at_once", 1) for session in sessions)
+    seconds = processes * sum(session.get("device_seconds", session.get("seconds", 0)) for session in sessions)
     peak = max((session.get("peak_memory_bytes", 0) for session in sessions), default=0) or None
     device = f"{GPU} {gpu['model']}" if gpu else f"CPU {hardware.get('cpu', '')}".strip()
+    arithmetic = record.metrics["arithmetic"]
+    device += "" if arithmetic == ARITHMETICS[0] else f", {arithmetic}"
     return Spent(device, seconds, record.metrics["iterations"], peak)
+
+
+@dataclass
+class Rate:
+    """Seconds and iterations of several runs."""
+
+    seconds: float = 0.0
+    iterations: int = 0
+
+    def add(self, found: Spent) -> None:
+        self.seconds += found.seconds
+        self.iterations += found.iterations
+
+    @property
+    def each(self) -> float | None:
+        """Seconds an iteration; None if there is nothing to tell it by."""
+        return self.seconds / self.iterations if self.seconds and self.iterations else None
+
+
+@dataclass(frozen=True)
+class Left:
+    """What runs that are not done will take: seconds, without the runs of so many kinds of which nothing is known."""
+
+    runs: int
+    seconds: float
+    unknown_runs: int
+    unknown_kinds: int
 
 
 @dataclass(frozen=True)
@@ -61,13 +90,14 @@ class Times:
 
     Attributes:
         name: a kind of network, or what is summed up.
-        wanted, done: runs.
-        device: on which the times are; empty where nothing was run.
+        wanted: runs, wherever they are trained.
+        done: of these, on this device.
+        device: "" where nothing was run.
         seconds_an_iteration: mean over the runs; None where nothing was run, and of sums.
         iterations: of a whole run.
         peak_memory: bytes of a process, the most of all.
         seconds: spent.
-        seconds_left: of the runs that are not done; None where that is not measured.
+        left: of the runs that are not done, on the same device.
         operations_left: multiply-adds of these, counted; None without a cost record.
     """
 
@@ -79,29 +109,94 @@ class Times:
     iterations: int | None
     peak_memory: int | None
     seconds: float | None
-    seconds_left: float | None
+    left: Left
     operations_left: int | None
 
 
+class Clock:
+    """How fast runs were, by network and device.
+
+    Args:
+        runs: of the order of work.
+    """
+
+    def __init__(self, runs: Iterable[Wanted]):
+        self.of_network: dict[tuple[str, str], Rate] = {}
+        self.of_kind: dict[tuple[str, str], Rate] = {}
+        self.iterations: Counter[str] = Counter()
+        for one in runs:
+            if one.record:
+                found = spent(one.record)
+                self.iterations[found.device] += found.iterations
+                self.of_network.setdefault((one.experiment.network_digest, found.device), Rate()).add(found)
+                self.of_kind.setdefault((kind(one.experiment), found.device), Rate()).add(found)
+
+    @property
+    def gpus(self) -> list[str]:
+        """That with the most iterations first."""
+        found = (device for device in self.iterations if device.startswith(GPU))
+        return sorted(found, key=lambda device: (-self.iterations[device], device))
+
+    def rate(self, experiment: Experiment, device: str) -> float | None:
+        """Seconds an iteration: of this very network, or else of its kind."""
+        for rates, key in ((self.of_network, experiment.network_digest), (self.of_kind, kind(experiment))):
+            if (rate := rates.get((key, device))) and rate.each:
+                return rate.each
+        return None
+
+    def left(self, runs: Iterable[Wanted], devices: Iterable[str]) -> Left:
+        """What runs will take on the first of these devices on which something like them was run."""
+        seconds, unknown, count = 0.0, [], 0
+        for one in (one for one in runs if one.iterations_left):
+            count += 1
+            each = next(filter(None, (self.rate(one.experiment, device) for device in devices)), None)
+            if each is None:
+                unknown.append(kind(one.experiment))
+            else:
+                seconds += each * one.iterations_left
+        return Left(count, seconds, len(unknown), len(set(unknown)))
+
+
 def times(project: Project, runs: list[Wanted], costs: dict[str, dict[str, Any]]) -> list[Times]:
-    """By kind of network and device; at last he2016's and all runs summed up, on GPUs.
+    """By kind of network and device; at last those of he2016's tables and all runs summed up, on GPUs.
 
     Args:
         runs: of the order of work.
         costs: entries of the cost record, by network digest.
     """
-    kinds: dict[str, list[Wanted]] = {}
+    clock, kinds = Clock(runs), {}
     for one in runs:
         kinds.setdefault(kind(one.experiment), []).append(one)
-    rows = [row for name, mine in kinds.items() for row in _of_kind(name, mine, costs)]
+    rows = []
+    for name, mine in kinds.items():
+        length, operations = mine[0].experiment.parameters["recipe"]["iterations"], _operations_left(mine, costs)
+        devices = dict.fromkeys(spent(one.record).device for one in mine if one.record)
+        if not devices:
+            nothing = clock.left(mine, ())
+            rows.append(Times(name, len(mine), 0, "", None, length, None, None, nothing, operations))
+        for device in devices:
+            done, peak, rate = _on(mine, [device])
+            left = clock.left(mine, [device])
+            rows.append(Times(name, len(mine), done, device, rate.each, length, peak, rate.seconds, left, operations))
     he2016 = {name for cell in project.cells("he2016") for name in cell.experiments}
-    on_gpu = {row.name: row.seconds_an_iteration for row in rows if row.device.startswith(GPU)}
-    for name, mine in (
-        ("he2016's CIFAR half", [one for one in runs if one.experiment.name in he2016]),
-        ("all", runs),
-    ):
-        rows.append(_sum(name, mine, on_gpu, costs))
+    sums = {"all of he2016's CIFAR tables": [one for one in runs if one.experiment.name in he2016], "all": runs}
+    for name, mine in sums.items():
+        done, _, rate = _on(mine, clock.gpus)
+        left = clock.left(mine, clock.gpus)
+        operations = _operations_left(mine, costs)
+        rows.append(Times(name, len(mine), done, GPU, None, None, None, rate.seconds, left, operations))
     return rows
+
+
+def _on(runs: list[Wanted], devices: Iterable[str]) -> tuple[int, int | None, Rate]:
+    """Runs that are done on these devices, the most memory, and the time of all that were begun there."""
+    found = [(one, spent(one.record)) for one in runs if one.record]
+    mine = [(one, time) for one, time in found if time.device in devices]
+    rate = Rate()
+    for _, time in mine:
+        rate.add(time)
+    peak = max((time.peak_memory or 0 for _, time in mine), default=0) or None
+    return sum(one.done for one, _ in mine), peak, rate
 
 
 def _operations_left(runs: list[Wanted], costs: dict[str, dict[str, Any]]) -> int | None:
@@ -113,38 +208,3 @@ def _operations_left(runs: list[Wanted], costs: dict[str, dict[str, Any]]) -> in
         batch = one.experiment.parameters["recipe"]["batch_size"]
         total += PASSES * entry["multiply_adds"] * batch * one.iterations_left
     return total
-
-
-def _of_kind(name: str, runs: list[Wanted], costs: dict[str, dict[str, Any]]) -> Iterator[Times]:
-    by_device: dict[str, list[Spent]] = {}
-    for one in runs:
-        if one.record:
-            found = spent(one.record)
-            by_device.setdefault(found.device, []).append(found)
-    done, left = sum(one.done for one in runs), sum(one.iterations_left for one in runs)
-    length = runs[0].experiment.parameters["recipe"]["iterations"]
-    operations = _operations_left(runs, costs)
-    if not by_device:
-        yield Times(name, len(runs), done, "", None, length, None, None, None, operations)
-    for device, found in by_device.items():
-        seconds, iterations = sum(one.seconds for one in found), sum(one.iterations for one in found)
-        each = seconds / iterations if iterations else None
-        peak = max((one.peak_memory or 0 for one in found), default=0) or None
-        rest = None if each is None else each * left
-        yield Times(name, len(runs), done, device, each, length, peak, seconds, rest, operations)
-
-
-def _sum(name: str, runs: list[Wanted], on_gpu: dict[str, float | None], costs: dict[str, dict[str, Any]]) -> Times:
-    seconds = 0.0
-    for one in runs:
-        found = spent(one.record) if one.record else None
-        seconds += found.seconds if found and found.device.startswith(GPU) else 0
-    left: float | None = 0.0
-    for one in runs:
-        each, rest = on_gpu.get(kind(one.experiment)), one.iterations_left
-        if each is None and rest:
-            left = None
-            break
-        left += (each or 0) * rest
-    done = sum(one.done for one in runs)
-    return Times(name, len(runs), done, GPU, None, None, None, seconds, left, _operations_left(runs, costs))

@@ -5,7 +5,7 @@ import re
 import statistics
 from collections.abc import Sequence
 
-from ..parameters.reports import TOP_1, TOP_5, Cell, Reporting
+from ..parameters.reports import Cell, Reporting
 
 AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
 CUT_OFF, NOT_JUDGED = "cut off", "not judged"
@@ -18,9 +18,9 @@ rebuilt value is the standard deviation of its n runs, or a prior one where n is
 that of a published value is the one that the paper states, or the prior one. A median of n >= 3 runs has the variance
 pi/2 s²/n, a mean or a smaller n has s²/n. The value **agrees** if the difference is at most {agrees:g} se and these are
 no wider than the resolution ({resolution}); it **differs** if the difference is more than
-{differs:g} se; else it is **undecided**. "fail" is a test error above {fail:g} %, or a loss that is not a number: it
-agrees with "fail" and differs from any number; a number differs from "fail" if it is more than {differs:g} se below
-{fail:g} %, else it is undecided."""
+{differs:g} se; else it is **undecided**. "fail" is a test error above a limit ({fail}), or a loss that is
+not a number: it agrees with "fail" and differs from any number; a number differs from "fail" if it is more than
+{differs:g} se below the limit, else it is undecided."""
 
 
 COUNT_RULE = """\
@@ -41,7 +41,7 @@ def rule(reporting: Reporting) -> str:
         resolution=by_dataset(reporting.resolution),
         agrees=reporting.agrees_within,
         differs=reporting.differs_beyond,
-        fail=reporting.fail_above,
+        fail=", ".join(f"{value:g} % on {name}" for name, value in reporting.fail_above.items()),
     )
 
 
@@ -79,19 +79,24 @@ def median(errors: Sequence[float | None]) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def fails(error: float | None, reporting: Reporting, cell: Cell) -> bool:
-    """Whether the papers would print "fail"; they do so of CIFAR's errors only."""
-    return error is None or (cell.metric not in (TOP_1, TOP_5) and error > reporting.fail_above)
+def limit(reporting: Reporting, dataset: str) -> float:
+    """The test error on a dataset above which the papers print "fail"; infinite where they do not."""
+    return reporting.fail_above.get(dataset, math.inf)
+
+
+def fails(error: float | None, reporting: Reporting, dataset: str) -> bool:
+    """Whether the papers would print "fail"."""
+    return error is None or error > limit(reporting, dataset)
 
 
 def variance(errors: Sequence[float | None], prior: float, of_mean: bool = False) -> float:
     """Of the median (or mean) of runs' errors, in squared points; of fewer than 3 runs by the prior spread."""
     finite = [error for error in errors if error is not None]
-    spread = statistics.stdev(finite) if len(finite) >= 3 else prior
-    return _variance(spread, len(errors), of_mean)
+    return variance_of(statistics.stdev(finite) if len(finite) >= 3 else prior, len(errors), of_mean)
 
 
-def _variance(deviation: float, n: int, of_mean: bool) -> float:
+def variance_of(deviation: float, n: int, of_mean: bool = False) -> float:
+    """Of the median (or mean) of n values that spread by `deviation`."""
     return deviation**2 / n * (MEDIAN_VARIANCE if n >= 3 and not of_mean else 1)
 
 
@@ -101,7 +106,7 @@ def standard_error(
     """Of the difference between a statistic of `errors` and the published one, in points."""
     prior = reporting.prior_deviation[dataset]
     published = prior if cell.published_deviation is None else cell.published_deviation
-    return math.sqrt(variance(errors, prior, of_mean) + _variance(published, cell.published_runs, of_mean))
+    return math.sqrt(variance(errors, prior, of_mean) + variance_of(published, cell.published_runs, of_mean))
 
 
 def judge(
@@ -114,14 +119,14 @@ def judge(
     of_mean: bool = False,
 ) -> str:
     """The verdict on a rebuilt median or mean `value` (None: diverged) of the runs' `errors`."""
-    failed = fails(value, reporting, cell)
+    failed = fails(value, reporting, dataset)
     if published == FAIL and failed:
         return AGREES
     if failed and published != FAIL:
         return DIFFERS
     se = standard_error(errors, cell, dataset, reporting, of_mean)
     if published == FAIL:
-        return DIFFERS if value < reporting.fail_above - reporting.differs_beyond * se else UNDECIDED
+        return DIFFERS if value < limit(reporting, dataset) - reporting.differs_beyond * se else UNDECIDED
     distance = abs(value - float(published))
     if distance > reporting.differs_beyond * se:
         return DIFFERS

@@ -73,7 +73,7 @@ class Run:
             self.say(f"goes on from iteration {self.progress.iteration}")
         self.end = min(self.trainer.recipe.iterations, options.stop_after or self.trainer.recipe.iterations)
         self.begin, self.started = self.progress.iteration, time.perf_counter()
-        self.session = {"started": _now(), "from_iteration": self.begin}
+        self.session = {"started": _now(), "from_iteration": self.begin, "device_seconds": 0.0}
         self.steps: list[tuple[torch.Tensor, torch.Tensor, int]] = []
 
     def say(self, message: str) -> None:
@@ -260,6 +260,7 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
         one.session["runs_at_once"] = len(runs)
         if one.progress.pending:
             one.note()
+    counted = time.perf_counter()
     with ProgressLine(name, recipe.iterations, begin, recipe.batch_size, group.leads) as line:
         while there := [one for one in runs if one.under_way]:
             stop, due = asked()
@@ -280,6 +281,11 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
                     one.steps.append(one.trainer.step(iteration))
             for one in together:
                 one.take()
+            before, counted = counted, time.perf_counter()
+            for one in there:  # who has ended leaves its share to the others
+                one.session["device_seconds"] = round(
+                    one.session["device_seconds"] + (counted - before) / len(there), 3
+                )
             progress = runs[0].progress
             line.show(progress.iteration, progress.training_loss, progress.last and progress.last["test_error"])
             if unsaid:

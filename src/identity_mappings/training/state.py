@@ -27,7 +27,7 @@ class Progress:
         diverged_at: iteration whose loss was not finite.
         pending: whether the test and the row of this iteration are still to be made.
         sessions: {"started", "finished", "from_iteration", "to_iteration", "seconds", "runs_at_once",
-            "peak_memory_bytes"} of each process; several runs at once share its seconds and its memory.
+            "device_seconds", "peak_memory_bytes"} of each process; several runs at once share its device's seconds.
     """
 
     iteration: int = 0

@@ -1,0 +1,197 @@
+"""What a record must stand on: its own numbers, parameters, data, sources and environment. `audit` asks."""
+
+import hashlib
+import json
+import math
+import re
+import subprocess
+from collections.abc import Collection
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..networks.closed_form import closed_form
+from ..parameters import Project
+from ..records import cost, measurement, run
+from ..records.experiment import Experiment, identity
+from ..records.files import canonical, sha256
+from ..records.propagation import SIGNALS_CSV
+from .cells import Tested
+
+LOCK = "requirements.lock"
+# Of the package: what no record of its kind can be made without.
+OF_RUN = ("data/sampling.py", "networks/residual.py", "training/loop.py", "training/trainer.py")
+OF_SIGNALS = ("evaluation/propagation.py", "networks/residual.py", "training/propagation.py", "training/trainer.py")
+OF_COST = ("networks/closed_form.py", "networks/cost.py", "networks/residual.py")
+AGAIN = "make it again from a clean checkout"
+ROUNDED = 2  # seconds: a session's times are of whole seconds
+
+
+class Gap(Exception):
+    """Where the walk ends before its end, and what to do."""
+
+
+class History:
+    """Files as commits have them."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.content_of = cache(self._content_of)
+
+    def _content_of(self, commit: str, path: str) -> bytes | None:
+        """Of a file in a commit, or None if there is none."""
+        done = subprocess.run(["git", "show", f"{commit}:{path}"], cwd=self.root, capture_output=True, check=False)
+        return done.stdout if done.returncode == 0 else None
+
+    def hash_of(self, commit: str, path: str) -> str | None:
+        """sha256 of a file in a commit, or None if there is none."""
+        content = self.content_of(commit, path)
+        return None if content is None else hashlib.sha256(content).hexdigest()
+
+    def version_of(self, commit: str, package: str) -> str | None:
+        """That a commit's lock pins of a package."""
+        found = re.search(rf"^{package}==(\S+)", (self.content_of(commit, LOCK) or b"").decode(), re.MULTILINE)
+        return found and found[1]
+
+    def has(self, commit: str) -> bool:
+        words = ["git", "cat-file", "-e", f"{commit}^{{commit}}"]
+        return subprocess.run(words, cwd=self.root, capture_output=True, check=False).returncode == 0
+
+
+def of_test(project: Project, tested: Tested, history: History) -> str:
+    """A run's test by another protocol than its own, of the same weights; in words, as all of these."""
+    basis = of_run(project, tested.record, history)
+    if tested.numbers.get("weights_sha256") != tested.record.metrics["weights_sha256"]:
+        raise Gap(f"{tested.path}: of other weights than the run's: test the run again")
+    return f"{basis}; tested by {of_code(tested.path, tested.numbers.get('made_by') or {}, history)}"
+
+
+def of_run(project: Project, record: run.Record, history: History) -> str:
+    """A run that was read already, so that hashes, digest, seed and parameters agree with one another."""
+    path, found, origin = record.path, record.metrics, record.provenance
+
+    def need(condition: bool, what: str) -> None:
+        if not condition:
+            raise Gap(f"{path.parent}: {what}: not a record to believe: remove the folder and train the run again")
+
+    parameters = origin["params"]["resolved"]
+    _check_parameters(need, project, origin["params"], (origin.get("data") or {}).get("dvc_md5"))
+    for key in ("training_images", "test_images"):
+        need(origin["data"].get(key) == parameters["dataset"][key], f"{key} differ from the dataset's")
+    named = {key: found[key] for key in ("experiment", "digest", "seed")}
+    need(origin.get("wildcards") == named, "experiment, digest or seed are not those of its provenance")
+    need(origin.get("weights_sha256") == found["weights_sha256"], "two hashes of its weights")
+    losses = found["first_losses"]
+    need(bool(losses) and all(math.isfinite(loss) for loss in losses), "no first losses for verify to compare")
+    hardware = origin.get("hardware") or {}
+    need(found["device"] == (hardware["gpu"]["model"] if hardware.get("gpu") else "cpu"), "made on another device")
+    _check_sessions(need, found, origin.get("sessions") or [])
+    _check_curve(need, path.parent / run.CURVE, found, parameters["recipe"]["iterations"])
+    return of_code(path, origin, history, OF_RUN)
+
+
+def _check_sessions(need, found: dict[str, Any], sessions: list[dict[str, Any]]) -> None:
+    ends = [session.get("to_iteration") for session in sessions]
+    begins = [session.get("from_iteration") for session in sessions]
+    need(begins[:1] == [0] and begins[1:] == ends[:-1], "its sessions do not follow one another")
+    need(ends[-1] == found["iterations"], "its sessions did not run to its end")
+    for session in sessions:
+        begin, end = (datetime.fromisoformat(session[key]) for key in ("started", "finished"))
+        longest = (end - begin).total_seconds() + ROUNDED
+        need(session["seconds"] <= longest, "a session took longer than from its start to its end")
+        need(session.get("device_seconds", 0) <= longest, "a session took longer than from its start to its end")
+
+
+def _check_curve(need, path: Path, found: dict[str, Any], whole: int) -> None:
+    """The numbers of the metrics are those of the curve, and the run ended as its status says."""
+    header, *lines = [line.split(",") for line in path.read_text().splitlines()]
+    rows = [dict(zip(header, line, strict=True)) for line in lines]
+    iterations = [int(row["iteration"]) for row in rows]
+    need(iterations == sorted(set(iterations)), "the rows of its curve are out of order")
+    need(found["of_iterations"] == whole, "its length is not the recipe's")
+    need(not iterations or iterations[-1] <= found["iterations"], "its curve is longer than the run")
+    tests = [float(row["test_error"]) for row in rows if row["test_error"]]
+    if found["best"] is not None:
+        need(found["best"]["test_error"] == min(tests, default=None), "its best test is not the lowest of the curve")
+    if found["status"] == "diverged":
+        at = found["diverged_at"]
+        need(at == found["iterations"] < whole and found["weights_sha256"] is None, "it did not diverge where it says")
+    elif found["status"] == "finished":
+        test = found["test"]
+        need(found["test_error"] == round(100 * test["wrong"] / test["images"], 6), "test_error is not wrong / images")
+        need(found["iterations"] == whole, "it did not run to its end")
+        stated = {name: format(found[name], ".9g") for name in ("test_error", "training_error", "training_loss")}
+        stated["iteration"] = str(found["iterations"])
+        need({name: rows[-1][name] for name in stated} == stated, "the curve ends otherwise than the metrics")
+    else:
+        need(found["iterations"] < whole and found["diverged_at"] is None, "it is finished, or diverged")
+
+
+def of_signals(project: Project, scale: str, folder: Path, experiment: Experiment, history: History) -> str:
+    """A record of signals of an experiment, whose digest was compared when it was read."""
+    _, origin = measurement.read(folder, SIGNALS_CSV)
+    settings = origin["settings"]
+
+    def need(condition: bool, what: str) -> None:
+        if not condition:
+            raise Gap(f"{folder / SIGNALS_CSV}: {what}: remove the folder and measure it again")
+
+    _check_parameters(need, project, settings.get("params") or {}, (settings.get("data") or {}).get("md5"))
+    need(identity(settings["params"]["resolved"]) == identity(experiment.parameters), "of other parameters")
+    iterations = project.scale(scale).signal_iterations
+    need(settings.get("iterations") == iterations and settings.get("seed") == 0, "of another seed or length")
+    return of_code(folder / SIGNALS_CSV, origin, history, OF_SIGNALS)
+
+
+def of_cost(project: Project, scale: str, folder: Path, history: History) -> str:
+    """The cost record: every entry is counted again by the closed form."""
+    content, origin = measurement.read(folder, cost.NAME)
+    entries = json.loads(content)["networks"]
+    for experiment in project.counted(scale):
+        entry, dataset = entries.get(experiment.network_digest), experiment.parameters["dataset"]
+        again = closed_form(experiment.parameters["network"], dataset["classes"], dataset["channels"], dataset["size"])
+        if entry is None or again is None:
+            continue
+        names = ("weights", "weights_without_batch_norm", "convolution", "linear", "multiply_adds")
+        if [entry[name] for name in names] != [getattr(again, name) for name in names]:
+            raise Gap(f"{folder / cost.NAME}: {experiment.name}: not what the closed form counts: count it again")
+    return of_code(folder / cost.NAME, origin, history, OF_COST)
+
+
+def _check_parameters(need, project: Project, params: dict[str, Any], data_hash: str | None) -> None:
+    """The parameters are those of their hash; the data are those that are pinned."""
+    parameters = params.get("resolved")
+    need(
+        parameters is not None and params.get("sha256") == sha256(canonical(parameters)),
+        "the parameters are not those of their hash",
+    )
+    dataset = identity(parameters["dataset"])
+    pinned = identity(project.datasets[dataset["name"]].model_dump())
+    need({key: value for key, value in dataset.items() if key != "name"} == pinned, "made of other data than is pinned")
+    need(data_hash == dataset["md5"], "its data have another hash than its parameters")
+
+
+def of_code(path: Path, origin: dict[str, Any], history: History, needed: Collection[str] = ()) -> str:
+    """The commit has the very sources and lock that made it; returns what was found, in words."""
+
+    def need(condition: bool, what: str) -> None:
+        if not condition:
+            raise Gap(f"{path}: {what}")
+
+    made, sources, environment = (origin.get(key) or {} for key in ("git", "source", "env"))
+    commit = made.get("commit")
+    need(bool(commit), f"made outside of any commit: {AGAIN}")
+    need(made.get("dirty") is False, f"made with changes that are in no commit: {AGAIN}")
+    need(history.has(commit), f"commit {commit} is not here: fetch the whole history (git fetch --unshallow)")
+    need(bool(sources), f"names no sources: {AGAIN}")
+    for file, digest in sources.items():
+        need(history.hash_of(commit, file) == digest, f"{file} is another file in commit {commit[:12]}: {AGAIN}")
+    for file in needed:
+        need(f"src/identity_mappings/{file}" in sources, f"{file} is not among its sources: {AGAIN}")
+    need(bool(environment.get("torch") and environment.get("python")), f"names no environment: {AGAIN}")
+    lock = environment.get("lock_sha256")
+    need(lock == history.hash_of(commit, LOCK), f"{LOCK} is another file in commit {commit[:12]}: {AGAIN}")
+    torch, pinned = environment["torch"].partition("+")[0], history.version_of(commit, "torch")
+    need(torch == pinned, f"made with torch {torch}, not {pinned} as {LOCK} has it: {AGAIN}")
+    return f"commit {commit[:12]}, {len(sources)} sources, torch {environment['torch']}"
