@@ -80,7 +80,7 @@ def test_the_command_is_one_that_the_command_line_takes():
     from identity_mappings.cli import parser
 
     parsed = parser().parse_args(gather()["command"].split()[1:])
-    assert (parsed.experiment, parsed.scale, parsed.seed) == ("cifar10-resnet110", "demo", [3])
+    assert (parsed.experiments, parsed.scale, parsed.seed) == (["cifar10-resnet110"], "demo", [3])
 
 
 def test_parameters_and_data():

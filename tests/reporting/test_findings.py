@@ -57,6 +57,13 @@ def test_an_error_stands_beside_the_published_one_with_its_spread(bench):
     assert total[7:9] == ["3.00", "at least 97.00; 75 runs of 7 kinds not measured"]
 
 
+def test_figures_of_what_was_measured_are_shown(bench):
+    assert "](figures/" not in page_of(bench)
+    bench.record("cifar10-plain20", 9.0)
+    bench.record(IDENTITY, 30.0, status="unfinished")
+    assert re.findall(r"\]\((figures/\S+)\)", page_of(bench)) == ["figures/he2015-figure6.png"]
+
+
 def test_a_claim_has_verdict_and_comparisons(bench):
     bench.record(IDENTITY, 6.6)
     bench.record(GATE, 8.7)

@@ -5,6 +5,7 @@ from collections import Counter
 from ..parameters import Project
 from ..parameters.reports import TEST_ERROR
 from ..parameters.work import GRADIENTS, Suspicion
+from ..records import run
 from ..records.experiment import ARITHMETICS
 from . import claims, order, times, verdict
 from .cells import NO_COUNTERPART, Filled, Records
@@ -34,6 +35,7 @@ def page(project: Project, scale: str, records: Records, cells: list[Filled], ju
     if not settings.published:
         lines += [f"**Scale `{scale}`.** {settings.description} So nothing here speaks of the papers' networks.", ""]
     lines += _in_short(runs, cells, judged)
+    lines += _pictures(project, records)
     compare = settings.published
     lines += ["## Errors beside the published ones", "", *_errors(cells, compare)]
     lines += ["## Claims", "", claims.rule(project, scale), "", *_claims(judged, compare)]
@@ -61,6 +63,20 @@ def _in_short(runs: list[Wanted], cells: list[Filled], judged: list[Judged]) -> 
         f"- Claims: {len(judged)}; {said(verdicts)}.",
         "",
     ]
+
+
+def _pictures(project: Project, records: Records) -> list[str]:
+    """The figures of curves and signals of which something was measured."""
+    trained = {
+        record.metrics["experiment"] for record in records.runs.values() if record.metrics["status"] in run.FINAL
+    }
+    measured = {experiment.name for experiment in records.signals.values()}
+    lines = []
+    for name, figure in project.figures.items():
+        of = trained if figure.kind == "curves" else measured if figure.kind == "signals" else set()
+        if of & set(figure.experiments):
+            lines += [f"![{_place(figure.paper, figure.figure)}: {figure.title}](figures/{name}.png)", ""]
+    return lines
 
 
 def _errors(cells: list[Filled], compare: bool) -> list[str]:
