@@ -58,19 +58,16 @@ def _walk(project: Project, scale: str, root: Path) -> tuple[dict[Path, str], Co
 
 
 def _check_each_once(records: Records) -> None:
-    """No run, and no measurement, is there a second time under another seed or name."""
+    """No run of an experiment is there a second time, under another seed."""
     seen: dict[Any, Path] = {}
-
-    def once(key: Any, path: Path) -> None:
-        if seen.setdefault(key, path) != path:
-            raise Gap(f"{path}: the same as {seen[key]} under another seed or name: remove it and make it again")
-
     for path, record in sorted(records.runs.items()):
-        if record.metrics.get("weights_sha256"):
-            once(("weights", record.metrics["weights_sha256"]), path)
-        once(("losses", record.metrics["digest"], canonical(record.metrics.get("first_losses"))), path)
-    for folder in sorted(records.signals):
-        once(("signals", sha256_of(folder / SIGNALS_CSV)), folder / SIGNALS_CSV)
+        found = record.metrics
+        keys = [("losses", found["digest"], canonical(found.get("first_losses")))]
+        if found.get("weights_sha256"):
+            keys.append(("weights", found["digest"], found["weights_sha256"]))
+        for key in keys:
+            if seen.setdefault(key, path) != path:
+                raise Gap(f"{path}: the same run as {seen[key]}: remove it and train its own seed")
 
 
 def _check_pages(project: Project, scale: str, results: Path, made: Report) -> None:

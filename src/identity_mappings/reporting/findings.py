@@ -289,4 +289,5 @@ def _left(left: times.Left) -> str:
 
 
 def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:,.2f}"
+    hours = seconds / 3600
+    return f"{hours:,.2f}" if hours >= 0.1 else f"{hours:.2g}"
