@@ -8,9 +8,6 @@ from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
 
 CLAIMS, ORDER = "claims.yaml", "order.yaml"
-SUSPICION = (
-    "suspicions: [{of: bn-after-addition-hurts, says: So., against: cifar10-plain56, tested_by: cifar10-plain110}]"
-)
 WRONG = {
     "unknown experiment of a claim": (
         CLAIMS, "{lower: [cifar10-resnet110], higher: [cifar10-resnet1202]}",
@@ -34,15 +31,15 @@ WRONG = {
         "rename one",
     ),
     "a suspicion of nothing": (
-        CLAIMS, "suspicions: []", SUSPICION.replace("of: bn-after", "of: bn-afetr"), ".of",
-        "did you mean 'bn-after-addition-hurts'",
+        CLAIMS, "of: plain-networks-keep-gradients", "of: plain-network-keep-gradients", ".of",
+        "did you mean 'plain-networks-keep-gradients'",
     ),
     "a suspicion tested by nothing": (
-        CLAIMS, "suspicions: []", SUSPICION.replace("plain110", "plain111"), ".tested_by",
-        "did you mean 'cifar10-plain110'",
+        CLAIMS, "tested_by: cifar10-resnet110-scaled-0-1", "tested_by: cifar10-resnet110-scaled-0-2", ".tested_by",
+        "did you mean 'cifar10-resnet110-scaled-0-1'",
     ),
     "a suspicion against nothing": (
-        CLAIMS, "suspicions: []", SUSPICION.replace("plain56", "plain57"), ".against", "did you mean 'cifar10-plain56'"
+        CLAIMS, "against: cifar10-plain110", "against: cifar10-plain111", ".against", "did you mean 'cifar10-plain110'"
     ),
     "two steps of one name": (
         ORDER, "name: Table 2, five runs", "name: Table 1, five runs", "Table 1, five runs", "rename one"

@@ -13,10 +13,11 @@ from identity_mappings.parameters import load
 from identity_mappings.records import run
 from identity_mappings.records.files import json_bytes, sha256
 from identity_mappings.reporting import cost as counting
-from identity_mappings.reporting import tables
+from identity_mappings.reporting import figures, tables
 from identity_mappings.reporting.audit import audit
+from identity_mappings.training.loop import train
 from identity_mappings.training.propagation import signals
-from identity_mappings.training.trainer import Options
+from identity_mappings.training.trainer import Options, Trainer
 
 NAME = "cifar10-resnet110"
 GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
@@ -32,6 +33,7 @@ def made(project_copy, tmp_path_factory) -> Path:
     done = project.command("train", NAME, "--scale", "tiny", "--device", "cpu")
     assert done.returncode == 0, done.stdout
     tables.write("tiny", project.root)
+    figures.write("tiny", project.root)
     return project.root
 
 
@@ -73,7 +75,9 @@ def test_what_is_whole_is_walked_to_its_end(made, capsys):
     *records, total = capsys.readouterr().out.splitlines()
     [line] = records
     path = (folder(made) / run.METRICS).relative_to(made)
-    found = re.match(rf"{path}: used in (\d+) place\(s\); commit [0-9a-f]{{12}}, \d+ sources, torch 2\.", line)
+    found = re.match(
+        rf"{path}: used in (\d+) cell\(s\) and comparison\(s\); commit [0-9a-f]{{12}}, \d+ sources, torch 2\.", line
+    )
     assert found and int(found[1]) >= 4, "ResNet-110 stands in four tables"
     assert total.startswith("1 record(s)")
 
@@ -93,10 +97,13 @@ FORGED = {
     "a training error": (lambda m, p, c: m.update(training_error=0.1), "the curve ends otherwise"),
     "a training loss": (lambda m, p, c: m.update(training_loss=0.1), "the curve ends otherwise"),
     "the best of its tests": (lambda m, p, c: m["best"].update(test_error=0.2), "not the lowest of the curve"),
-    "the length": (lambda m, p, c: m.update(iterations=7), "did not run to its end"),
+    "the length": (
+        lambda m, p, c: m.update(iterations=7, first_losses=m["first_losses"][:7]),
+        "did not run to its end",
+    ),
     "a session left out": (lambda m, p, c: p["sessions"][0].update(from_iteration=4), "sessions do not follow"),
     "other weights": (lambda m, p, c: m.update(weights_sha256="0" * 64), "two hashes of its weights"),
-    "no losses": (lambda m, p, c: m.update(first_losses=[]), "no first losses"),
+    "no losses": (lambda m, p, c: m.update(first_losses=[]), "not the first losses"),
     "the hash of the parameters": (lambda m, p, c: p["params"].update(sha256="0"), "not those of their hash"),
     "the hash of the data": (lambda m, p, c: p["data"].update(dvc_md5="0"), "data have another hash"),
     "the number of images": (lambda m, p, c: p["data"].update(training_images=1), "training_images differ"),
@@ -109,7 +116,23 @@ FORGED = {
     ),
     "a time": (lambda m, p, c: p["sessions"][0].update(seconds=3600.0), "took longer than from its start to its end"),
     "a time of the device": (lambda m, p, c: p["sessions"][0].update(device_seconds=3600.0), "took longer than"),
-    "rows out of order": (lambda m, p, c: c.insert(1, c[-1]), "out of order"),
+    "rows out of order": (lambda m, p, c: c.insert(1, c[-1]), "other rows than the recipe's"),
+    "rows left out": (lambda m, p, c: c.__delitem__(slice(1, -1)), "other rows than the recipe's"),
+    "a test left out": (lambda m, p, c: c.__setitem__(2, ",".join(c[2].split(",")[:4]) + ",,"), "other tests than"),
+    "most of the losses": (lambda m, p, c: m.update(first_losses=m["first_losses"][:1]), "not the first losses"),
+    "twice the images": (
+        lambda m, p, c: [m["test"].update({key: 2 * m["test"][key]}) for key in ("wrong", "images")],
+        "a test of other images",
+    ),
+    "the arithmetic": (lambda m, p, c: m.update(arithmetic="bfloat16"), "arithmetic or threads"),
+    "the threads": (lambda m, p, c: m.update(cpu_threads=2), "arithmetic or threads"),
+    "no process": (lambda m, p, c: p["seed"].update(world_size=0), "trained by no process"),
+    "a session of changes in no commit": (
+        lambda m, p, c: p["sessions"][0]["git"].update(dirty=True),
+        "a session of changes that are in no commit",
+    ),
+    "a session without times": (lambda m, p, c: p["sessions"][0].pop("seconds"), "not a record (KeyError"),
+    "a session at no time": (lambda m, p, c: p["sessions"][0].update(started="yesterday"), "not a record (ValueError"),
     "a source left out": (
         lambda m, p, c: p["source"].pop("src/identity_mappings/training/loop.py"),
         "loop.py is not among its sources",
@@ -168,9 +191,60 @@ def test_one_run_under_two_seeds_is_found(root, capsys):
     assert "the same run as" in gap(root, capsys)
 
 
+def test_an_edited_figure_is_found(root, capsys):
+    """The page shows it."""
+    path = root / "results/tiny/figures/he2016-figure3.png"
+    path.write_bytes(path.read_bytes() + b"0")
+    assert "the figures are not those of these records" in gap(root, capsys)
+
+
+@pytest.mark.parametrize("stops", [[3], [2, 5]])
+def test_an_honest_unfinished_run_is_believed(made, tmp_path, capsys, stops):
+    """Between rows, and of several sessions."""
+    shutil.copytree(made, tmp_path / "project", symlinks=True)
+    root = tmp_path / "project"
+    shutil.rmtree(folder(root))
+    experiment = load(root).resolve(NAME, "tiny")
+    for stop in stops:
+        options = Options(root / "results/tiny", root / "data", root, "cpu", stop_after=stop)
+        assert train(experiment, 0, options) == 0
+    for report in (tables, figures):
+        report.write("tiny", root)
+    capsys.readouterr()
+    assert audit("tiny", root) == 0
+    assert "used in 0 cell(s)" in capsys.readouterr().out
+    assert train(experiment, 0, Options(root / "results/tiny", root / "data", root, "cpu")) == 0
+    for report in (tables, figures):
+        report.write("tiny", root)
+    assert audit("tiny", root) == 0, "finished in several sessions"
+
+
+@pytest.mark.parametrize("at", [0, 3, 4])
+def test_an_honest_diverged_run_is_believed(made, tmp_path, capsys, monkeypatch, at):
+    shutil.copytree(made, tmp_path / "project", symlinks=True)
+    root = tmp_path / "project"
+    shutil.rmtree(folder(root))
+    step = Trainer.step
+
+    def broken(self, iteration):
+        loss, wrong, size = step(self, iteration)
+        return (loss * float("nan") if iteration == at else loss), wrong, size
+
+    monkeypatch.setattr(Trainer, "step", broken)
+    options = Options(root / "results/tiny", root / "data", root, "cpu")
+    assert train(load(root).resolve(NAME, "tiny"), 0, options) == 0
+    for report in (tables, figures):
+        report.write("tiny", root)
+    assert audit("tiny", root) == 0, capsys.readouterr().out
+
+
 def test_an_unfinished_run_is_walked_too(root, capsys):
     """The page says how far it is, and what it took."""
-    forge(root, lambda m, p, c: m.update(status="unfinished", iterations=4, test_error=None, diverged_at=None), False)
+
+    def stopped(metrics, *_) -> None:
+        metrics.update(status="unfinished", iterations=4, test_error=None, first_losses=metrics["first_losses"][:4])
+
+    forge(root, stopped, pages=False)
     (folder(root) / run.PARTIAL).mkdir()
     for name in (run.METRICS, run.PROVENANCE, run.CURVE):
         (folder(root) / name).rename(folder(root) / run.PARTIAL / name)
@@ -219,6 +293,7 @@ def measured(made, tmp_path_factory) -> Path:
         signals(load(root).resolve(name, "tiny"), 2, options)
     counting.record("tiny", root)
     tables.write("tiny", root)
+    figures.write("tiny", root)
     return root
 
 
@@ -239,8 +314,11 @@ def test_what_a_claim_and_a_count_stand_on_is_walked_too(measured, capsys):
     capsys.readouterr()
     assert audit("tiny", measured) == 0
     out = capsys.readouterr().out
-    assert len(re.findall(r"signals/\S+/signals.csv: used in 1 place\(s\); commit [0-9a-f]{12}, ", out)) == 2, out
-    assert re.search(r"cost/networks.json: used in \d+ place\(s\); commit", out)
+    assert (
+        len(re.findall(r"signals/\S+/signals.csv: used in 1 cell\(s\) and comparison\(s\); commit [0-9a-f]{12}, ", out))
+        == 2
+    ), out
+    assert re.search(r"cost/networks.json: used in \d+ cell\(s\) and comparison\(s\); commit", out)
 
 
 SIGNALS_FORGED = {

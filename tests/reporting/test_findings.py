@@ -31,7 +31,7 @@ def test_without_a_run_it_says_so(bench):
     assert "None: no error differs" in section(page, "Surprises")
     assert "Nothing yet" in section(page, "What was compared")
     claims = section(page, "Claims")
-    assert claims.count("**not run**") == len(bench.project.claims.claims)
+    assert claims.count("**not run**") == sum(not one.seen for one in bench.project.claims.claims)
 
 
 def test_an_error_stands_beside_the_published_one_with_its_spread(bench):
@@ -76,9 +76,17 @@ def test_a_claim_has_verdict_and_comparisons(bench):
     ]  # fmt: skip
 
 
+def test_a_claim_that_was_made_of_its_records_is_no_test(bench):
+    page = page_of(bench)
+    seen = [one for one in bench.project.claims.claims if one.seen]
+    assert seen and page.count("(made after it was seen)") == len(seen)
+    assert f"made after it was seen {len(seen)}" in page, "not among those that hold"
+
+
 def test_a_surprise_is_named_with_its_suspicion(bench):
-    suspicion = f"suspicions: [{{of: {IDENTITY}, says: The rate., against: {IDENTITY}, tested_by: {GATE}}}]"
-    bench.copy.edit("params/claims.yaml", "suspicions: []", suspicion)
+    claims = bench.root / "params/claims.yaml"
+    suspicion = f"  - {{of: {IDENTITY}, says: The rate., against: {IDENTITY}, tested_by: {GATE}}}\n"
+    claims.write_text(claims.read_text() + suspicion)
     bench.record(IDENTITY, 12.0)
     surprises = section(page_of(bench), "Surprises")
     assert re.search(rf"- `{IDENTITY}`: .*12\.00 where 6\.61 was published", surprises)

@@ -1,5 +1,6 @@
 """A run from its parameters to its record: what it leaves, and that nothing but the run decides its bytes."""
 
+import gc
 import json
 import os
 import pty
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -110,7 +112,20 @@ def test_runs_that_do_not_fit_at_once_are_trained_one_after_the_other(short, run
     assert [run(short(), "together", seed=seed) for seed in range(3)] == alone
     paths = sorted((tmp_path / "together").rglob("provenance.json"))
     assert [json.loads(path.read_bytes())["sessions"][0]["runs_at_once"] for path in paths] == [2, 2, 1]
-    monkeypatch.setattr(memory, "total", lambda device: 1)
+    trainers = weakref.WeakSet()
+    make = Trainer.__init__
+
+    def counted(self, *arguments, **more):
+        alive.append(len(trainers))
+        trainers.add(self)
+        make(self, *arguments, **more)
+
+    alive: list[int] = []
+    monkeypatch.setattr(Trainer, "__init__", counted)
+    monkeypatch.setattr(memory, "total", lambda device: 1.5 * needed / memory.SHARE)
+    assert train(short(), range(3), Options(tmp_path / "apart", root=ROOT, device="cpu")) == 0
+    gc.collect()
+    assert alive == [0, 0, 0], "the memory of one batch is the next one's"
     assert [len(group) for group in memory.batches([(short(), s) for s in range(3)], None, ROOT)] == [1, 1, 1]
 
 
@@ -124,7 +139,8 @@ def test_a_record_says_what_each_session_took(short, tmp_path):
     assert [session["runs_at_once"] for session in sessions] == [1, 2]
     assert [(session["from_iteration"], session["to_iteration"]) for session in sessions] == [(0, 7), (7, 12)]
     for session in sessions:
-        assert 0 < session["seconds"] < 300
+        assert 0 < session["device_seconds"] <= session["seconds"] < 300
+        assert session["git"]["commit"] and session["device"] == "cpu"
         assert 50e6 < session["peak_memory_bytes"] < 50e9, "bytes"
 
 

@@ -40,6 +40,9 @@ class Claim(Parameters):
             "norm at the last, from the records of signals"
         ),
     ] = TEST_ERROR
+    seen: Annotated[
+        bool, Field(description="made after its records were seen: it tells what they show, and they do not test it")
+    ] = False
     comparisons: Annotated[list[Comparison], Field(min_length=1)]
 
     def pairs(self) -> list[tuple[str, str]]:

@@ -2,17 +2,18 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..parameters import Project, load
 from ..records import cost, imported
 from ..records.files import canonical, sha256_of
-from ..records.propagation import SIGNALS_CSV
+from ..records.propagation import SIGNALS_CSV, signals_of
 from . import basis
 from .basis import Gap, History
 from .cells import Records
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, is_current
 from .tables import ORIGIN, Report, report
 
 
@@ -28,7 +29,7 @@ def audit(scale: str, root: Path = Path()) -> int:
         print(f"GAP: {gap}")
         return 1
     for path, found in walked.items():
-        print(f"{path.relative_to(root)}: used in {used[path]} place(s); {found}")
+        print(f"{path.relative_to(root)}: used in {used[path]} cell(s) and comparison(s); {found}")
     print(f"{len(walked)} record(s): each walked back to parameters, data, sources and environment")
     return 0
 
@@ -44,16 +45,32 @@ def _walk(project: Project, scale: str, root: Path) -> tuple[dict[Path, str], Co
     used.update(path for one in made.claims for pair in one.pairs for side in pair.sides for path in side.paths)
     history, walked, records = History(root), {}, made.records
     _check_each_once(records)
+
+    def walk(path: Path, check: Callable[..., str], *of: Any) -> None:
+        try:
+            walked[path] = check(*of, history)
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+            raise Gap(f"{path}: not a record ({type(error).__name__}: {error}): make it again") from None
+
     for path, record in sorted(records.runs.items()):
-        walked[path] = basis.of_run(project, record, history)
+        walk(path, basis.of_run, project, record)
     for path, tested in sorted(records.tests.items()):
-        walked[path] = basis.of_test(project, tested, history)
-    for folder, experiment in sorted(records.signals.items(), key=lambda item: item[0]):
-        walked[folder / SIGNALS_CSV] = basis.of_signals(project, scale, folder, experiment, history)
+        walk(path, basis.of_test, project, tested)
+    for experiment in project.propagated(scale):  # claims and the figure
+        folder = signals_of(results, experiment, project.scale(scale).signal_iterations)
+        if (folder / SIGNALS_CSV).is_file():
+            walk(folder / SIGNALS_CSV, basis.of_signals, project, scale, folder, experiment)
     if records.costs():
-        walked[results / cost.FOLDER / cost.NAME] = basis.of_cost(project, scale, results / cost.FOLDER, history)
+        walk(results / cost.FOLDER / cost.NAME, basis.of_cost, project, scale, results / cost.FOLDER)
     for path in sorted((results / imported.FOLDER).glob("*/evaluation-*.json")):
-        walked[path] = basis.of_code(path, imported.read(path).get("made_by") or {}, history)
+        walk(
+            path,
+            lambda path, history: basis.of_code(path, imported.read(path)["made_by"], history, basis.OF_TEST),
+            path,
+        )
+    origin = results / "figures" / "figures.json"
+    if b"](figures/" in made.pages["README.md"] and not is_current(project, scale, origin):
+        raise Gap(f"{origin}: the figures are not those of these records: identity-mappings figures --scale {scale}")
     return walked, used
 
 
@@ -62,12 +79,10 @@ def _check_each_once(records: Records) -> None:
     seen: dict[Any, Path] = {}
     for path, record in sorted(records.runs.items()):
         found = record.metrics
-        keys = [("losses", found["digest"], canonical(found.get("first_losses")))]
-        if found.get("weights_sha256"):
-            keys.append(("weights", found["digest"], found["weights_sha256"]))
-        for key in keys:
-            if seen.setdefault(key, path) != path:
-                raise Gap(f"{path}: the same run as {seen[key]}: remove it and train its own seed")
+        for key in ("first_losses", "weights_sha256"):
+            value = (found["experiment"], found["digest"], key, canonical(found.get(key)))
+            if found.get(key) and seen.setdefault(value, path) != path:
+                raise Gap(f"{path}: the same run as {seen[value]}: remove it and train its own seed")
 
 
 def _check_pages(project: Project, scale: str, results: Path, made: Report) -> None:

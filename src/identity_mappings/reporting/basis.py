@@ -17,15 +17,17 @@ from ..records import cost, measurement, run
 from ..records.experiment import Experiment, identity
 from ..records.files import canonical, sha256
 from ..records.propagation import SIGNALS_CSV
+from ..training.state import FIRST_LOSSES
 from .cells import Tested
 
 LOCK = "requirements.lock"
 # Of the package: what no record of its kind can be made without.
 OF_RUN = ("data/sampling.py", "networks/residual.py", "training/loop.py", "training/trainer.py")
 OF_SIGNALS = ("evaluation/propagation.py", "networks/residual.py", "training/propagation.py", "training/trainer.py")
+OF_TEST = ("evaluation/protocols.py", "networks/residual.py", "training/evaluate.py")
 OF_COST = ("networks/closed_form.py", "networks/cost.py", "networks/residual.py")
 AGAIN = "make it again from a clean checkout"
-ROUNDED = 2  # seconds: a session's times are of whole seconds
+LEEWAY = 60  # seconds by which the clock on the wall may have been set
 
 
 class Gap(Exception):
@@ -64,7 +66,7 @@ def of_test(project: Project, tested: Tested, history: History) -> str:
     basis = of_run(project, tested.record, history)
     if tested.numbers.get("weights_sha256") != tested.record.metrics["weights_sha256"]:
         raise Gap(f"{tested.path}: of other weights than the run's: test the run again")
-    return f"{basis}; tested by {of_code(tested.path, tested.numbers.get('made_by') or {}, history)}"
+    return f"{basis}; tested by {of_code(tested.path, tested.numbers.get('made_by') or {}, history, OF_TEST)}"
 
 
 def of_run(project: Project, record: run.Record, history: History) -> str:
@@ -82,35 +84,64 @@ def of_run(project: Project, record: run.Record, history: History) -> str:
     named = {key: found[key] for key in ("experiment", "digest", "seed")}
     need(origin.get("wildcards") == named, "experiment, digest or seed are not those of its provenance")
     need(origin.get("weights_sha256") == found["weights_sha256"], "two hashes of its weights")
+    recipe = parameters["recipe"]
+    stated = {key: found[key] for key in ("arithmetic", "cpu_threads")}
+    need(stated == {key: recipe[key] for key in stated}, "arithmetic or threads are not the recipe's")
+    need(
+        path.parents[1 if found["status"] in run.FINAL else 2].name == f"{found['experiment']}-{found['digest']}",
+        "of another name",
+    )
     losses = found["first_losses"]
-    need(bool(losses) and all(math.isfinite(loss) for loss in losses), "no first losses for verify to compare")
+    whole = len(losses) == min(FIRST_LOSSES, found["iterations"])
+    need(whole and all(math.isfinite(loss) for loss in losses), "not the first losses, which verify compares")
+    need((origin.get("seed") or {}).get("world_size", 1) >= 1, "trained by no process")
     hardware = origin.get("hardware") or {}
     need(found["device"] == (hardware["gpu"]["model"] if hardware.get("gpu") else "cpu"), "made on another device")
-    _check_sessions(need, found, origin.get("sessions") or [])
-    _check_curve(need, path.parent / run.CURVE, found, parameters["recipe"]["iterations"])
+    _check_sessions(need, found, origin.get("sessions") or [], history)
+    _check_curve(need, path.parent / run.CURVE, found, recipe)
+    for test in (found["test"], found["best"]):
+        if test is not None:
+            need(test["images"] == parameters["dataset"]["test_images"], "a test of other images than the dataset's")
+            need(
+                test["test_error"] == round(100 * test["wrong"] / test["images"], 6), "test_error is not wrong / images"
+            )
     return of_code(path, origin, history, OF_RUN)
 
 
-def _check_sessions(need, found: dict[str, Any], sessions: list[dict[str, Any]]) -> None:
+def _check_sessions(need, found: dict[str, Any], sessions: list[dict[str, Any]], history: History) -> None:
     ends = [session.get("to_iteration") for session in sessions]
     begins = [session.get("from_iteration") for session in sessions]
     need(begins[:1] == [0] and begins[1:] == ends[:-1], "its sessions do not follow one another")
     need(ends[-1] == found["iterations"], "its sessions did not run to its end")
     for session in sessions:
         begin, end = (datetime.fromisoformat(session[key]) for key in ("started", "finished"))
-        longest = (end - begin).total_seconds() + ROUNDED
+        longest = (end - begin).total_seconds() + LEEWAY
         need(session["seconds"] <= longest, "a session took longer than from its start to its end")
         need(session.get("device_seconds", 0) <= longest, "a session took longer than from its start to its end")
+        if made := session.get("git"):  # older ones do not say
+            clean = made.get("dirty") is False and history.has(made["commit"])
+            need(
+                clean, f"a session of changes that are in no commit, or of one that is not here ({made.get('commit')})"
+            )
 
 
-def _check_curve(need, path: Path, found: dict[str, Any], whole: int) -> None:
+def _check_curve(need, path: Path, found: dict[str, Any], recipe: dict[str, Any]) -> None:
     """The numbers of the metrics are those of the curve, and the run ended as its status says."""
     header, *lines = [line.split(",") for line in path.read_text().splitlines()]
     rows = [dict(zip(header, line, strict=True)) for line in lines]
-    iterations = [int(row["iteration"]) for row in rows]
-    need(iterations == sorted(set(iterations)), "the rows of its curve are out of order")
+    whole, done = recipe["iterations"], found["iterations"]
     need(found["of_iterations"] == whole, "its length is not the recipe's")
-    need(not iterations or iterations[-1] <= found["iterations"], "its curve is longer than the run")
+    need(found["status"] != "finished" or done == whole, "it did not run to its end")
+
+    def every(step: int) -> list[int]:
+        return [*range(step, done + 1, step), *([done] if found["status"] == "finished" and done % step else [])]
+
+    need(
+        [int(row["iteration"]) for row in rows] == every(recipe["log_every"]),
+        "its curve has other rows than the recipe's",
+    )
+    tested = [int(row["iteration"]) for row in rows if row["test_error"]]
+    need(tested == every(recipe["evaluate_every"]), "its curve has other tests than the recipe's")
     tests = [float(row["test_error"]) for row in rows if row["test_error"]]
     if found["best"] is not None:
         need(found["best"]["test_error"] == min(tests, default=None), "its best test is not the lowest of the curve")
@@ -118,9 +149,7 @@ def _check_curve(need, path: Path, found: dict[str, Any], whole: int) -> None:
         at = found["diverged_at"]
         need(at == found["iterations"] < whole and found["weights_sha256"] is None, "it did not diverge where it says")
     elif found["status"] == "finished":
-        test = found["test"]
-        need(found["test_error"] == round(100 * test["wrong"] / test["images"], 6), "test_error is not wrong / images")
-        need(found["iterations"] == whole, "it did not run to its end")
+        need(found["test_error"] == found["test"]["test_error"], "test_error is not wrong / images")
         stated = {name: format(found[name], ".9g") for name in ("test_error", "training_error", "training_loss")}
         stated["iteration"] = str(found["iterations"])
         need({name: rows[-1][name] for name in stated} == stated, "the curve ends otherwise than the metrics")
@@ -193,5 +222,5 @@ def of_code(path: Path, origin: dict[str, Any], history: History, needed: Collec
     lock = environment.get("lock_sha256")
     need(lock == history.hash_of(commit, LOCK), f"{LOCK} is another file in commit {commit[:12]}: {AGAIN}")
     torch, pinned = environment["torch"].partition("+")[0], history.version_of(commit, "torch")
-    need(torch == pinned, f"made with torch {torch}, not {pinned} as {LOCK} has it: {AGAIN}")
+    need(torch == pinned, f"made with torch {torch}, not {pinned} as {LOCK} has it: make it again with that")
     return f"commit {commit[:12]}, {len(sources)} sources, torch {environment['torch']}"

@@ -28,12 +28,13 @@ RULE = """\
 A claim is a number of comparisons: one network lies below another. They are decided by the standard error *se* of the
 difference of two medians, each with the spread of its own runs. Of test errors there is a prior spread for fewer than
 3 runs ({prior}); training errors and losses need 3. A comparison **holds** if the difference is more than {beyond:g}
-se, is **contradicted** if it is more than {beyond:g} se the other way, else it is **undecided**; so it is between runs
-of unequal arithmetic, and between two networks that both fail. A run that diverged lies above all that did not. With
-five runs on both sides and the prior spread a difference of {smallest} is the smallest that decides: *on paper* says
-what the rule makes of the papers' own numbers. Gradients are of one seed and compared by size: a factor of {factor:g}
-or more decides. A claim holds if all of its comparisons hold, and is contradicted if one is; it is **open** while some
-were not run."""
+se, is **contradicted** if it is more than {beyond:g} se the other way, else it is **undecided**. It is also undecided
+between runs of unequal arithmetic, and between two networks that both fail. A run that diverged lies above all that
+did not. With five runs on both sides and the prior spread a difference of {smallest} is the smallest that decides:
+*on paper* says what the rule makes of the papers' own numbers. Gradients are of one seed and compared by size: a
+factor of {factor:g} or more decides. A claim holds if all of its comparisons hold, and is contradicted if one is; it
+is **open** while some were not run. One that was made after its records were seen only tells what they show: they do
+not test it."""
 
 
 def rule(project: Project, scale: str) -> str:

@@ -47,7 +47,8 @@ def page(project: Project, scale: str, records: Records, cells: list[Filled], ju
 
 
 def _in_short(runs: list[Wanted], cells: list[Filled], judged: list[Judged]) -> list[str]:
-    states, verdicts = Counter(one.state for one in runs), Counter(one.verdict for one in judged)
+    states = Counter(one.state for one in runs)
+    verdicts = Counter("made after it was seen" if one.claim.seen else one.verdict for one in judged)
     counts = Counter(cell.verdict for cell in cells if cell.cell.is_cost and cell.measured is not None)
     errors = Counter(cell.verdict for cell in cells if not cell.cell.is_cost and cell.measured is not None)
 
@@ -127,7 +128,8 @@ def _claims(judged: list[Judged], compare: bool) -> list[str]:
     rows = []
     for one in judged:
         source = ("ours; " if one.claim.paper == "own" else f"{one.claim.paper}, ") + one.claim.source
-        rows.append([one.claim.says, source, one.claim.metric, _counted(one.counts), f"**{one.verdict}**"])
+        judgement = f"{one.verdict} (made after it was seen)" if one.claim.seen else f"**{one.verdict}**"
+        rows.append([one.claim.says, source, one.claim.metric, _counted(one.counts), judgement])
         if compare:
             rows[-1].append(_counted(one.on_paper))
     headers = ["claim", "source", "metric", "comparisons", "verdict", *(["on paper"] if compare else [])]

@@ -56,7 +56,7 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
     if report == "tables":
         parts += [_hashes(results / cost.FOLDER, "*.json"), _hashes(results / imported.FOLDER, "*/*.json")]
         parts.append(_hashes(results / SIGNALS, "*/*"))
-        patterns += [f"seed*/{run.PARTIAL}/{name}" for name in (run.METRICS, run.PROVENANCE)]
+        patterns += [f"seed*/{run.PARTIAL}/{name}" for name in (run.METRICS, run.CURVE, run.PROVENANCE)]
     else:
         patterns.append(f"seed*/{RESPONSES}/*")
         parts += [_sources(NETWORKS), _hashes(results / SIGNALS, "*/*")]

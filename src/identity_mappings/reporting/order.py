@@ -55,8 +55,8 @@ def wanted(project: Project, scale: str, records: Records) -> Iterator[Wanted]:
         for name in step.experiments:
             experiment = project.resolve(name, scale) if name in names else None
             for seed in project.seeds(experiment)[: step.runs] if experiment else ():
-                if (experiment.digest, seed) not in seen:
-                    seen.add((experiment.digest, seed))
+                if (experiment.folder, seed) not in seen:
+                    seen.add((experiment.folder, seed))
                     yield Wanted(step, *_state(records, experiment, seed))
 
 

@@ -49,12 +49,29 @@ def spent(record: run.Record) -> Spent:
     gpu, sessions = hardware.get("gpu"), origin.get("sessions") or ()
     # Several processes train a run of ImageNet, each with a GPU.
     processes = (origin.get("seed") or {}).get("world_size", 1) if gpu else 1
-    seconds = processes * sum(session.get("device_seconds", session.get("seconds", 0)) for session in sessions)
+    seconds = processes * sum(map(_seconds, sessions))
     peak = max((session.get("peak_memory_bytes", 0) for session in sessions), default=0) or None
     device = f"{GPU} {gpu['model']}" if gpu else f"CPU {hardware.get('cpu', '')}".strip()
-    arithmetic = record.metrics["arithmetic"]
-    device += "" if arithmetic == ARITHMETICS[0] else f", {arithmetic}"
-    return Spent(device, seconds, record.metrics["iterations"], peak)
+    return Spent(device + _arithmetic(record.metrics["arithmetic"]), seconds, record.metrics["iterations"], peak)
+
+
+def _seconds(session: dict[str, Any]) -> float:
+    """Of the device; older records have those of the process alone."""
+    return session.get("device_seconds", session.get("seconds", 0) / (session.get("runs_at_once") or 1))
+
+
+def _arithmetic(name: str) -> str:
+    """As it stands behind a device: the papers' own needs no word."""
+    return "" if name == ARITHMETICS[0] else f", {name}"
+
+
+def _arithmetic_of(device: str) -> str:
+    return next((word for word in map(_arithmetic, ARITHMETICS[1:]) if device.endswith(word)), "")
+
+
+def _network(experiment: Experiment) -> tuple[str, str]:
+    """What takes the same time: a network, with its batch."""
+    return kind(experiment), experiment.network_digest
 
 
 @dataclass
@@ -121,14 +138,14 @@ class Clock:
     """
 
     def __init__(self, runs: Iterable[Wanted]):
-        self.of_network: dict[tuple[str, str], Rate] = {}
+        self.of_network: dict[tuple[tuple[str, str], str], Rate] = {}
         self.of_kind: dict[tuple[str, str], Rate] = {}
         self.iterations: Counter[str] = Counter()
         for one in runs:
             if one.record:
                 found = spent(one.record)
                 self.iterations[found.device] += found.iterations
-                self.of_network.setdefault((one.experiment.network_digest, found.device), Rate()).add(found)
+                self.of_network.setdefault((_network(one.experiment), found.device), Rate()).add(found)
                 self.of_kind.setdefault((kind(one.experiment), found.device), Rate()).add(found)
 
     @property
@@ -139,7 +156,9 @@ class Clock:
 
     def rate(self, experiment: Experiment, device: str) -> float | None:
         """Seconds an iteration: of this very network, or else of its kind."""
-        for rates, key in ((self.of_network, experiment.network_digest), (self.of_kind, kind(experiment))):
+        if _arithmetic(experiment.parameters["recipe"]["arithmetic"]) != _arithmetic_of(device):
+            return None
+        for rates, key in ((self.of_network, _network(experiment)), (self.of_kind, kind(experiment))):
             if (rate := rates.get((key, device))) and rate.each:
                 return rate.each
         return None

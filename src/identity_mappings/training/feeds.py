@@ -22,14 +22,12 @@ class Feed(Protocol):
 
     Attributes:
         shape: (C, H, W) of an image in a batch.
-        nbytes: what it keeps on the device.
         counts: {"training_images": ..., "test_images": ...}.
         protocol: of the tests during the training.
         workers: processes that read and decode images.
     """
 
     shape: tuple[int, int, int]
-    nbytes: int
     counts: dict[str, int]
     protocol: str
     workers: int
@@ -74,10 +72,6 @@ class Resident:
             recipe.channel_deviation,
             device,
         )
-
-    @property
-    def nbytes(self) -> int:
-        return self.augmentation.pixels.nbytes + self.test_images.nbytes
 
     def seek(self, iteration: int) -> int:
         return self.views.seek(iteration)

@@ -1,18 +1,20 @@
 """Runs, from their parameters to their records: read it from top to bottom."""
 
 import fcntl
+import gc
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType, SimpleNamespace
 
 import torch
 
 from ..errors import UserError
-from ..records import run
+from ..records import provenance, run
 from ..records.experiment import Experiment
 from . import checkpoint, devices, memory, record
 from .assembly import recipe_of
@@ -73,7 +75,13 @@ class Run:
             self.say(f"goes on from iteration {self.progress.iteration}")
         self.end = min(self.trainer.recipe.iterations, options.stop_after or self.trainer.recipe.iterations)
         self.begin, self.started = self.progress.iteration, time.perf_counter()
-        self.session = {"started": _now(), "from_iteration": self.begin, "device_seconds": 0.0}
+        self.session = {
+            "git": provenance.git(options.root),
+            "device": self.trainer.device_name,
+            "started": _now(),
+            "from_iteration": self.begin,
+            "device_seconds": 0.0,
+        }
         self.steps: list[tuple[torch.Tensor, torch.Tensor, int]] = []
 
     def say(self, message: str) -> None:
@@ -105,8 +113,14 @@ class Run:
         self.trainer.wait()
         losses, wrong, images = zip(*self.steps, strict=True)
         self.steps = []
-        if self.progress.take(torch.stack(losses).tolist(), int(torch.stack(wrong).sum()), sum(images)):
+        whole = self.progress.take(torch.stack(losses).tolist(), int(torch.stack(wrong).sum()), sum(images))
+        self._stamp()  # a worker may be lost in the test
+        if whole:
             self.note()
+            self._stamp()
+
+    def _stamp(self) -> None:
+        """Note how far the session is."""
         self.session |= {
             "finished": _now(),
             "to_iteration": self.progress.iteration,
@@ -144,7 +158,7 @@ class Run:
         self.trainer.feed.close()
         self.progress.sessions = self._sessions()
         self.session = {}
-        if not self.group.leads:
+        if not self.group.leads or not self.progress.sessions:  # nothing was done: there is nothing to tell
             return
         unfinished = f"unfinished after {self.progress.iteration} iterations; call again to go on"
         outcome = unfinished if self.status == "unfinished" else _outcome(self.progress)
@@ -173,7 +187,7 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
     """
     experiments = [experiments] if isinstance(experiments, Experiment) else experiments
     seeds = [seeds] if isinstance(seeds, int) else seeds
-    every = {(experiment.digest, seed): (experiment, seed) for experiment in experiments for seed in seeds}
+    every = {(experiment.folder, seed): (experiment, seed) for experiment in experiments for seed in seeds}
     wanted = [one for one in every.values() if not _has_record(*one, options)]
     if not wanted:
         return 0
@@ -185,12 +199,14 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
         for experiment, seed in wanted if group.leads else ():
             held.enter_context(_lock(experiment, seed, options))
         held.enter_context(group.joined(device))
-        if not group.same([(experiment.digest, seed) for experiment, seed in wanted]):
+        if not group.same([(experiment.folder, seed) for experiment, seed in wanted]):
             raise UserError(f"{first.name}: not all processes see the same records: give them one folder (--results)")
         several = len(wanted) > 1 and group.size == 1
         batches = memory.batches(wanted, device, options.root) if several else ([one] for one in wanted)
-        done: list[Run] = []
+        ended: list[tuple[str, Path]] = []  # not the runs: their memory is the next batch's
         for batch in batches:
+            if interrupted.signal:
+                break
             runs = [Run(experiment, seed, device, options, group) for experiment, seed in batch]
             try:
                 _iterate(runs, options, lambda: interrupted.signal is not None)
@@ -199,16 +215,16 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
                 state = "; ".join(f"{one.name}: {one.rescue()}" for one in runs)
                 gone = f"another process of this run is gone ({error})"
                 raise UserError(f"{gone}; {state}: call again to go on") from None
-            if interrupted.signal and not any(one.progress.iteration for one in runs):
-                return 128 + interrupted.signal
             for one in runs:
                 one.leave()
-            done += runs
+                ended.append((one.status, one.checkpoints))
+            del runs, one
+            gc.collect()  # a trainer and its recorded steps refer to each other
         # Not before all have their records: Snakemake removes those of a job that is killed.
-        for one in done if group.leads else ():
-            if one.status != "unfinished":
-                checkpoint.clear(one.checkpoints)
-        unfinished = any(one.status == "unfinished" for one in done)
+        for status, checkpoints in ended if group.leads else ():
+            if status != "unfinished":
+                checkpoint.clear(checkpoints)
+        unfinished = len(ended) < len(wanted) or any(status == "unfinished" for status, _ in ended)
         return 128 + interrupted.signal if unfinished and interrupted.signal else 0
 
 
@@ -282,10 +298,9 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
             for one in together:
                 one.take()
             before, counted = counted, time.perf_counter()
-            for one in there:  # who has ended leaves its share to the others
-                one.session["device_seconds"] = round(
-                    one.session["device_seconds"] + (counted - before) / len(there), 3
-                )
+            for one in together:
+                share = (counted - before) / len(together)
+                one.session["device_seconds"] = round(one.session["device_seconds"] + share, 3)
             progress = runs[0].progress
             line.show(progress.iteration, progress.training_loss, progress.last and progress.last["test_error"])
             if unsaid:

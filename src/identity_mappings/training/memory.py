@@ -14,8 +14,6 @@ from torch import nn
 from ..records.experiment import Experiment
 from .assembly import build, recipe_of
 
-Run = tuple[Experiment, int]
-
 SHARE = 0.7  # of a device's memory, for what the forward pass keeps; the rest for weights, gradients, workspaces
 
 
@@ -80,9 +78,11 @@ def needed(experiment: Experiment, root: Path = Path()) -> int:
     return activations + weights + dataset["training_images"] * padded + dataset["test_images"] * math.prod(shape)
 
 
-def batches(runs: Sequence[Run], device: torch.device, root: Path = Path()) -> Iterator[list[Run]]:
+def batches(
+    runs: Sequence[tuple[Experiment, int]], device: torch.device, root: Path = Path()
+) -> Iterator[list[tuple[Experiment, int]]]:
     """Runs, as (experiment, seed), in groups that fit a device at once; at least one each."""
-    group: list[Run] = []
+    group: list[tuple[Experiment, int]] = []
     free = budget = SHARE * total(device)
     of: dict[str, int] = {}
     for experiment, seed in runs:

@@ -26,7 +26,7 @@ class Progress:
         last, best: the last test and the best, {"iteration", "wrong", "images", "test_error", "test_loss"}.
         diverged_at: iteration whose loss was not finite.
         pending: whether the test and the row of this iteration are still to be made.
-        sessions: {"started", "finished", "from_iteration", "to_iteration", "seconds", "runs_at_once",
+        sessions: {"git", "device", "started", "finished", "from_iteration", "to_iteration", "seconds", "runs_at_once",
             "device_seconds", "peak_memory_bytes"} of each process; several runs at once share its device's seconds.
     """
 

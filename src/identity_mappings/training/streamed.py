@@ -114,10 +114,6 @@ class Streamed:
         self.labels = torch.zeros(most, dtype=torch.int64, device=device)
         self.colours = torch.zeros(most, colour.NUMBERS[recipe.colour], device=device)
 
-    @property
-    def nbytes(self) -> int:
-        return self.images.nbytes
-
     def seek(self, iteration: int) -> int:
         if iteration != self.next:
             self.batches = self.stream.batches(iteration)
