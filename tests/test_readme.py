@@ -38,8 +38,12 @@ def test_a_shortcut_of_ones_own_becomes_a_row(copy):
 
 
 def test_its_files_and_commands_exist():
-    for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
-        assert (ROOT / path).exists(), path
+    for link in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+        path, _, heading = link.partition("#")
+        assert (ROOT / path).exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
+            assert heading in [title.lower().replace(" ", "-") for title in titles], link
     from identity_mappings.cli import parser
 
     commands = parser()._subparsers._group_actions[0].choices

@@ -66,7 +66,13 @@ def parser() -> argparse.ArgumentParser:
     ) -> None:
         of_experiment(added, experiment, target)
         if seeds:
-            added.add_argument("--seed", type=_natural, nargs="+", default=[0], help="of each experiment")
+            added.add_argument(
+                "--seed",
+                type=_natural,
+                nargs="+",
+                default=[0],
+                help="of each experiment; several runs are trained at once (default: 0)",
+            )
         elif seed:
             added.add_argument("--seed", type=_natural, default=0)
         added.add_argument("--results", type=Path, help="folder of records (default: the scale's)")

@@ -61,9 +61,13 @@ def resolve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def train(arguments: argparse.Namespace) -> int:
+def _check_digest(arguments: argparse.Namespace) -> None:
     if arguments.digest and len(arguments.experiments) > 1:
-        raise UserError("train: --digest is of one experiment: leave it out, or name one")
+        raise UserError("--digest is of one experiment: leave it out, or name one")
+
+
+def train(arguments: argparse.Namespace) -> int:
+    _check_digest(arguments)
     by_name = {name: _to_train(arguments, name) for name in arguments.experiments}
     folders = {_results(arguments, experiment, name) for name, experiment in by_name.items()}
     if len(folders) > 1:
@@ -91,6 +95,7 @@ def verify(arguments: argparse.Namespace) -> int:
     from .training import verify
     from .training.trainer import Options
 
+    _check_digest(arguments)
     if not arguments.twice and (arguments.digest or arguments.arithmetic):
         raise UserError(
             "verify: a record has digest and arithmetic of its own: leave these options out, or say --twice"

@@ -218,13 +218,19 @@ def test_what_an_archive_left_is_not_mixed_with_another(small, monkeypatch, caps
     assert content(small.target) == after
 
 
-def test_shards_that_a_power_cut_shortened_are_made_again(small, monkeypatch):
+def killed_in_the_middle(small, monkeypatch) -> dict:
+    """Leaves shards that were not finished; returns what the whole ones hold."""
     small.prepare()
     before = content(small.target)
     shutil.rmtree(small.target)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Writer, "add", killing(Writer.add, 13))
         small.prepare()
+    return before
+
+
+def test_shards_that_a_power_cut_shortened_are_made_again(small, monkeypatch):
+    before = killed_in_the_middle(small, monkeypatch)
     os.truncate(small.target / "training-0000.tar", 512)
     small.prepare()
     assert content(small.target) == before
@@ -245,12 +251,7 @@ def test_a_byte_that_a_disk_lost_is_found(small, file):
 
 def test_zeros_that_a_power_cut_left_are_written_again(small, monkeypatch, capsys):
     """The state says how far a shard reaches; its bytes were not on the disk yet."""
-    small.prepare()
-    before = content(small.target)
-    shutil.rmtree(small.target)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Writer, "add", killing(Writer.add, 13))
-        small.prepare()
+    before = killed_in_the_middle(small, monkeypatch)
     path = max(small.target.glob("training-*.tar"), key=lambda path: path.stat().st_size)
     path.write_bytes(bytes(path.stat().st_size))
     small.prepare()

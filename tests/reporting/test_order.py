@@ -20,6 +20,12 @@ def runs_of(bench, scale: str = "paper") -> list[order.Wanted]:
     return list(order.wanted(project, scale, Records(project, scale)))
 
 
+def order_of(bench, *names: str, runs: int) -> None:
+    (bench.root / "params/order.yaml").write_text(
+        f"steps: [{{name: all, why: so, experiments: [{', '.join(names)}], runs: {runs}}}]\n"
+    )
+
+
 def timed(hardware: dict, *seconds: float) -> dict:
     """A provenance with the seconds of the device of each session."""
     sessions = [
@@ -34,6 +40,10 @@ def next_of(bench, capsys, monkeypatch, *arguments: str) -> tuple[int, list[str]
     capsys.readouterr()
     status = cli.main(["next", *arguments])
     return status, capsys.readouterr().out.splitlines()
+
+
+def said_by(lines: list[str]) -> list[str]:
+    return [line for line in lines if not line.startswith("#")]
 
 
 def test_every_run_on_cifar_that_is_wanted_has_its_place_once(root_of_project):
@@ -79,10 +89,6 @@ def test_a_run_is_finished_diverged_unfinished_or_to_do(bench):
         assert states[name].done == (left == 0)
 
 
-def said_by(lines: list[str]) -> list[str]:
-    return [line for line in lines if not line.startswith("#")]
-
-
 def test_an_unfinished_run_in_another_arithmetic_goes_on_in_it(bench, capsys, monkeypatch):
     bench.record(RESNET20, 30.0, status="unfinished", arithmetic="bfloat16")
     status, lines = next_of(bench, capsys, monkeypatch, "--device", "cpu", "--count", "1")
@@ -93,9 +99,7 @@ def test_an_unfinished_run_in_another_arithmetic_goes_on_in_it(bench, capsys, mo
 
 def test_all_runs_of_an_experiment_are_of_the_arithmetic_of_those_that_are_finished(bench, capsys, monkeypatch):
     """Tables show one arithmetic: an unfinished run in another would be finished for nothing."""
-    (bench.root / "params/order.yaml").write_text(
-        f"steps: [{{name: all, why: so, experiments: [{RESNET110}], runs: 3}}]\n"
-    )
+    order_of(bench, RESNET110, runs=3)
     bench.record(RESNET110, 6.6, 0, arithmetic="tf32")
     bench.record(RESNET110, 30.0, 1, status="unfinished", arithmetic="bfloat16")
     _, lines = next_of(bench, capsys, monkeypatch)
@@ -106,9 +110,7 @@ def test_all_runs_of_an_experiment_are_of_the_arithmetic_of_those_that_are_finis
 
 
 def test_unfinished_runs_of_two_arithmetics_are_two_jobs(bench, capsys, monkeypatch):
-    (bench.root / "params/order.yaml").write_text(
-        f"steps: [{{name: all, why: so, experiments: [{RESNET110}], runs: 3}}]\n"
-    )
+    order_of(bench, RESNET110, runs=3)
     bench.record(RESNET110, 30.0, 1, status="unfinished", arithmetic="tf32")
     _, lines = next_of(bench, capsys, monkeypatch)
     assert said_by(lines) == [
@@ -131,7 +133,7 @@ def test_next_says_what_to_type(bench, capsys, monkeypatch):
     assert lines[0] == "# 1 of 220 runs are done"
     assert lines[-1] == f"identity-mappings train {PLAIN20} --seed 0 --device cpu"
     _, lines = next_of(bench, capsys, monkeypatch)
-    assert [line for line in lines if not line.startswith("#")][:2] == [
+    assert said_by(lines)[:2] == [
         f"identity-mappings verify {RESNET110} --twice --device gpu",
         f"identity-mappings train {RESNET110} --seed 0 --device gpu",
     ]
@@ -142,9 +144,7 @@ def test_next_says_what_to_type(bench, capsys, monkeypatch):
 
 
 def test_the_runs_of_a_step_are_one_job(bench, capsys, monkeypatch):
-    (bench.root / "params/order.yaml").write_text(
-        f"steps: [{{name: all, why: so, experiments: [{RESNET110}], runs: 9}}]\n"
-    )
+    order_of(bench, RESNET110, runs=9)
     bench.record(RESNET110, 6.6, 1)
     _, lines = next_of(bench, capsys, monkeypatch)
     assert lines[0] == "# 1 of 5 runs are done", "no more than the scale wants"
@@ -155,9 +155,7 @@ def test_the_runs_of_a_step_are_one_job(bench, capsys, monkeypatch):
 
 
 def test_where_only_a_gpu_helps_it_says_so(bench, capsys, monkeypatch):
-    (bench.root / "params/order.yaml").write_text(
-        f"steps: [{{name: all, why: so, experiments: [{RESNET110}], runs: 1}}]\n"
-    )
+    order_of(bench, RESNET110, runs=1)
     status, lines = next_of(bench, capsys, monkeypatch, "--device", "cpu")
     assert (status, lines) == (1, ["# 0 of 1 runs are done", "# the other 1 are for a GPU: --device gpu"])
 
@@ -165,12 +163,10 @@ def test_where_only_a_gpu_helps_it_says_so(bench, capsys, monkeypatch):
 def test_several_experiments_are_one_job_where_that_is_asked_for(bench, capsys, monkeypatch):
     """Of one step, and of the same seeds; what was begun is not verified again."""
     names = [RESNET110, f"{RESNET110}-dropout", f"{RESNET110}-convolution"]
-    (bench.root / "params/order.yaml").write_text(
-        f"steps: [{{name: all, why: so, experiments: [{', '.join(names)}], runs: 1}}]\n"
-    )
+    order_of(bench, *names, runs=1)
     bench.record(names[0], 30.0, status="unfinished")
     _, lines = next_of(bench, capsys, monkeypatch, "--at-once", "2")
-    assert [line for line in lines if not line.startswith("#")] == [
+    assert said_by(lines) == [
         f"identity-mappings verify {names[1]} --twice --device gpu",
         f"identity-mappings train {names[0]} {names[1]} --seed 0 --device gpu",
         f"identity-mappings verify {names[2]} --twice --device gpu",
@@ -200,12 +196,6 @@ def test_a_step_is_checked(step):
 
 def rows_of(bench, costs=None) -> dict[tuple[str, str], times.Times]:
     return {(row.name, row.device): row for row in times.times(bench.project, runs_of(bench), costs or {})}
-
-
-def order_of(bench, *names: str, runs: int) -> None:
-    (bench.root / "params/order.yaml").write_text(
-        f"steps: [{{name: all, why: so, experiments: [{', '.join(names)}], runs: {runs}}}]\n"
-    )
 
 
 def test_a_run_took_the_seconds_of_its_device(bench):

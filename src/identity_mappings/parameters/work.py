@@ -13,6 +13,11 @@ EARLY_GRADIENT, FIRST_GRADIENT = "gradient after the first iterations", "gradien
 GRADIENTS = (EARLY_GRADIENT, FIRST_GRADIENT)
 
 
+def _check_each_once(names: list[str], what: str) -> None:
+    if double := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"two {what} have the name {double!r}: rename one")
+
+
 class Comparison(Parameters):
     """Each of `lower` is said to lie below each of `higher`."""
 
@@ -75,9 +80,7 @@ class Claims(Parameters):
 
     @model_validator(mode="after")
     def _each_once(self) -> "Claims":
-        names = [claim.name for claim in self.claims]
-        if double := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"two claims have the name {double!r}: rename one")
+        _check_each_once([claim.name for claim in self.claims], "claims")
         return self
 
 
@@ -98,7 +101,5 @@ class Order(Parameters):
 
     @model_validator(mode="after")
     def _each_once(self) -> "Order":
-        names = [step.name for step in self.steps]
-        if double := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"two steps have the name {double!r}: rename one")
+        _check_each_once([step.name for step in self.steps], "steps")
         return self

@@ -11,6 +11,7 @@ from .experiment import ARITHMETICS, Experiment, identity
 from .files import json_bytes, sha256, write_atomically
 
 FORMAT = 1
+FIRST_LOSSES = 50  # that a record keeps in full precision, so that `verify` can repeat a run's beginning
 METRICS, CURVE, PROVENANCE, PARTIAL = "metrics.json", "curve.csv", "provenance.json", "partial"
 FINAL = ("finished", "diverged")
 WEIGHTS = "weights.pt"  # with the checkpoints: they stay where a run was trained

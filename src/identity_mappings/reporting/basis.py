@@ -17,7 +17,6 @@ from ..records import cost, measurement, run
 from ..records.experiment import Experiment, identity
 from ..records.files import canonical, sha256
 from ..records.propagation import SIGNALS_CSV
-from ..training.state import FIRST_LOSSES
 from .cells import Tested
 
 LOCK = "requirements.lock"
@@ -92,7 +91,7 @@ def of_run(project: Project, record: run.Record, history: History) -> str:
         "of another name",
     )
     losses = found["first_losses"]
-    whole = len(losses) == min(FIRST_LOSSES, found["iterations"])
+    whole = len(losses) == min(run.FIRST_LOSSES, found["iterations"])
     need(whole and all(math.isfinite(loss) for loss in losses), "not the first losses, which verify compares")
     need((origin.get("seed") or {}).get("world_size", 1) >= 1, "trained by no process")
     hardware = origin.get("hardware") or {}

@@ -21,7 +21,6 @@ from .cells import NO_COUNTERPART, Records
 
 HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN = "holds", "contradicted", "undecided", "not run"
 OPEN = "open"  # of a claim: nothing contradicts it, and not all of it was run
-ENOUGH = 3  # runs, for a spread of their own
 RUNS = 5  # of the papers' medians
 
 RULE = """\
@@ -243,7 +242,7 @@ def _gradient(project: Project, records: Records, metric: str, experiment: Exper
 
 def _standard_error(reporting: Reporting, metric: str, sides: Sequence[Side], datasets: Sequence[str]) -> float | None:
     """Of the difference of two medians; None where too few runs say how they spread."""
-    if metric != TEST_ERROR and min(len(side.finite) for side in sides) < ENOUGH:
+    if metric != TEST_ERROR and min(len(side.finite) for side in sides) < verdict.ENOUGH:
         return None
     priors = [reporting.prior_deviation[name] for name in datasets]
     return math.sqrt(sum(verdict.variance(side.values, prior) for side, prior in zip(sides, priors, strict=True)))

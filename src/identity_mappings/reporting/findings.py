@@ -20,11 +20,11 @@ Made from the records beside it by `identity-mappings tables`: no number here is
 audit` walks each back to its parameters, data, sources and environment. [tables.md](tables.md) has the papers' tables,
 [comparison.md](comparison.md) every cell with its verdict and the rule for it, [figures](figures) the curves."""
 TIMES = """\
-Hours are of the device, from the provenance of the runs: of several that were trained at once each has its share; a
-machine that was busy with other work counts in full, and what was lost between a checkpoint and a kill does not count.
-Memory is that of a process. Hours to go are the iterations that are left times the seconds of one on the same device,
-of the same network or else of its kind; the sums take GPUs only. Multiply-adds are counted, forward and backward: three
-times the forward ones of each image."""
+Hours are of the device, from the provenance of the runs: of several that were trained at once each has an equal
+share; a machine that was busy with other work counts in full, and what was lost between a checkpoint and a kill
+does not count. Memory is that of a process. Hours to go are the iterations that are left times the seconds of one
+on the same device, of the same network or else of its kind; the sums take GPUs only. Multiply-adds are counted,
+forward and backward: three times the forward ones of each image."""
 
 
 def page(project: Project, scale: str, records: Records, cells: list[Filled], judged: list[Judged]) -> str:
@@ -57,11 +57,9 @@ def _in_short(runs: list[Wanted], cells: list[Filled], judged: list[Judged]) -> 
 
     return [
         f"- Runs of the [order of work](#order-of-work): {len(runs)} wanted; {said(states)}.",
-        f"- Cells with a rebuilt error: {errors.total()}; {said(errors)}."
-        if errors
-        else "- Cells with a rebuilt error: none.",
-        f"- Cells with a count (weights, multiply-adds): {counts.total()}; {said(counts)}.",
-        f"- Claims: {len(judged)}; {said(verdicts)}.",
+        f"- Cells with a rebuilt error: {said(errors)}.",
+        f"- Cells with a count (weights, multiply-adds): {said(counts)}.",
+        f"- Claims: {said(verdicts)}.",
         "",
     ]
 
@@ -183,7 +181,8 @@ def _published(value: float | str) -> str:
 def _value(side: Side, metric: str) -> str:
     """As the tables print it: errors in %, with the spread of the runs; gradients and losses with their digits."""
     form = ".2g" if metric in GRADIENTS else ".2f" if metric.endswith("%") else ".4f"
-    text = verdict.FAIL if side.value is None else format(side.value, form)
+    none = "no number" if metric in GRADIENTS else verdict.FAIL
+    text = none if side.value is None else format(side.value, form)
     if side.deviation is not None:
         text += f" ± {side.deviation:{form}}"
     if diverged := len(side.values) - len(side.finite):

@@ -10,6 +10,7 @@ from ..parameters.reports import Cell, Reporting
 AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
 CUT_OFF, NOT_JUDGED = "cut off", "not judged"
 FAIL = "fail"
+ENOUGH = 3  # runs, for a spread of their own
 MEDIAN_VARIANCE = math.pi / 2  # of the median of many normal values, in units of the mean's
 
 RULE = """\
@@ -92,12 +93,12 @@ def fails(error: float | None, reporting: Reporting, dataset: str) -> bool:
 def variance(errors: Sequence[float | None], prior: float, of_mean: bool = False) -> float:
     """Of the median (or mean) of runs' errors, in squared points; of fewer than 3 runs by the prior spread."""
     finite = [error for error in errors if error is not None]
-    return variance_of(statistics.stdev(finite) if len(finite) >= 3 else prior, len(errors), of_mean)
+    return variance_of(statistics.stdev(finite) if len(finite) >= ENOUGH else prior, len(errors), of_mean)
 
 
 def variance_of(deviation: float, n: int, of_mean: bool = False) -> float:
     """Of the median (or mean) of n values that spread by `deviation`."""
-    return deviation**2 / n * (MEDIAN_VARIANCE if n >= 3 and not of_mean else 1)
+    return deviation**2 / n * (MEDIAN_VARIANCE if n >= ENOUGH and not of_mean else 1)
 
 
 def standard_error(

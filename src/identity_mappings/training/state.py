@@ -4,8 +4,9 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..records.run import FIRST_LOSSES
+
 COLUMNS = ("iteration", "learning_rate", "training_loss", "training_error", "test_loss", "test_error")
-FIRST_LOSSES = 50  # kept in full precision, so that `verify` can repeat a run's beginning
 
 
 def _text(value: float | int | None) -> str:

@@ -13,7 +13,6 @@ from ..records.experiment import Experiment
 from ..records.provenance import environment
 from . import checkpoint, devices
 from .assembly import recipe_of
-from .state import FIRST_LOSSES
 from .trainer import Options, Trainer
 
 # On another kind of device sums are added up in another order, and training magnifies that from step to step. Measured
@@ -32,7 +31,7 @@ def first_losses(experiment: Experiment, seed: int, options: Options, iterations
     return torch.stack(losses).tolist(), weights
 
 
-def twice(experiment: Experiment, seed: int, options: Options, iterations: int = FIRST_LOSSES) -> int:
+def twice(experiment: Experiment, seed: int, options: Options, iterations: int = run.FIRST_LOSSES) -> int:
     """Train the first iterations two times and compare all bits; returns the exit status."""
     first, second = (first_losses(experiment, seed, options, iterations) for _ in range(2))
     name = f"{experiment.name}, seed {seed}, {recipe_of(experiment).arithmetic}"
@@ -43,7 +42,7 @@ def twice(experiment: Experiment, seed: int, options: Options, iterations: int =
     return 1
 
 
-def record(folder: Path, options: Options, iterations: int = FIRST_LOSSES) -> int:
+def record(folder: Path, options: Options, iterations: int = run.FIRST_LOSSES) -> int:
     """Train the first iterations of a recorded run again and compare with its record; returns the exit status.
 
     On the same kind of device, with the same versions, every bit must agree. Elsewhere the losses of the first
