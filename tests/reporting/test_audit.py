@@ -15,8 +15,9 @@ from identity_mappings.records.files import json_bytes, sha256
 from identity_mappings.reporting import cost as counting
 from identity_mappings.reporting import figures, tables
 from identity_mappings.reporting.audit import audit
+from identity_mappings.training.evaluate import evaluate
 from identity_mappings.training.loop import train
-from identity_mappings.training.propagation import signals
+from identity_mappings.training.propagation import responses, signals
 from identity_mappings.training.trainer import Options, Trainer
 
 NAME = "cifar10-resnet110"
@@ -340,6 +341,79 @@ def test_a_forged_record_of_signals_is_found(measured, tmp_path, capsys, change,
     root = tmp_path / "project"
     shutil.copytree(measured, root, symlinks=True)
     changed(root, f"{NAME}-dropout-*", lambda p, c: change(p, c) and None)
+    assert message in gap(root, capsys)
+
+
+@pytest.fixture(scope="module")
+def tested(made, tmp_path_factory) -> Path:
+    """The same with the run's layer responses, and with a test of it that no page shows."""
+    root = tmp_path_factory.mktemp("tested") / "project"
+    shutil.copytree(made, root, symlinks=True)
+    options, experiment = Options(root / "results/tiny", root / "data", root, "cpu"), load(root).resolve(NAME, "tiny")
+    responses(experiment, 0, options)
+    evaluate(experiment, 0, ["single-view-recomputed"], options)
+    figures.write("tiny", root)
+    tables.write("tiny", root)
+    return root
+
+
+def test_what_no_page_shows_is_walked_too(tested, capsys):
+    assert audit("tiny", tested) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"/responses/responses.csv: used in 0 .*; commit", out), out
+    assert re.search(r"/evaluation-single-view-recomputed.json: used in 0 .*; tested by commit", out), out
+
+
+RESPONSES_FORGED = {
+    "no commit": (lambda p: p["git"].update(commit=None), "made outside of any commit"),
+    "other data": (lambda p: p["settings"]["data"].update(md5="0"), "data have another hash"),
+    "another seed": (lambda p: p["settings"].update(seed=7), "of another run"),
+    "another digest": (lambda p: p["settings"].update(digest="0" * 12), "of another run"),
+    "other weights": (lambda p: p["parents"].update(weights="0"), "other weights"),
+    "another record": (lambda p: p["parents"].update({run.METRICS: "0"}), "other weights"),
+    "before the end": (lambda p: p["settings"].update(iteration=1), "other weights"),
+    "no parents": (lambda p: p.pop("parents"), "other weights"),
+    "no settings": (lambda p: p.pop("settings"), "not a record"),
+    "other bytes": (lambda p: p["outputs"].update({"responses.csv": "0"}), "was changed after it was made"),
+    "a source left out": (
+        lambda p: p["source"].pop("src/identity_mappings/training/propagation.py"), "is not among its sources"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), RESPONSES_FORGED.values(), ids=RESPONSES_FORGED)
+def test_forged_layer_responses_are_found(tested, tmp_path, capsys, change, message):
+    root = tmp_path / "project"
+    shutil.copytree(tested, root, symlinks=True)
+    path = folder(root) / "responses/provenance.json"
+    provenance = json.loads(path.read_bytes())
+    change(provenance)
+    path.write_bytes(json_bytes(provenance))
+    figures.write("tiny", root)
+    tables.write("tiny", root)
+    assert message in gap(root, capsys)
+
+
+TEST_FORGED = {
+    "another count": (lambda e: e.update(wrong=e["wrong"] + 1), "test_error does not match"),
+    "other weights": (lambda e: e.update(weights_sha256="0"), "of other weights"),
+    "no weights": (lambda e: e.pop("weights_sha256"), "not a record"),
+    "another seed": (lambda e: e.update(seed=7), "seed does not match"),
+    "no commit": (lambda e: e["made_by"]["git"].update(commit=None), "made outside of any commit"),
+    "no origin": (lambda e: e.pop("made_by"), "made outside of any commit"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), TEST_FORGED.values(), ids=TEST_FORGED)
+def test_a_forged_test_that_no_page_shows_is_found(tested, tmp_path, capsys, change, message):
+    root = tmp_path / "project"
+    shutil.copytree(tested, root, symlinks=True)
+    path = run.evaluation_of(folder(root), "single-view-recomputed")
+    found = json.loads(path.read_bytes())
+    change(found)
+    path.write_bytes(json_bytes(found))
+    figures.write("tiny", root)
+    tables.write("tiny", root)
     assert message in gap(root, capsys)
 
 

@@ -159,6 +159,7 @@ def read_evaluation(record: Record, protocol: str) -> dict[str, Any] | None:
         error = {
             name: None if diverged else round(100 * found[wrong] / found["images"], 6)
             for name, wrong in _ERRORS.items()
+            if name != "top_5_error" or protocol not in CIFAR_PROTOCOLS
         }
         facts = {
             "format": (found["format"], FORMAT),

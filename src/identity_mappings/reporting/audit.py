@@ -9,7 +9,8 @@ from typing import Any
 from ..parameters import Project, load
 from ..records import cost, imported
 from ..records.files import canonical, sha256_of
-from ..records.propagation import SIGNALS_CSV, signals_of
+from ..records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, signals_of
+from ..records.run import BadRecord
 from . import basis
 from .basis import Gap, History
 from .cells import Records
@@ -49,13 +50,17 @@ def _walk(project: Project, scale: str, root: Path) -> tuple[dict[Path, str], Co
     def walk(path: Path, check: Callable[..., str], *of: Any) -> None:
         try:
             walked[path] = check(*of, history)
+        except BadRecord as bad:
+            raise Gap(f"{bad}: restore the record, or remove it and make it again") from None
         except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise Gap(f"{path}: not a record ({type(error).__name__}: {error}): make it again") from None
 
     for path, record in sorted(records.runs.items()):
         walk(path, basis.of_run, project, record)
-    for path, tested in sorted(records.tests.items()):
-        walk(path, basis.of_test, project, tested)
+        for test in sorted(path.parent.glob("evaluation-*.json")):  # shown or not
+            walk(test, basis.of_test, project, record, test)
+        if (path.parent / RESPONSES / RESPONSES_CSV).is_file():
+            walk(path.parent / RESPONSES / RESPONSES_CSV, basis.of_responses, project, record)
     for experiment in project.propagated(scale):  # claims and the figure
         folder = signals_of(results, experiment, project.scale(scale).signal_iterations)
         if (folder / SIGNALS_CSV).is_file():

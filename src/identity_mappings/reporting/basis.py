@@ -5,7 +5,7 @@ import json
 import math
 import re
 import subprocess
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -16,16 +16,17 @@ from ..parameters import Project
 from ..records import cost, measurement, run
 from ..records.experiment import Experiment, identity
 from ..records.files import canonical, sha256
-from ..records.propagation import SIGNALS_CSV
-from .cells import Tested
+from ..records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS_CSV
 
 LOCK = "requirements.lock"
 # Of the package: what no record of its kind can be made without.
 OF_RUN = ("data/sampling.py", "networks/residual.py", "training/loop.py", "training/trainer.py")
 OF_SIGNALS = ("evaluation/propagation.py", "networks/residual.py", "training/propagation.py", "training/trainer.py")
 OF_TEST = ("evaluation/protocols.py", "networks/residual.py", "training/evaluate.py")
+OF_SINGLE_VIEW = ("evaluation/single_view.py", "networks/residual.py", "training/evaluate.py")
 OF_COST = ("networks/closed_form.py", "networks/cost.py", "networks/residual.py")
 AGAIN = "make it again from a clean checkout"
+OTHER = "of another run, or of other weights than the run's"
 LEEWAY = 60  # seconds by which the clock on the wall may have been set
 
 
@@ -60,12 +61,15 @@ class History:
         return subprocess.run(words, cwd=self.root, capture_output=True, check=False).returncode == 0
 
 
-def of_test(project: Project, tested: Tested, history: History) -> str:
-    """A run's test by another protocol than its own, of the same weights; in words, as all of these."""
-    basis = of_run(project, tested.record, history)
-    if tested.numbers.get("weights_sha256") != tested.record.metrics["weights_sha256"]:
-        raise Gap(f"{tested.path}: of other weights than the run's: test the run again")
-    return f"{basis}; tested by {of_code(tested.path, tested.numbers.get('made_by') or {}, history, OF_TEST)}"
+def of_test(project: Project, record: run.Record, path: Path, history: History) -> str:
+    """A run's test after its training, of the same weights; in words, as all of these."""
+    basis = of_run(project, record, history)
+    protocol = path.stem.removeprefix("evaluation-")
+    found = run.read_evaluation(record, protocol)
+    if found["weights_sha256"] != record.metrics["weights_sha256"]:
+        raise Gap(f"{path}: of other weights than the run's: test the run again")
+    needed = OF_SINGLE_VIEW if protocol in run.CIFAR_PROTOCOLS else OF_TEST
+    return f"{basis}; tested by {of_code(path, found.get('made_by') or {}, history, needed)}"
 
 
 def of_run(project: Project, record: run.Record, history: History) -> str:
@@ -156,20 +160,38 @@ def _check_curve(need, path: Path, found: dict[str, Any], recipe: dict[str, Any]
         need(found["iterations"] < whole and found["diverged_at"] is None, "it is finished, or diverged")
 
 
+def of_responses(project: Project, record: run.Record, history: History) -> str:
+    """The layer responses of a run, finished or not."""
+    folder, made = record.path.parent / RESPONSES, record.metrics
+    _, origin = measurement.read(folder, RESPONSES_CSV)
+    need, settings = _measured(project, folder / RESPONSES_CSV, origin)
+    need({key: settings[key] for key in ("digest", "seed")} == {key: made[key] for key in ("digest", "seed")}, OTHER)
+    if made["status"] == "finished":
+        parents = {"weights": made["weights_sha256"], run.METRICS: sha256(record.path.read_bytes())}
+        need(origin.get("parents") == parents and settings.get("iteration") == made["iterations"], OTHER)
+    return of_code(folder / RESPONSES_CSV, origin, history, OF_SIGNALS)
+
+
 def of_signals(project: Project, scale: str, folder: Path, experiment: Experiment, history: History) -> str:
     """A record of signals of an experiment, whose digest was compared when it was read."""
     _, origin = measurement.read(folder, SIGNALS_CSV)
-    settings = origin["settings"]
-
-    def need(condition: bool, what: str) -> None:
-        if not condition:
-            raise Gap(f"{folder / SIGNALS_CSV}: {what}: remove the folder and measure it again")
-
-    _check_parameters(need, project, settings.get("params") or {}, (settings.get("data") or {}).get("md5"))
+    need, settings = _measured(project, folder / SIGNALS_CSV, origin)
     need(identity(settings["params"]["resolved"]) == identity(experiment.parameters), "of other parameters")
     iterations = project.scale(scale).signal_iterations
     need(settings.get("iterations") == iterations and settings.get("seed") == 0, "of another seed or length")
     return of_code(folder / SIGNALS_CSV, origin, history, OF_SIGNALS)
+
+
+def _measured(project: Project, path: Path, origin: dict[str, Any]) -> tuple[Callable[[bool, str], None], dict]:
+    """How a gap in a measurement is said, and its settings, whose parameters and data were checked."""
+
+    def need(condition: bool, what: str) -> None:
+        if not condition:
+            raise Gap(f"{path}: {what}: remove the folder and measure it again")
+
+    settings = origin["settings"]
+    _check_parameters(need, project, settings.get("params") or {}, (settings.get("data") or {}).get("md5"))
+    return need, settings
 
 
 def of_cost(project: Project, scale: str, folder: Path, history: History) -> str:

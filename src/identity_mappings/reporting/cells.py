@@ -22,14 +22,13 @@ class Records:
 
     Attributes:
         bad: why records were not believed.
-        runs, tests, signals: what was read, also of unfinished runs, by file; of signals by folder.
+        runs, signals: what was read, also of unfinished runs, by file; of signals by folder.
     """
 
     project: Project
     scale: str
     bad: list[str] = field(default_factory=list)
     runs: dict[Path, run.Record] = field(default_factory=dict)
-    tests: dict[Path, "Tested"] = field(default_factory=dict)
     signals: dict[Path, Experiment] = field(default_factory=dict)
     _read: dict[str, list[run.Record]] = field(default_factory=dict)
     _costs: dict[str, dict[str, Any]] | None = None
@@ -78,7 +77,6 @@ class Records:
                 continue
             if evaluation:
                 tested.append(Tested(record, run.evaluation_of(record.path.parent, protocol), evaluation))
-                self.tests[tested[-1].path] = tested[-1]
         return tested
 
     def note(self, problem: object) -> None:
