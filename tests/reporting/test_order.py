@@ -59,10 +59,10 @@ def test_every_run_on_cifar_that_is_wanted_has_its_place_once(root_of_project):
     assert set(expected.values()) == {1}
 
 
-def test_table_1_comes_first_on_a_gpu_and_small_networks_on_a_cpu(root_of_project):
+def test_table_1_comes_first_on_a_gpu_and_small_networks_on_a_cpu(bench):
     """Published, unpublished elsewhere and cheap first: Table 1, then 2, then 3 with a run each, before second runs."""
-    project = load(root_of_project)
-    runs = list(order.wanted(project, "paper", Records(project, "paper")))
+    project, runs = bench.project, runs_of(bench)
+    assert not any(one.done for one in runs), "of no record: those of this repository grow"
     firsts = [job[0].experiment.name for job, _ in order.commands(runs, "paper", "gpu")]
     rows = project.tables["he2016-table1"].rows
     assert all({*row.cells["error"].experiments} & {*firsts[:11]} for row in rows), "a run of each of the eleven rows"
