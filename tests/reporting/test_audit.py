@@ -364,6 +364,19 @@ def test_what_no_page_shows_is_walked_too(tested, capsys):
     assert re.search(r"/evaluation-single-view-recomputed.json: used in 0 .*; tested by commit", out), out
 
 
+def edited(project: Path, target: Path, file: Callable[[Path], Path], change: Callable[[dict], object]) -> Path:
+    """A copy of a project with a JSON file of its run's record changed, and with the pages made again."""
+    root = target / "project"
+    shutil.copytree(project, root, symlinks=True)
+    path = file(folder(root))
+    facts = json.loads(path.read_bytes())
+    change(facts)
+    path.write_bytes(json_bytes(facts))
+    for report in (figures, tables):
+        report.write("tiny", root)
+    return root
+
+
 RESPONSES_FORGED = {
     "no commit": (lambda p: p["git"].update(commit=None), "made outside of any commit"),
     "other data": (lambda p: p["settings"]["data"].update(md5="0"), "data have another hash"),
@@ -383,14 +396,7 @@ RESPONSES_FORGED = {
 
 @pytest.mark.parametrize(("change", "message"), RESPONSES_FORGED.values(), ids=RESPONSES_FORGED)
 def test_forged_layer_responses_are_found(tested, tmp_path, capsys, change, message):
-    root = tmp_path / "project"
-    shutil.copytree(tested, root, symlinks=True)
-    path = folder(root) / "responses/provenance.json"
-    provenance = json.loads(path.read_bytes())
-    change(provenance)
-    path.write_bytes(json_bytes(provenance))
-    figures.write("tiny", root)
-    tables.write("tiny", root)
+    root = edited(tested, tmp_path, lambda record: record / "responses/provenance.json", change)
     assert message in gap(root, capsys)
 
 
@@ -406,14 +412,7 @@ TEST_FORGED = {
 
 @pytest.mark.parametrize(("change", "message"), TEST_FORGED.values(), ids=TEST_FORGED)
 def test_a_forged_test_that_no_page_shows_is_found(tested, tmp_path, capsys, change, message):
-    root = tmp_path / "project"
-    shutil.copytree(tested, root, symlinks=True)
-    path = run.evaluation_of(folder(root), "single-view-recomputed")
-    found = json.loads(path.read_bytes())
-    change(found)
-    path.write_bytes(json_bytes(found))
-    figures.write("tiny", root)
-    tables.write("tiny", root)
+    root = edited(tested, tmp_path, lambda record: run.evaluation_of(record, "single-view-recomputed"), change)
     assert message in gap(root, capsys)
 
 
