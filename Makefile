@@ -36,7 +36,7 @@ lint: $(READY)  ## lint, format and graph checks
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url --extra dev pyproject.toml --output-file requirements.lock
+	  --no-emit-index-url --all-extras pyproject.toml --output-file requirements.lock
 
 reproduce: $(READY)  ## the whole graph, as `dvc repro` calls it
 	@mkdir -p results/runs results/signals
