@@ -142,13 +142,20 @@ class Project:
                 raise UserError(f"params/experiments: {name}.network.shortcut.source: no file {custom}: create it")
             resolved_network["shortcut"]["sha256"] = sha256_of(self.root / custom)
         parameters = {
-            "dataset": {"name": dataset, **self.datasets[dataset].model_dump()},
+            "dataset": self.resolve_dataset(dataset),
             "network": resolved_network,
             "recipe": recipe and recipe.model_dump(exclude={"description"}),
         }
         if recipe:  # JSON has no integer keys: the schedule is a list of pairs from here on.
             parameters["recipe"]["learning_rate"] = [list(pair) for pair in recipe.learning_rate.items()]
         return Resolved(name, scale, parameters, experiment.gpus, custom)
+
+    def resolve_dataset(self, name: str) -> dict[str, Any]:
+        """A dataset with its name; one that is made from another has that one's hash, too."""
+        dataset = {"name": name, **self.datasets[name].model_dump()}
+        if dataset["made_from"]:
+            dataset["made_from"]["md5"] = self.datasets[dataset["made_from"]["name"]].md5
+        return dataset
 
     def seeds(self, experiment: Resolved) -> range:
         """The seeds of an experiment that its scale wants."""
@@ -244,6 +251,12 @@ def _check_references(project: Project, params: Path) -> None:
         if name is not None and name not in names:
             raise UserError(f"{place}: unknown name {name!r}: {nearest(name, names)}")
 
+    for name, dataset in project.datasets.items():
+        if dataset.made_from:
+            place = f"{params / 'datasets.yaml'}: {name}.made_from"
+            known(dataset.made_from.name, project.datasets, f"{place}.name")
+            if project.datasets[dataset.made_from.name].made_from:
+                raise UserError(f"{place}.name: {dataset.made_from.name} is made from another dataset itself: name that")
     for path in sorted((params / "experiments").glob("*.yaml")):
         for name in read(path, "experiments"):
             known(project.experiments[name].dataset, project.datasets, f"{path}: {name}.dataset")

@@ -20,15 +20,26 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class MadeFrom(Parameters):
+    """How a dataset follows from another: the mean of each block of pixels (data.block_mean)."""
+
+    name: Annotated[Name, Field(description="the dataset whose files are read")]
+    block_mean: Annotated[
+        int, Field(ge=2, description="height and width of the blocks; each becomes a pixel: its mean, rounded half up")
+    ]
+
+
 class Dataset(Parameters):
     """A set of images, pinned by its hash."""
 
     md5: Annotated[
         str | None,
         Field(
-            description="DVC's hash of the output data/NAME; for digits, of its bytes; null: nothing trains on it yet"
+            description="DVC's hash of the output data/NAME; for digits, of its bytes; of a dataset that is made from "
+            "another, of that one's hash and how it is made; null: nothing trains on it yet"
         ),
     ]
+    made_from: Annotated[MadeFrom | None, Field(description="null: it has files of its own")] = None
     classes: Annotated[Positive, Field(description="number of classes")]
     channels: Annotated[Positive, Field(description="colour channels of an image")]
     size: Annotated[Positive, Field(description="height and width of an image in pixels")]
