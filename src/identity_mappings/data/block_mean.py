@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import UserError
@@ -23,7 +24,7 @@ def compute_block_mean(images: Tensor, size: int) -> Tensor:
     """
     number, channels, height, width = images.shape
     blocks = images.view(number, channels, height // size, size, width // size, size)
-    return ((blocks.sum(dim=(3, 5)) + size**2 // 2) // size**2).to(images.dtype)
+    return ((blocks.sum(dim=(3, 5), dtype=torch.int32) + size**2 // 2) // size**2).to(images.dtype)
 
 
 def compute_md5(source_md5: str, size: int) -> str:
@@ -48,10 +49,11 @@ def load(name: str, md5: str, made_from: dict[str, Any], folder: Path) -> Images
             f"params/datasets.yaml: {name}.md5: {md5} does not follow from {made_from['name']}'s: write {expected}"
         )
     images = cifar.load(made_from["name"], made_from["md5"], folder)
-    if images.training.shape[-1] % size:
+    pixels = images.training.shape[-1]
+    if pixels % size:
         raise UserError(
-            f"params/datasets.yaml: {name}.made_from.block_mean: images of {images.training.shape[-1]} pixels cannot be "
-            f"cut into blocks of {size}: take a divisor"
+            f"params/datasets.yaml: {name}.made_from.block_mean: images of {pixels} pixels cannot be cut into blocks "
+            f"of {size}: take a divisor"
         )
     return images._replace(
         training=compute_block_mean(images.training, size), test=compute_block_mean(images.test, size)

@@ -256,7 +256,9 @@ def _check_references(project: Project, params: Path) -> None:
             place = f"{params / 'datasets.yaml'}: {name}.made_from"
             known(dataset.made_from.name, project.datasets, f"{place}.name")
             if project.datasets[dataset.made_from.name].made_from:
-                raise UserError(f"{place}.name: {dataset.made_from.name} is made from another dataset itself: name that")
+                raise UserError(
+                    f"{place}.name: {dataset.made_from.name} is made from another dataset itself: name that"
+                )
     for path in sorted((params / "experiments").glob("*.yaml")):
         for name in read(path, "experiments"):
             known(project.experiments[name].dataset, project.datasets, f"{path}: {name}.dataset")
