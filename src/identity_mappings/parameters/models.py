@@ -301,6 +301,9 @@ class Scale(Parameters):
     """A size at which the whole graph runs: the papers' own, or a smaller one."""
 
     description: Annotated[str, Field(description="one honest sentence: stands at the head of the tables")]
+    caption: Annotated[
+        str, Field(description="what figures say of it under their titles; empty: they are the papers' own")
+    ] = ""
     results: Annotated[str, Field(pattern=r"^results(/[a-z0-9-]+)?$", description="folder of everything it makes")]
     runs: Annotated[Positive, Field(description="seeds 0 to runs - 1 are wanted of every experiment")]
     runs_on: Annotated[dict[Name, Positive], Field(description="by dataset: so many runs instead")] = {}
@@ -308,6 +311,9 @@ class Scale(Parameters):
         Literal["gpu", "cpu"], Field(description="where its runs train unless a call says otherwise; never guessed")
     ] = "gpu"
     published: Annotated[bool, Field(description="whether its numbers are to be compared with the papers'")]
+    cannot_say: Annotated[
+        list[str], Field(description="what its numbers say nothing of; stands beside its verdicts on the claims")
+    ] = []
     signal_iterations: Annotated[
         int, Field(ge=0, description="length of the short training after which signal propagation is measured again")
     ] = 100
