@@ -2,8 +2,6 @@
 
 import contextlib
 import platform
-import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from ..errors import UserError
 from ..records.experiment import Experiment
 from . import memory
 from .assembly import build, initialize, recipe_of
+from .driver import ask
 from .group import Group
 
 
@@ -108,7 +107,7 @@ def describe(device: torch.device) -> dict[str, object]:
             "model": properties.name,
             "uuid": f"GPU-{properties.uuid}",
             "memory_bytes": properties.total_memory,
-            "driver": _driver(),
+            "driver": ask().version,
         }
     return found
 
@@ -129,11 +128,3 @@ def _cpu() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _driver() -> str | None:
-    if not (nvidia_smi := shutil.which("nvidia-smi")):
-        return None
-    query = [nvidia_smi, "--query-gpu=driver_version", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False)
-    return answer.stdout.split("\n")[0] or None
