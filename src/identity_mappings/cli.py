@@ -179,6 +179,12 @@ def parser() -> argparse.ArgumentParser:
     of_experiment(added)
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
 
+    added = command(
+        commands.doctor, "say in two minutes whether this machine will do; exit status 1 if something is wrong"
+    )
+    added.add_argument("--json", action="store_true", help="a list of {name, status, text}")
+    added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
+
     for function, text in (
         (commands.tables, "make the tables from the records that are there"),
         (commands.figures, "make the figures from the records that are there"),

@@ -252,6 +252,12 @@ def device(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def doctor(arguments: argparse.Namespace) -> int:
+    from .doctor import show
+
+    return show(arguments.json, data=arguments.data)
+
+
 def tables(arguments: argparse.Namespace) -> int:
     from .reporting.tables import write
 

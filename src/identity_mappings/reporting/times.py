@@ -192,7 +192,7 @@ def times(project: Project, runs: list[Wanted], costs: dict[str, dict[str, Any]]
         kinds.setdefault(kind(one.experiment), []).append(one)
     rows = []
     for name, mine in kinds.items():
-        length, operations = mine[0].experiment.parameters["recipe"]["iterations"], _operations_left(mine, costs)
+        length, operations = mine[0].experiment.parameters["recipe"]["iterations"], count_operations_left(mine, costs)
         devices = dict.fromkeys(spent(one.record).device for one in mine if one.record)
         if not devices:
             nothing = clock.left(mine, ())
@@ -208,7 +208,7 @@ def times(project: Project, runs: list[Wanted], costs: dict[str, dict[str, Any]]
     for name, mine in sums.items():
         done, _, rate = _on(mine, devices)
         left = clock.left(mine, devices)
-        operations = _operations_left(mine, costs)
+        operations = count_operations_left(mine, costs)
         rows.append(Times(name, len(mine), done, device, None, None, None, rate.seconds, left, operations))
     return rows
 
@@ -224,7 +224,12 @@ def _on(runs: list[Wanted], devices: Iterable[str]) -> tuple[int, int | None, Ra
     return sum(one.done for one, _ in mine), peak, rate
 
 
-def _operations_left(runs: list[Wanted], costs: dict[str, dict[str, Any]]) -> int | None:
+def count_operations_left(runs: list[Wanted], costs: dict[str, dict[str, Any]]) -> int | None:
+    """Multiply-adds of the iterations that are left, forward and backward; None if a network was not counted.
+
+    Args:
+        costs: entries of the cost record, by network digest.
+    """
     total = 0
     for one in runs:
         entry = costs.get(one.experiment.network_digest)
