@@ -7,7 +7,7 @@ SNAKEMAKE_ARGS ?= --cores all
 READY ?= $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint lock reproduce
+.PHONY: help env demo overnight test lint lock reproduce
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -22,6 +22,9 @@ demo: $(READY)  ## Tables 1 to 3 and the figures on embedded data: results/demo/
 	@echo "demo: trains the networks of Tables 1 to 3, and a few of ImageNet, shortened, on handwritten digits and a small set"
 	@$(BIN)/snakemake --cores $(CORES) --quiet host reason rules -- demo
 	@$(BIN)/identity-mappings diff --scale demo
+
+overnight: $(READY)  ## the tables on real images at half resolution, a night on a laptop: results/overnight/
+	@$(BIN)/snakemake --cores all --config scale=overnight --quiet host reason rules $(OVERNIGHT_ARGS)
 
 test: $(READY)  ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --dist loadfile $(PYTEST_ARGS)

@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("Makefile", "Snakefile", "data.dvc", "dvc.yaml", "params", "profiles", "pyproject.toml", "src", "workflow")
+PARTS = (
+    "Makefile",
+    "Snakefile",
+    "data.dvc",
+    "dvc.yaml",
+    "examples",
+    "params",
+    "profiles",
+    "pyproject.toml",
+    "src",
+    "workflow",
+)
 TINY = """
 description: For tests.
 results: results/tiny

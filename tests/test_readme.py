@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ def test_a_shortcut_of_ones_own_becomes_a_row(copy):
     files = re.findall(r"`(params/[\w/.-]+)`", section)
     blocks = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
     assert len(files) == len(blocks) == 2
-    shutil.copytree(ROOT / "examples", copy.root / "examples")
     for file, block in zip(files, blocks, strict=True):
         (copy.root / file).write_text(block)
     copy.edit("params/scales/tiny.yaml", "experiments: [", "experiments: [cifar10-resnet110-skip-init, ")

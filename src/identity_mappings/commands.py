@@ -141,7 +141,7 @@ def import_weights(arguments: argparse.Namespace) -> int:
     if name is None:
         raise UserError(f"scale {arguments.scale} has no counterpart of imagenet: take another (--scale)")
     recipe = settings.overlay.recipes.get("he2016-imagenet", {})
-    dataset = {"name": name, **project.datasets[name].model_dump()}
+    dataset = project.resolve_dataset(name)
     options = Options(Path(settings.results), arguments.data, device=arguments.device, workers=arguments.workers)
     for path in imported.test(
         arguments.file,

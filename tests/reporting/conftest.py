@@ -112,6 +112,7 @@ def cost_record(tmp_path_factory) -> Path:
     """Folder of the cost record of all networks of the papers, counted once. Only to be copied."""
     root = tmp_path_factory.mktemp("counted")
     shutil.copytree(ROOT / "params", root / "params")
+    shutil.copytree(ROOT / "examples", root / "examples")
     return cost.record("paper", root).parent
 
 

@@ -101,7 +101,7 @@ def test_the_curve_is_that_of_the_median_run(bench, errors, seed, label):
     left, right = axes(drawing)
     assert labels(right)[0] == f"110, original: {label}"
     assert points(left.get_lines()[0]) == [(100 + seed, 2)]
-    assert set(data["seed"]) == {seed}
+    assert set(data["seed"]) == set(range(len(errors))), "all of them, for the band"
 
 
 def test_a_run_that_diverged_before_its_first_test_or_row(bench):
@@ -175,6 +175,23 @@ def test_the_csv_holds_what_is_drawn(bench):
         ["BN after addition", "110, original", "0", "10", "0.1", "2.5", "60", "", ""],
         ["BN after addition", "110, original", "0", "20", "0.01", "0.5", "20", "1.5", "6.5"],
     ]
+
+
+def test_the_spread_of_seeds_is_a_band(bench):
+    """From the lowest to the highest at each iteration; the line is the run with the median error."""
+    only(bench, "he2016-figure6")
+    for seed, error in enumerate((6.5, 8.5, 7.0)):
+        bench.record(
+            RESNET, error, seed, curve=curve(f"10,0.1,{2 + seed},60,,", f"20,0.01,{0.5 + seed},20,1.5,{error}")
+        )
+    drawing, data = draw(bench)
+    left, right = axes(drawing)
+    [loss], [error] = left.collections, right.collections
+    assert loss.get_paths()[0].get_extents().get_points().tolist() == [[10, 0.5], [20, 4]]
+    assert error.get_paths()[0].get_extents().get_points().tolist() == [[20, 6.5], [20, 8.5]]
+    assert labels(right)[0] == "110, original: 7.00 %"
+    assert left.lines[0].get_ydata().tolist() == [4, 2.5]
+    assert data.query("curve == '110, original'")["seed"].tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def some_records(bench) -> None:

@@ -26,7 +26,7 @@ def page_of(bench, scale: str = "paper") -> str:
 
 def test_without_a_run_it_says_so(bench):
     page = page_of(bench)
-    assert "220 wanted; to do 220." in page
+    assert "225 wanted; to do 225." in page
     assert "No run is finished yet." in section(page, "Errors beside the published ones")
     assert "None: no error differs" in section(page, "Surprises")
     assert "Nothing yet" in section(page, "What was compared")
@@ -50,8 +50,8 @@ def test_an_error_stands_beside_the_published_one_with_its_spread(bench):
     assert median[3:] == ["6.61", "6.60", "3", "0.21", "6.50", "-0.01", "agrees", "float32", "GPU NVIDIA H200"]
     assert median[2] == "he2016, Table 1; he2016, Table 2; he2016, Table 3; he2016, Table 4"
     times = row(section(page, "Time"), "ResNet-110, cifar10")
-    assert times[1:4] == ["100", "3", "GPU NVIDIA H200"]
-    assert times[5] == "1.00" and times[7:9] == ["3.00", "97.00"]
+    assert times[1:4] == ["105", "3", "GPU NVIDIA H200"]
+    assert times[5] == "1.00" and times[7:9] == ["3.00", "102.00"]
     total = row(section(page, "Time"), "all of he2016's CIFAR tables")
     assert total[1:4] == ["175", "3", "GPU"]
     assert total[7:9] == ["3.00", "at least 97.00; 75 runs of 7 kinds not measured"]
@@ -117,13 +117,30 @@ def test_an_arithmetic_that_is_not_the_papers_is_named(bench):
 def test_another_scale_says_that_it_is_not_the_papers(bench):
     bench.record(IDENTITY, 12.0, scale="tiny")
     page = page_of(bench, "tiny")
-    assert "So nothing here speaks of the papers' networks." in page
+    assert "**Scale `tiny`.** For tests." in page
     work = section(page, "Order of work")
-    assert "identity-mappings next --device gpu --scale tiny" in work and "--seed 0 --device gpu --scale tiny" in work
+    assert "identity-mappings next --device cpu --scale tiny" in work and "--seed 0 --device cpu --scale tiny" in work
+    assert "--device gpu" not in work, "a scale for CPUs"
     errors = section(page, "Errors beside the published ones")
     found = [line.split("|")[1:-1] for line in errors.splitlines() if line.startswith(f"| `{IDENTITY}`")]
     assert found and all(not line[3].strip() and not line[8].strip() for line in found), "published of other networks"
     assert "6.61" not in page
+
+
+def test_a_smaller_scale_says_in_words_what_holds_and_what_it_cannot_say(bench):
+    bench.copy.edit("params/scales/tiny.yaml", "published: false", "published: false\ncannot_say: [How 56 layers do.]")
+    other, pre_activation = "cifar10-resnet110-scaled-05-05", "cifar10-resnet110-full-pre-activation"
+    for name, errors in {IDENTITY: (10.0, 10.1, 10.2), other: (12.0, 12.1, 12.2), GATE: (5.0, 5.1, 5.2)}.items():
+        for seed, error in enumerate(errors):
+            bench.record(name, error, seed, scale="tiny")
+    bench.copy.edit("params/scales/tiny.yaml", "runs: 1", "runs: 3")
+    words = section(page_of(bench, "tiny"), "In words")
+    parts = dict(re.findall(r"\*\*([^*]+)\*\*\n\n((?:- .*\n)+)", words))
+    assert "Of all shortcuts the identity has the lowest test error. (he2016" in parts["Does not hold at this scale"]
+    assert "1 holds, 1 contradicted, 8 not run" in parts["Does not hold at this scale"]
+    assert "Full pre-activation has a lower" in parts["Not run yet"] and pre_activation not in words
+    assert parts["What this scale cannot say"] == "- How 56 layers do.\n"
+    assert not any("begin with exploding" in text for text in parts.values()), "made after it was seen"
 
 
 def test_a_run_that_diverged_is_counted(bench):

@@ -12,6 +12,7 @@ import pytest
 
 from identity_mappings.errors import UserError
 from identity_mappings.training import lease
+from identity_mappings.training.driver import Device, Driver, ask
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,18 +83,18 @@ def test_four_jobs_sit_on_four_devices(place):
 
 @pytest.mark.slow
 def test_jobs_killed_at_random_never_share_a_device(place):
-    """16 jobs of one device and 4 of two on four devices; a third of them are killed with -9 at a random time."""
+    """40 jobs of one to three devices on four devices; a third of them are killed with -9 at a random time."""
     chance = random.Random(0)
-    jobs = [start(place, gpus, chance.uniform(0, 0.6)) for gpus in [1, 1, 1, 1, 2] * 4]
-    doomed = chance.sample(jobs, 7)
+    jobs = [start(place, gpus, chance.uniform(0, 0.6), SLURM_JOB_ID="7") for gpus in [1, 1, 1, 2, 3] * 8]
+    doomed = chance.sample(jobs, 13)
     while any(job.poll() is None for job in jobs):
         time.sleep(chance.uniform(0.05, 0.4))
         if doomed:
             doomed.pop().kill()
     for job in jobs:
-        assert job.wait(60) in (0, -signal.SIGKILL), job.stderr.read()
+        assert job.wait(120) in (0, -signal.SIGKILL), job.stderr.read()
     assert not list((place / "jobs").glob("conflict-*"))
-    assert sum(job.returncode == 0 for job in jobs) >= 13
+    assert sum(job.returncode == 0 for job in jobs) >= 27
 
 
 def test_the_lease_ends_with_the_process_itself(place):
@@ -114,24 +115,114 @@ def test_an_inherited_choice_is_honoured(place):
         job.wait()
 
 
+GPUS = [Device(number, f"GPU-{letter * 4}", f"GPU-{letter * 4}") for number, letter in enumerate("abc")]
+MIG = [Device(2, f"MIG-{number}", GPUS[2].uuid) for number in (1, 2)]
+DRIVER = Driver("580.1", GPUS, MIG)
+
+
+def names(visible: str | None, driver: Driver = Driver(), **more: str) -> list[str]:  # noqa: B008
+    environment = more if visible is None else {"CUDA_VISIBLE_DEVICES": visible, **more}
+    return [place.device for place in lease.list_places(environment, driver)]
+
+
 @pytest.mark.parametrize(
     ("visible", "found"),
     [("0,1", ["0", "1"]), ("", []), ("-1", []), ("2,-1,3", ["2"]), (" 0 , 3 ", ["0", "3"]), ("MIG-1/2", ["MIG-1/2"])],
 )
-def test_the_pool_is_what_cuda_would_see(visible, found):
-    assert lease.pool({"CUDA_VISIBLE_DEVICES": visible}) == found
+def test_the_devices_are_those_that_cuda_would_see(visible, found):
+    assert names(visible) == found
 
 
-def test_without_a_choice_the_pool_is_the_drivers_list(place, monkeypatch):
-    tool = place / "nvidia-smi"
-    tool.write_text("#!/bin/sh\nprintf '0, GPU-a\\n1, GPU-b\\n'\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
-    assert lease.pool({}) == ["0", "1"]
-    one = start(place, 1, 60, visible=None)
+@pytest.mark.parametrize(
+    ("visible", "found"),
+    [
+        (None, ["GPU-aaaa", "GPU-bbbb", "MIG-1", "MIG-2"]),  # of the third, which is divided, the parts
+        ("1,GPU-aaaa", ["1", "GPU-aaaa"]),
+        ("0,7,1", ["0"]),  # what follows an index that does not exist is ignored
+        ("GPU-zzzz,1", []),
+        ("MIG-2", ["MIG-2"]),
+        ("MIG-GPU-cccc/1/0", ["MIG-GPU-cccc/1/0"]),
+    ],
+)
+def test_the_driver_says_what_there_is(visible, found):
+    assert names(visible, DRIVER) == found
+
+
+def test_one_device_is_one_by_every_name():
+    by_index, by_uuid, by_beginning = (lease.list_places({"CUDA_VISIBLE_DEVICES": name}, DRIVER) for name in
+                                       ("1", "GPU-bbbb", "GPU-b"))  # fmt: skip
+    assert by_index[0].lock == by_uuid[0].lock == by_beginning[0].lock == "GPU-bbbb"
+    assert not DRIVER.find("GPU-"), "the beginning of several"
+
+
+def test_a_gpu_and_its_mig_instances_exclude_each_other(place):
+    whole, first, second = (lease.list_places({"CUDA_VISIBLE_DEVICES": n}, DRIVER)[0] for n in ("2", "MIG-1", "MIG-2"))
+    held = lease._claim(first)
+    assert held and lease._claim(first) is None and lease._claim(whole) is None
+    other = lease._claim(second)
+    assert other, "two instances of one GPU are two devices"
+    lease._release(held + other)
+    held = lease._claim(whole)
+    assert held and lease._claim(first) is None
+    lease._release(held)
+    assert lease._claim(first)
+
+
+NVML = """
+class NVMLError(Exception): pass
+def nvmlInit():
+    print("WARNING: infoROM is corrupted at gpu 0000:00:04.0")
+    {init}
+def nvmlShutdown(): pass
+def nvmlSystemGetDriverVersion(): return "580.1"
+def nvmlDeviceGetCount(): return 3
+def nvmlDeviceGetHandleByIndex(index):
+    if index == 1: raise NVMLError("GPU is lost")
+    return index
+def nvmlDeviceGetUUID(handle): return handle if isinstance(handle, str) else "GPU-" + "abc"[handle] * 4
+def nvmlDeviceGetMaxMigDeviceCount(handle):
+    if handle == 0: raise NVMLError("Not Supported")
+    return 3
+def nvmlDeviceGetMigDeviceHandleByIndex(handle, number):
+    if number == 1: raise NVMLError("Not Found")
+    return f"MIG-{number}"
+"""
+
+
+def ask_stand_in(place: Path, monkeypatch, init: str = "pass") -> Driver:
+    (place / "pynvml.py").write_text(NVML.replace("{init}", init))
+    monkeypatch.syspath_prepend(str(place))
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    return ask()
+
+
+def test_the_driver_is_asked_through_its_library(place, monkeypatch):
+    """A GPU that is lost, and warnings on standard output, are no reason to know nothing of the others."""
+    found = ask_stand_in(place, monkeypatch)
+    assert found.version == "580.1" and found.problem == "GPU 1: GPU is lost"
+    assert [(gpu.index, gpu.uuid) for gpu in found.gpus] == [(0, "GPU-aaaa"), (2, "GPU-cccc")]
+    assert [device.uuid for device in found.usable] == ["GPU-aaaa", "MIG-0", "MIG-2"]
+
+
+@pytest.mark.parametrize(
+    "init", ["raise NVMLError('Driver/library version mismatch')", "raise OSError('no library')", "import not_there"]
+)
+def test_a_driver_that_does_not_answer_is_no_traceback(place, monkeypatch, init):
+    found = ask_stand_in(place, monkeypatch, init)
+    assert not found.usable and found.version is None and found.problem
+    job = start(place, 1, 0, visible=None, PYTHONPATH=f"{place}{os.pathsep}{ROOT / 'src'}")
+    assert job.wait(30) == 2
+    error = job.stderr.read()
+    assert "1 GPU(s) wanted, none found (the driver: " in error and "Traceback" not in error
+
+
+def test_without_a_choice_the_devices_are_the_drivers(place):
+    (place / "pynvml.py").write_text(NVML.replace("{init}", "pass"))
+    path = f"{place}{os.pathsep}{ROOT / 'src'}"
+    one = start(place, 1, 60, visible=None, PYTHONPATH=path)
     wait_for(lambda: started(place))
-    assert list(started(place).values()) == ["0"]
-    other = start(place, 1, 60, visible="GPU-a")  # the same device by another name
+    assert list(started(place).values()) == ["GPU-aaaa"]
+    other = start(place, 1, 60, visible="0", PYTHONPATH=path)  # the same device by another name
     time.sleep(1)
     assert other.poll() is None and len(started(place)) == 1
     for job in (one, other):
@@ -169,10 +260,24 @@ def test_zero_gpus_hide_all(place):
     assert done.stdout == "[]\n"
 
 
-def test_slurms_choice_is_left_alone(place):
-    job = start(place, 1, 0, visible="3", SLURM_JOB_ID="1")
-    assert job.wait(30) == 0
-    assert list(started(place).values()) == ["3"] and not (place / "leases").exists()
+def test_jobs_that_share_an_allocation_get_devices_of_their_own(place):
+    """Plain `snakemake --resources gpu=4` inside `salloc --gres=gpu:4`."""
+    jobs = [start(place, gpus, 60, SLURM_JOB_ID="7") for gpus in (1, 1, 2)]
+    wait_for(lambda: len(started(place)) == 3)
+    assert sorted(",".join(started(place).values()).split(",")) == ["0", "1", "2", "3"]
+    for job in jobs:
+        job.kill()
+        job.wait()
+
+
+def test_jobs_with_an_allocation_each_do_not_wait_for_each_other(place):
+    """Slurm may call the device of each "0"; where the driver tells, they are known by their UUIDs."""
+    jobs = [start(place, 1, 60, visible="0", SLURM_JOB_ID=number) for number in ("7", "8")]
+    wait_for(lambda: len(started(place)) == 2)
+    assert list(started(place).values()) == ["0", "0"]
+    for job in jobs:
+        job.kill()
+        job.wait()
 
 
 def test_the_commands_status_is_the_leases(place):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from . import cifar, digits
+from . import block_mean, cifar, digits
 from .images import Images
 
 FOLDER = Path("data")
@@ -14,14 +14,19 @@ def load(dataset: dict[str, Any], folder: Path = FOLDER) -> Images:
     """The dataset that an experiment's parameters name.
 
     Args:
-        dataset: {"name": ..., "md5": ...} and its sizes, from the parameters.
+        dataset: {"name": ..., "md5": ...}, its sizes and what it is made from, from the parameters.
         folder: where data.dvc's outputs lie.
 
     Raises:
         UserError: files are missing or are not the pinned ones, or the counts disagree with the parameters.
     """
     name = dataset["name"]
-    images = digits.load(dataset["md5"]) if name == "digits" else cifar.load(name, dataset["md5"], folder)
+    if dataset.get("made_from"):
+        images = block_mean.load(name, dataset["md5"], dataset["made_from"], folder)
+    elif name == "digits":
+        images = digits.load(dataset["md5"])
+    else:
+        images = cifar.load(name, dataset["md5"], folder)
     stated = (dataset["training_images"], dataset["channels"], dataset["size"], dataset["size"])
     if tuple(images.training.shape) != stated or len(images.test) != dataset["test_images"]:
         raise UserError(

@@ -1,12 +1,11 @@
 """Reading params/: every mistake becomes one line that names the file, the key and the cure."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import UserError
@@ -15,6 +14,7 @@ from ..records.experiment import Experiment as Resolved
 from ..records.files import sha256_of
 from . import models, reports, work
 from .explain import explain, nearest
+from .yaml_file import read_yaml
 
 T = TypeVar("T")
 
@@ -32,25 +32,6 @@ SCHEMAS: dict[str, Any] = {
 }
 
 
-class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):
-    """YAML that refuses a key given twice: the second would silently win."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    made: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, Hashable):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
-        if key in made:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
-        made[key] = loader.construct_object(value_node, deep=True)
-    return made
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 @cache
 def _adapter(kind: str) -> TypeAdapter:
     return TypeAdapter(SCHEMAS[kind])
@@ -62,15 +43,7 @@ def read(path: Path, kind: str) -> Any:
     Raises:
         UserError: not there, not YAML, or not what its schema asks for.
     """
-    try:
-        data = yaml.load(path.read_text("utf-8"), _Loader)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: restore it, for example with git checkout") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", str(error))
-        place = f"line {mark.line + 1}: " if mark else ""
-        raise UserError(f"{path}: {place}not valid YAML: {problem}: correct this line") from None
-    return check(data, path, kind)
+    return check(read_yaml(path), path, kind)
 
 
 def check(data: Any, path: Path, kind: str, inside: tuple[str, ...] = ()) -> Any:
@@ -142,13 +115,20 @@ class Project:
                 raise UserError(f"params/experiments: {name}.network.shortcut.source: no file {custom}: create it")
             resolved_network["shortcut"]["sha256"] = sha256_of(self.root / custom)
         parameters = {
-            "dataset": {"name": dataset, **self.datasets[dataset].model_dump()},
+            "dataset": self.resolve_dataset(dataset),
             "network": resolved_network,
             "recipe": recipe and recipe.model_dump(exclude={"description"}),
         }
         if recipe:  # JSON has no integer keys: the schedule is a list of pairs from here on.
             parameters["recipe"]["learning_rate"] = [list(pair) for pair in recipe.learning_rate.items()]
         return Resolved(name, scale, parameters, experiment.gpus, custom)
+
+    def resolve_dataset(self, name: str) -> dict[str, Any]:
+        """A dataset with its name; one that is made from another has that one's hash, too."""
+        dataset = {"name": name, **self.datasets[name].model_dump()}
+        if dataset["made_from"]:
+            dataset["made_from"]["md5"] = self.datasets[dataset["made_from"]["name"]].md5
+        return dataset
 
     def seeds(self, experiment: Resolved) -> range:
         """The seeds of an experiment that its scale wants."""
@@ -244,6 +224,14 @@ def _check_references(project: Project, params: Path) -> None:
         if name is not None and name not in names:
             raise UserError(f"{place}: unknown name {name!r}: {nearest(name, names)}")
 
+    for name, dataset in project.datasets.items():
+        if dataset.made_from:
+            place = f"{params / 'datasets.yaml'}: {name}.made_from"
+            known(dataset.made_from.name, project.datasets, f"{place}.name")
+            if project.datasets[dataset.made_from.name].made_from:
+                raise UserError(
+                    f"{place}.name: {dataset.made_from.name} is made from another dataset itself: name that"
+                )
     for path in sorted((params / "experiments").glob("*.yaml")):
         for name in read(path, "experiments"):
             known(project.experiments[name].dataset, project.datasets, f"{path}: {name}.dataset")

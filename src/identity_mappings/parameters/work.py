@@ -23,6 +23,13 @@ class Comparison(Parameters):
 
     lower: Annotated[list[Name], Field(min_length=1, description="experiments")]
     higher: Annotated[list[Name], Field(min_length=1, description="experiments")]
+    no_worse: Annotated[
+        bool,
+        Field(
+            description="`lower` is only said to be no worse: it may lie above by the dataset's resolution "
+            "(params/reporting.yaml); of test errors alone"
+        ),
+    ] = False
 
 
 class Claim(Parameters):
@@ -50,6 +57,10 @@ class Claim(Parameters):
     ] = False
     comparisons: Annotated[list[Comparison], Field(min_length=1)]
 
+    def is_no_worse(self, lower: str, higher: str) -> bool:
+        """Whether the first of a pair is only said to be no worse than the second."""
+        return any(one.no_worse and lower in one.lower and higher in one.higher for one in self.comparisons)
+
     def pairs(self) -> list[tuple[str, str]]:
         """(lower, higher), each once."""
         pairs = [pair for one in self.comparisons for pair in product(one.lower, one.higher)]
@@ -57,6 +68,8 @@ class Claim(Parameters):
 
     @model_validator(mode="after")
     def _compares_two(self) -> "Claim":
+        if self.metric != TEST_ERROR and any(one.no_worse for one in self.comparisons):
+            raise ValueError(f"no_worse is of test errors, not of {self.metric}: remove it")
         for lower, higher in self.pairs():
             if lower == higher or (higher, lower) in self.pairs():
                 raise ValueError(f"{lower} and {higher}: each would lie below the other: correct lower and higher")
@@ -90,7 +103,9 @@ class Step(Parameters):
     name: Annotated[str, Field(description="what they are, in a few words")]
     why: Annotated[str, Field(description="what makes them worth this place")]
     experiments: Annotated[list[Name], Field(min_length=1, description="in this order")]
-    runs: Annotated[Positive, Field(description="the first so many seeds of each, as far as the scale wants them")]
+    runs: Annotated[
+        Positive, Field(le=1000, description="the first so many seeds of each, as far as the scale wants them")
+    ]
     device: Annotated[Literal["cpu", "gpu"], Field(description="cpu: two cores do such a run within hours")] = "gpu"
 
 

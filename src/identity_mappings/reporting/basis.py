@@ -217,8 +217,7 @@ def _check_parameters(need, project: Project, params: dict[str, Any], data_hash:
         "the parameters are not those of their hash",
     )
     dataset = identity(parameters["dataset"])
-    pinned = identity(project.datasets[dataset["name"]].model_dump())
-    need({key: value for key, value in dataset.items() if key != "name"} == pinned, "made of other data than is pinned")
+    need(dataset == identity(project.resolve_dataset(dataset["name"])), "made of other data than is pinned")
     need(data_hash == dataset["md5"], "its data have another hash than its parameters")
 
 

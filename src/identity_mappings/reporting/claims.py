@@ -27,7 +27,8 @@ RULE = """\
 A claim is a number of comparisons: one network lies below another. They are decided by the standard error *se* of the
 difference of two medians, each with the spread of its own runs. Of test errors there is a prior spread for fewer than
 3 runs ({prior}); training errors and losses need 3. A comparison **holds** if the difference is more than {beyond:g}
-se, is **contradicted** if it is more than {beyond:g} se the other way, else it is **undecided**. It is also undecided
+se, is **contradicted** if it is more than {beyond:g} se the other way, else it is **undecided**. Of a network that is
+said to be no worse, the difference may fall short by the resolution ({resolution}) to hold. It is also undecided
 between runs of unequal arithmetic, and between two networks that both fail. A run that diverged lies above all that
 did not. With five runs on both sides and the prior spread a difference of {smallest} is the smallest that decides:
 *on paper* says what the rule makes of the papers' own numbers. Gradients are of one seed and compared by size: a
@@ -56,6 +57,7 @@ def rule(project: Project, scale: str) -> str:
                 smallest=by_dataset(smallest),
                 beyond=reporting.differs_beyond,
                 factor=reporting.gradient_factor,
+                resolution=", ".join(f"{reporting.resolution[name]:g} points on {name}" for name in datasets),
             ),
             120,
             break_on_hyphens=False,
@@ -183,7 +185,8 @@ def _pair(project: Project, scale: str, records: Records, claim: Claim, names: t
         return Pair(names, *sides, published, on_paper, None, found)
     error = _standard_error(project.reporting, claim.metric, sides, datasets)
     limits = [verdict.limit(project.reporting, name) if claim.metric == TEST_ERROR else math.inf for name in datasets]
-    found = _verdict([side.value for side in sides], error, limits, project.reporting.differs_beyond)
+    margin = project.reporting.resolution[datasets[1]] if claim.is_no_worse(*names) else 0.0
+    found = _verdict([side.value for side in sides], error, limits, project.reporting.differs_beyond, margin)
     if sides[0].arithmetic != sides[1].arithmetic:
         found = UNDECIDED
     return Pair(names, *sides, published, on_paper, error, found)
@@ -248,16 +251,24 @@ def _standard_error(reporting: Reporting, metric: str, sides: Sequence[Side], da
     return math.sqrt(sum(verdict.variance(side.values, prior) for side, prior in zip(sides, priors, strict=True)))
 
 
-def _verdict(values: Sequence[float | None], error: float | None, limits: Sequence[float], beyond: float) -> str:
-    """Of two medians (None: diverged), the first of which is said to be lower, and the limits above which they fail."""
+def _verdict(
+    values: Sequence[float | None], error: float | None, limits: Sequence[float], beyond: float, margin: float = 0.0
+) -> str:
+    """Of two medians (None: diverged), the first of which is said to be lower, and the limits above which they fail.
+
+    Args:
+        margin: points by which the first may lie above the second, where it is only said to be no worse.
+    """
     lower, higher = values
     if all(value is None or value > limit for value, limit in zip(values, limits, strict=True)):
         return UNDECIDED  # both fail
     if lower is None or higher is None:
         return HOLDS if higher is None else CONTRADICTED
-    if error is None or abs(higher - lower) <= beyond * error:
+    if error is None:
         return UNDECIDED
-    return HOLDS if higher > lower else CONTRADICTED
+    if higher + margin - lower > beyond * error:
+        return HOLDS
+    return CONTRADICTED if lower - higher > beyond * error else UNDECIDED
 
 
 def _verdict_of_gradients(lower: float | None, higher: float | None, factor: float) -> str:

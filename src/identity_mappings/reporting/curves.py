@@ -1,9 +1,13 @@
 """Training curves: loss dashed on an axis of its own (he2016, Figures 1, 3, 6), or training error dashed on the axis of
-the test error (he2015, Figure 6); test error solid."""
+the test error (he2015, Figure 6); test error solid.
+
+The line is the run with the median test error; the band spans all seeds.
+"""
 
 from itertools import cycle
 
 import pandas
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from ..parameters import Project
@@ -20,21 +24,38 @@ def typical(records: list[run.Record]) -> run.Record:
     return ordered[(len(ordered) - 1) // 2]
 
 
-def curve_of(project: Project, scale: str, records: Records, curve: Curve) -> tuple[pandas.DataFrame | None, str]:
-    """The curve to draw and its label, or None and why there is none."""
+def load_curves(
+    project: Project, scale: str, records: Records, curve: Curve
+) -> tuple[pandas.DataFrame | None, int | None, str]:
+    """The curves of all runs of an experiment, by seed and iteration.
+
+    Returns:
+        The rows of every run's curve.csv; the seed of the typical run, whose curve is drawn as a line; the label. Where
+        there is no run: None, None, and a label that says why.
+    """
     experiment = project.resolve(curve.experiment, scale)
     if experiment is None:
-        return None, f"{curve.label}: {NO_COUNTERPART}"
+        return None, None, f"{curve.label}: {NO_COUNTERPART}"
     found = records.of(experiment)
     if not found:
-        return None, f"{curve.label}: {NOT_RUN}"
+        return None, None, f"{curve.label}: {NOT_RUN}"
     record = typical(found)
-    data = pandas.read_csv(record.path.parent / run.CURVE)
-    data.insert(0, "curve", curve.label)
-    data.insert(1, "seed", record.metrics["seed"])
+    rows = []
+    for each in sorted(found, key=lambda record: record.metrics["seed"]):
+        data = pandas.read_csv(each.path.parent / run.CURVE)
+        data.insert(0, "curve", curve.label)
+        data.insert(1, "seed", each.metrics["seed"])
+        rows.append(data)
     ending = "diverged" if record.test_error is None else f"{record.test_error:.2f} %"
     arithmetic = record.metrics["arithmetic"]
-    return data, f"{curve.label}: {ending}" + (f" ({arithmetic})" if arithmetic != ARITHMETICS[0] else "")
+    label = f"{curve.label}: {ending}" + (f" ({arithmetic})" if arithmetic != ARITHMETICS[0] else "")
+    return pandas.concat(rows, ignore_index=True), record.metrics["seed"], label
+
+
+def _draw_band(axes: Axes, data: pandas.DataFrame, column: str, colour: str) -> None:
+    """The lowest and the highest value over the seeds at each iteration."""
+    spread = data.dropna(subset=[column]).groupby("iteration")[column].agg(["min", "max"])
+    axes.fill_between(spread.index, spread["min"], spread["max"], color=colour, alpha=0.2, linewidth=0)
 
 
 def draw(project: Project, scale: str, records: Records, figure: TrainingCurves) -> tuple[Drawing, pandas.DataFrame]:
@@ -55,12 +76,16 @@ def draw(project: Project, scale: str, records: Records, figure: TrainingCurves)
             left.set_yscale("log")
         handles, limit = [], 0.0
         for colour, curve in zip(cycle(COLOURS), panel.curves, strict=False):
-            data, label = curve_of(project, scale, records, curve)
+            data, seed, label = load_curves(project, scale, records, curve)
             if data is None:
                 handles += right.plot([], [], color=colour, label=label)
                 continue
-            tests = data.dropna(subset=["test_error"])
-            left.plot(data["iteration"], data[figure.dashed.replace(" ", "_")], "--", color=colour, linewidth=0.7)
+            line, dashed = data[data["seed"] == seed], figure.dashed.replace(" ", "_")
+            tests = line.dropna(subset=["test_error"])
+            if data["seed"].nunique() > 1:
+                _draw_band(left, data, dashed, colour)
+                _draw_band(right, data, "test_error", colour)
+            left.plot(line["iteration"], line[dashed], "--", color=colour, linewidth=0.7)
             handles += right.plot(tests["iteration"], tests["test_error"], color=colour, linewidth=1.2, label=label)
             limit = max(limit, data["iteration"].max())
             data.insert(0, "panel", panel.title)

@@ -21,10 +21,9 @@ NAMES = {"own": "", "he2015": "he2015, ", "he2016": "he2016, "}
 
 def drawing_of(project: Project, scale: str, figure, width: float, height: float) -> Drawing:
     """An empty drawing under its title, which says what is not the papers' about it."""
+    settings = project.scale(scale)
+    note = "" if settings.published else "\n" + ": ".join(filter(None, (f"scale {scale}", settings.caption)))
     drawing = Drawing(figsize=(width, height), layout="constrained")
-    note = (
-        "" if project.scale(scale).published else f"\nscale {scale}: shortened networks on other data, not the paper's"
-    )
     drawing.suptitle(f"{NAMES.get(figure.paper, figure.paper + ', ')}{figure.figure}: {figure.title}{note}", fontsize=9)
     return drawing
 

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from ..parameters import Project
+from ..parameters.models import Scale
 from ..parameters.reports import TEST_ERROR
 from ..parameters.work import GRADIENTS, Suspicion
 from ..records import run
@@ -23,7 +24,7 @@ TIMES = """\
 Hours are of the device, from the provenance of the runs: of several that were trained at once each has an equal
 share; a machine that was busy with other work counts in full, and what was lost between a checkpoint and a kill
 does not count. Memory is that of a process. Hours to go are the iterations that are left times the seconds of one
-on the same device, of the same network or else of its kind; the sums take GPUs only. Multiply-adds are counted,
+on the same device, of the same network or else of its kind; the sums take {device}s only. Multiply-adds are counted,
 forward and backward: three times the forward ones of each image."""
 
 
@@ -33,8 +34,10 @@ def page(project: Project, scale: str, records: Records, cells: list[Filled], ju
     settings = project.scale(scale)
     lines = [TITLE, "", MADE, ""]
     if not settings.published:
-        lines += [f"**Scale `{scale}`.** {settings.description} So nothing here speaks of the papers' networks.", ""]
+        lines += [f"**Scale `{scale}`.** {settings.description}", ""]
     lines += _in_short(runs, cells, judged)
+    if settings.cannot_say:
+        lines += ["## In words", "", *in_words(settings, judged)]
     lines += _pictures(project, records)
     compare = settings.published
     lines += ["## Errors beside the published ones", "", *_errors(cells, compare)]
@@ -62,6 +65,36 @@ def _in_short(runs: list[Wanted], cells: list[Filled], judged: list[Judged]) -> 
         f"- Claims: {said(verdicts)}.",
         "",
     ]
+
+
+def in_words(settings: Scale, judged: list[Judged]) -> list[str]:
+    """The claims by verdict, and what the scale cannot say, as Markdown lists."""
+    headings = {
+        HOLDS: "Holds at this scale",
+        CONTRADICTED: "Does not hold at this scale",
+        UNDECIDED: "Undecided: all of it was run, and the runs cannot tell the networks apart",
+        claims.OPEN: "Open: not all of it was run yet",
+        NOT_RUN: "Not run yet",
+        NO_COUNTERPART: "Without a counterpart at this scale",
+    }
+    lines = []
+    for verdict_, heading in headings.items():
+        found = [one for one in judged if one.verdict == verdict_ and not one.claim.seen]
+        if found:
+            lines += [f"**{heading}**", ""]
+            lines += [f"- {one.claim.says} ({_origin(one)}{_detail(one)})" for one in found]
+            lines.append("")
+    return [*lines, "**What this scale cannot say**", "", *(f"- {text}" for text in settings.cannot_say), ""]
+
+
+def _origin(judged: Judged) -> str:
+    claim = judged.claim
+    return ("ours" if claim.paper == "own" else f"{claim.paper}; {claim.source}") + f"; {claim.metric}"
+
+
+def _detail(judged: Judged) -> str:
+    counts = _counted(judged.counts)
+    return f"; comparisons: {counts}" if counts else ""
 
 
 def _pictures(project: Project, records: Records) -> list[str]:
@@ -246,7 +279,10 @@ def _order(runs: list[Wanted], scale: str) -> list[str]:
             done, whole = one.record.metrics["iterations"], one.record.metrics["of_iterations"]
             lines.append(f"- `{one.experiment.name}`, seed {one.seed}: {done:,} of {whole:,} iterations.")
         lines.append("")
-    for device, where in (("gpu", "With a GPU"), ("cpu", "Without one")):
+    places = (("gpu", "With a GPU"), ("cpu", "Without one"))
+    if all(step.device == "cpu" for step in steps.values()):
+        places = (("cpu", "On a CPU"),)
+    for device, where in places:
         jobs = list(order.commands(runs, scale, device))
         if jobs:
             words = f"identity-mappings next --device {device}" + ("" if scale == "paper" else f" --scale {scale}")
@@ -277,7 +313,7 @@ def _times(project: Project, records: Records, runs: list[Wanted]) -> list[str]:
         "network", "runs", "done", "device", "steps/s", "hours a run", "memory, GiB", "hours spent", "hours to go",
         "10^15 multiply-adds to go",
     ]  # fmt: skip
-    return [TIMES, "", grid(headers, rows), ""]
+    return [TIMES.format(device=times.summed_device(project, runs)), "", grid(headers, rows), ""]
 
 
 def _left(left: times.Left) -> str:

@@ -49,9 +49,12 @@ class Wanted:
 
 
 def wanted(project: Project, scale: str, records: Records) -> Iterator[Wanted]:
-    """The runs of a scale in the order of work, each once."""
+    """The runs of a scale in the order of work, each once; those of a scale for CPUs are all for a CPU."""
     seen, names = set(), {experiment.name for experiment in project.wanted(scale)}
-    for step in project.order.steps:
+    steps = project.order.steps
+    if project.scale(scale).device == "cpu":
+        steps = [step.model_copy(update={"device": "cpu"}) for step in steps]
+    for step in steps:
         for name in step.experiments:
             experiment = project.resolve(name, scale) if name in names else None
             for seed in project.seeds(experiment)[: step.runs] if experiment else ():

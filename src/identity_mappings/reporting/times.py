@@ -10,7 +10,7 @@ from ..records import run
 from ..records.experiment import ARITHMETICS, Experiment
 from .order import Wanted
 
-GPU = "GPU"
+GPU, CPU = "GPU", "CPU"
 USUAL_BATCH = 128  # of the papers' CIFAR runs
 # A step's multiply-adds by those of the forward pass: the backward pass has two products for each one.
 PASSES = 3
@@ -51,7 +51,7 @@ def spent(record: run.Record) -> Spent:
     processes = (origin.get("seed") or {}).get("world_size", 1) if gpu else 1
     seconds = processes * sum(map(_seconds, sessions))
     peak = max((session.get("peak_memory_bytes", 0) for session in sessions), default=0) or None
-    device = f"{GPU} {gpu['model']}" if gpu else f"CPU {hardware.get('cpu', '')}".strip()
+    device = f"{GPU} {gpu['model']}" if gpu else f"{CPU} {hardware.get('cpu', '')}".strip()
     return Spent(device + _arithmetic(record.metrics["arithmetic"]), seconds, record.metrics["iterations"], peak)
 
 
@@ -148,10 +148,9 @@ class Clock:
                 self.of_network.setdefault((_network(one.experiment), found.device), Rate()).add(found)
                 self.of_kind.setdefault((kind(one.experiment), found.device), Rate()).add(found)
 
-    @property
-    def gpus(self) -> list[str]:
-        """That with the most iterations first."""
-        found = (device for device in self.iterations if device.startswith(GPU))
+    def devices(self, kind: str) -> list[str]:
+        """Those of a kind, GPU or CPU; that with the most iterations first."""
+        found = (device for device in self.iterations if device.startswith(kind))
         return sorted(found, key=lambda device: (-self.iterations[device], device))
 
     def rate(self, experiment: Experiment, device: str) -> float | None:
@@ -176,11 +175,16 @@ class Clock:
         return Left(count, seconds, len(unknown), len(set(unknown)))
 
 
+def summed_device(project: Project, runs: list[Wanted]) -> str:
+    """The kind of device of whose hours there is a sum: that of the runs' scale."""
+    return CPU if runs and project.scale(runs[0].experiment.scale).device == "cpu" else GPU
+
+
 def times(project: Project, runs: list[Wanted], costs: dict[str, dict[str, Any]]) -> list[Times]:
-    """By kind of network and device; at last those of he2016's tables and all runs summed up, on GPUs.
+    """By kind of network and device; at last those of he2016's tables and all runs summed up, on the scale's devices.
 
     Args:
-        runs: of the order of work.
+        runs: of the order of work, of one scale.
         costs: entries of the cost record, by network digest.
     """
     clock, kinds = Clock(runs), {}
@@ -199,11 +203,13 @@ def times(project: Project, runs: list[Wanted], costs: dict[str, dict[str, Any]]
             rows.append(Times(name, len(mine), done, device, rate.each, length, peak, rate.seconds, left, operations))
     he2016 = {name for cell in project.cells("he2016") for name in cell.experiments}
     sums = {"all of he2016's CIFAR tables": [one for one in runs if one.experiment.name in he2016], "all": runs}
+    device = summed_device(project, runs)
+    devices = clock.devices(device)
     for name, mine in sums.items():
-        done, _, rate = _on(mine, clock.gpus)
-        left = clock.left(mine, clock.gpus)
+        done, _, rate = _on(mine, devices)
+        left = clock.left(mine, devices)
         operations = _operations_left(mine, costs)
-        rows.append(Times(name, len(mine), done, GPU, None, None, None, rate.seconds, left, operations))
+        rows.append(Times(name, len(mine), done, device, None, None, None, rate.seconds, left, operations))
     return rows
 
 

@@ -1,8 +1,6 @@
 """The device of a run, and the settings that make it repeatable."""
 
 import contextlib
-import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from ..records.experiment import Experiment
 from ..records.machine import cpu_model
 from . import memory
 from .assembly import build, initialize, recipe_of
+from .driver import ask
 from .group import Group
 
 
@@ -108,7 +107,7 @@ def describe(device: torch.device) -> dict[str, object]:
             "model": properties.name,
             "uuid": f"GPU-{properties.uuid}",
             "memory_bytes": properties.total_memory,
-            "driver": _driver(),
+            "driver": ask().version,
         }
     return found
 
@@ -121,11 +120,3 @@ def libraries(device: torch.device) -> dict[str, object]:
         "cudnn": torch.backends.cudnn.version() if cuda else None,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def _driver() -> str | None:
-    if not (nvidia_smi := shutil.which("nvidia-smi")):
-        return None
-    query = [nvidia_smi, "--query-gpu=driver_version", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False)
-    return answer.stdout.split("\n")[0] or None

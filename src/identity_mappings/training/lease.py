@@ -1,50 +1,69 @@
 """Leasing GPUs: Snakemake only counts them, so each training job takes the devices it uses by itself.
 
 A lease is a lock on an open file that the leasing process keeps while it turns into the command (`exec`): the kernel
-gives it back when that very process ends, however it ends.
+gives it back when that very process ends, however it ends. A job that has an allocation of its own takes leases, too:
+nobody else asks for its devices, so it gets them at once.
 """
 
 import contextlib
 import fcntl
 import os
+import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from .driver import Device, Driver, ask
 
 REPORT_SECONDS = 600
 
 
-def pool(environment: Mapping[str, str]) -> list[str]:
+@dataclass(frozen=True)
+class Place:
+    """A device that a job may take, as it is named in CUDA_VISIBLE_DEVICES, and the locks that stand for it.
+
+    Attributes:
+        device: the name.
+        lock: of the device itself, taken alone.
+        gpu_lock: of a MIG instance, that of its GPU: shared with the other instances, not with who takes all of it.
+    """
+
+    device: str
+    lock: str
+    gpu_lock: str | None = None
+
+
+def list_places(environment: Mapping[str, str], driver: Driver) -> list[Place]:
     """The devices that jobs may share: those of an inherited CUDA_VISIBLE_DEVICES, else all that the driver lists.
 
+    A device is known by its UUID, whatever it is called. Where the driver does not tell, it is known by its name, in
+    an allocation of Slurm by this and the job's number: two jobs on a node may both call their device "0".
     CUDA ignores what follows an invalid entry ("-1"), and so does this.
     """
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return list(_uuids())
-    devices = []
+        return [_place(device.uuid, device) for device in driver.usable]
+    places: list[Place] = []
     for entry in (part.strip() for part in visible.split(",")):
         if not entry or entry.startswith("-"):
             break
-        devices.append(entry)
-    return devices
+        if found := driver.find(entry):
+            places.append(_place(entry, found))
+        elif driver.gpus and not entry.startswith("MIG-"):  # an older form of MIG's names is not the driver's
+            break
+        else:
+            allocation = environment.get("SLURM_JOB_ID")
+            places.append(Place(entry, f"slurm-{allocation}-{entry}" if allocation else entry))
+    return places
 
 
-def _uuids() -> dict[str, str]:
-    """{index: UUID} of the driver's devices; empty without a driver."""
-    if not (nvidia_smi := shutil.which("nvidia-smi")):
-        return {}
-    query = [nvidia_smi, "--query-gpu=index,uuid", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False)
-    if answer.returncode:
-        return {}
-    return dict(line.split(", ") for line in answer.stdout.strip().splitlines())
+def _place(name: str, device: Device) -> Place:
+    return Place(name, device.uuid, None if device.uuid == device.gpu else device.gpu)
 
 
 def _lock_folder() -> Path:
@@ -56,20 +75,20 @@ def _lock_folder() -> Path:
     return folder
 
 
-def _lock_file(device: str, uuids: Mapping[str, str]) -> Path:
-    return _lock_folder() / f"{uuids.get(device, device).replace('/', '_')}.lock"
+def _lock_file(lock: str) -> Path:
+    return _lock_folder() / f"{lock.replace('/', '_')}.lock"
 
 
-def _claim(device: str, uuids: Mapping[str, str]) -> int | None:
-    """An inheritable file descriptor that holds the device's lock, or None if another process does."""
-    path = _lock_file(device, uuids)
+def _lock(lock: str, kind: int) -> int | None:
+    """An inheritable file descriptor that holds a lock, or None if another process does."""
+    path = _lock_file(lock)
     try:
         descriptor = os.open(path, os.O_RDWR)  # without O_CREAT: the kernel guards other users' files in such folders
     except FileNotFoundError:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
         os.fchmod(descriptor, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return None
@@ -79,8 +98,27 @@ def _claim(device: str, uuids: Mapping[str, str]) -> int | None:
     return descriptor
 
 
-def _holders(devices: Sequence[str], uuids: Mapping[str, str]) -> str:
-    paths = {device: _lock_file(device, uuids) for device in devices}
+def _claim(place: Place) -> list[int] | None:
+    """The file descriptors that hold a device, or None if another process holds it."""
+    held: list[int] = []
+    for lock, kind in ((place.gpu_lock, fcntl.LOCK_SH), (place.lock, fcntl.LOCK_EX)):
+        if lock is None:
+            continue
+        descriptor = _lock(lock, kind)
+        if descriptor is None:
+            _release(held)
+            return None
+        held.append(descriptor)
+    return held
+
+
+def _release(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _name_holders(places: Sequence[Place]) -> str:
+    paths = {place.device: _lock_file(place.lock) for place in places}
     return ", ".join(f"{device}: {path.read_text() or 'unknown'}" for device, path in paths.items() if path.exists())
 
 
@@ -92,30 +130,32 @@ def acquire(count: int, environment: Mapping[str, str], patience: float, poll: f
     Raises:
         UserError: there are fewer devices than that, or they were not free within `patience` seconds.
     """
-    devices, uuids = pool(environment), _uuids()
-    if len(devices) < count:
-        there = f"{len(devices)} ({', '.join(devices)})" if devices else "none"
+    driver = ask()
+    places = list_places(environment, driver)
+    if len(places) < count:
+        found = f"{len(places)} ({', '.join(place.device for place in places)})" if places else "none"
+        problem = f" (the driver: {driver.problem})" if driver.problem and not places else ""
         raise UserError(
-            f"{count} GPU(s) wanted, {there} there: nothing is shared out twice; give Snakemake a smaller gpu= or a "
-            "machine with more, or choose the CPU with --config device=cpu"
+            f"{count} GPU(s) wanted, {found} found{problem}: nothing is shared out twice; give Snakemake a smaller "
+            "gpu= or a machine with more, or choose the CPU with --config device=cpu"
         )
     begin = reported = time.monotonic()
     while True:
-        held: dict[str, int] = {}
-        for device in devices:
-            if len(held) < count and (descriptor := _claim(device, uuids)) is not None:
-                held[device] = descriptor
+        held: dict[str, list[int]] = {}
+        for place in places:
+            if len(held) < count and (descriptors := _claim(place)) is not None:
+                held[place.device] = descriptors
         if len(held) == count:
             return list(held)
-        for descriptor in held.values():
-            os.close(descriptor)
+        for descriptors in held.values():
+            _release(descriptors)
         now = time.monotonic()
         if now - begin > patience:
-            raise UserError(f"no {count} free GPU(s) within {patience:.0f} s; held by {_holders(devices, uuids)}")
+            raise UserError(f"no {count} free GPU(s) within {patience:.0f} s; held by {_name_holders(places)}")
         if now - reported > REPORT_SECONDS:
             reported = now
-            print(f"waiting for {count} GPU(s); held by {_holders(devices, uuids)}", file=sys.stderr, flush=True)
-        time.sleep(poll)
+            print(f"waiting for {count} GPU(s); held by {_name_holders(places)}", file=sys.stderr, flush=True)
+        time.sleep(poll * random.uniform(0.5, 1.5))  # so that two that want several do not meet for ever
 
 
 def run(count: int, granted: int | None, command: Sequence[str], patience: float) -> None:
@@ -136,7 +176,7 @@ def run(count: int, granted: int | None, command: Sequence[str], patience: float
     environment = dict(os.environ)
     if count == 0:
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    elif "SLURM_JOB_ID" not in environment:  # Slurm has chosen the devices and hides the others
+    else:
         environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # so that the driver's numbers are CUDA's
         devices = acquire(count, os.environ, patience)
         environment["CUDA_VISIBLE_DEVICES"] = environment["IDENTITY_MAPPINGS_LEASE"] = ",".join(devices)

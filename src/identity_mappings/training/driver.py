@@ -1,0 +1,97 @@
+"""What NVIDIA's driver says of its devices, asked through nvidia-ml-py (NVML)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU, or a MIG instance of one.
+
+    Attributes:
+        index: of the GPU, in the driver's order (that of the PCI bus).
+        uuid: "GPU-..." or "MIG-...".
+        gpu: UUID of the GPU; of a GPU its own.
+    """
+
+    index: int
+    uuid: str
+    gpu: str
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The driver's version and devices; None and nothing where no driver answers.
+
+    Attributes:
+        problem: why no driver answers, in words.
+    """
+
+    version: str | None = None
+    gpus: list[Device] = field(default_factory=list)
+    mig_instances: list[Device] = field(default_factory=list)
+    problem: str | None = None
+
+    @property
+    def usable(self) -> list[Device]:
+        """What CUDA can use: GPUs, and in place of a GPU that is divided its MIG instances."""
+        divided = {instance.gpu for instance in self.mig_instances}
+        return [gpu for gpu in self.gpus if gpu.uuid not in divided] + self.mig_instances
+
+    def find(self, entry: str) -> Device | None:
+        """The device that an entry of CUDA_VISIBLE_DEVICES names: an index, a UUID or the beginning of one."""
+        if entry.isdecimal():
+            return next((gpu for gpu in self.gpus if gpu.index == int(entry)), None)
+        found = [device for device in (*self.gpus, *self.mig_instances) if device.uuid.startswith(entry)]
+        return found[0] if len(found) == 1 else None
+
+
+@contextmanager
+def _nvml() -> Iterator[ModuleType]:
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _list_mig_instances(nvml: ModuleType, handle: object, gpu: Device) -> Iterator[Device]:
+    try:
+        count = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+    except nvml.NVMLError:  # a GPU without MIG
+        return
+    for number in range(count):
+        try:
+            instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
+        except nvml.NVMLError:  # places may be empty
+            continue
+        yield Device(gpu.index, _text(nvml.nvmlDeviceGetUUID(instance)), gpu.uuid)
+
+
+def ask() -> Driver:
+    """Ask the driver. Never raises: where there is no driver, or a broken one, there are no devices and a `problem`."""
+    try:
+        with _nvml() as nvml:
+            gpus, instances, problem = [], [], None
+            for index in range(nvml.nvmlDeviceGetCount()):
+                try:
+                    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                    uuid = _text(nvml.nvmlDeviceGetUUID(handle))
+                except nvml.NVMLError as error:  # one that is lost: the others work
+                    problem = f"GPU {index}: {error}"
+                    continue
+                gpus.append(Device(index, uuid, uuid))
+                instances += _list_mig_instances(nvml, handle, gpus[-1])
+            return Driver(_text(nvml.nvmlSystemGetDriverVersion()), gpus, instances, problem)
+    except ImportError:
+        return Driver(problem="nvidia-ml-py is not installed")
+    except Exception as error:  # NVMLError has a subclass for each status, and a broken library may raise anything
+        return Driver(problem=f"{error}")
