@@ -147,6 +147,7 @@ class _Finder:
         self.with_checkpoints = _names(self.results / "checkpoints")
         self.with_logs = _names(self.logs)
         self.with_records = _names(self.results / "runs")
+        self._folders: dict[int, dict[str, Experiment]] = {}  # of an experiment in each arithmetic
         self._failures: dict[str, list[tuple[float, Path, str]]] = {}
 
     def seeds_of(self, experiment: Experiment) -> set[int]:
@@ -169,22 +170,22 @@ class _Finder:
         experiment, seed, record = order.find_run(self.records, wanted, seed)
         if record and record.metrics["status"] in run.FINAL:
             return RunProgress(experiment, seed, record.metrics["status"], record)
-        for alternative in dict.fromkeys([experiment.folder, *(other.folder for other in wanted.alternatives)]):
-            if alternative in self.with_checkpoints and (found := self._trained(alternative, seed)):
+        if id(wanted) not in self._folders:
+            self._folders[id(wanted)] = {other.folder: other for other in wanted.alternatives}
+        beat, written, folder = None, None, experiment.folder
+        for name in (folder, *self._folders[id(wanted)]):
+            if name in self.with_checkpoints and (found := self._trained(name, seed)):
+                (beat, written), folder = found, name
+                experiment = self._folders[id(wanted)].get(name, experiment)
                 break
-        else:
-            alternative, found = experiment.folder, None
-        if alternative != experiment.folder:
-            experiment = next(other for other in wanted.alternatives if other.folder == alternative)
-        beat, written = found or (None, None)
-        checkpoint = self._checkpoint(alternative, seed)
+        checkpoint = self._checkpoint(folder, seed)
 
         def progress(state: str, log: Path | None = None, message: str | None = None) -> RunProgress:
             return RunProgress(experiment, seed, state, record, beat, written, checkpoint, log, message)
 
         if beat and beat.is_alive(max(0.0, time.time() - written)):
             return progress(RUNNING)
-        if failure := self._failure(alternative, seed, written or 0.0):
+        if failure := self._failure(folder, seed, written or 0.0):
             return progress(FAILED, *failure)
         if beat and beat.state == heartbeat.FAILED:
             return progress(FAILED, None, _shown(beat.message or ""))

@@ -147,11 +147,11 @@ def show(
     Raises:
         UserError: a mistake in params/, in the name of the scale, or in `what_if`.
     """
-    if watch and (as_json or what_if):
+    if watch and (as_json or what_if is not None):
         raise UserError("status: --watch shows the status itself: leave out --json and --what-if")
     project = load(root)
     devices = None
-    if what_if:
+    if what_if is not None:
         devices = parse_devices(what_if) or devices_here(project.scale(scale).device)
     if watch and sys.stdout.isatty():
         _watch(project, scale)
@@ -292,7 +292,9 @@ def _summary(status: Status) -> list[str]:
         hours += f", and {unknown} runs of unknown time"
     lines.append(f"{hours}; --what-if gpu=N or cpu=N says when it would end")
     if counts[NO_DATA]:
-        lines.append(f"no data: {counts[NO_DATA]} runs want a dataset that only a person can get: see docs/data.md")
+        lines.append(
+            f"no data: {counts[NO_DATA]} runs want a dataset that only a person can get: `identity-mappings data fetch imagenet` says how"
+        )
     return lines
 
 
