@@ -292,9 +292,7 @@ def _summary(status: Status) -> list[str]:
         hours += f", and {unknown} runs of unknown time"
     lines.append(f"{hours}; --what-if gpu=N or cpu=N says when it would end")
     if counts[NO_DATA]:
-        lines.append(
-            f"no data: {counts[NO_DATA]} runs want a dataset that only a person can get: `identity-mappings data fetch imagenet` says how"
-        )
+        lines.append(f"no data: {counts[NO_DATA]} runs want ImageNet: `identity-mappings data fetch imagenet` says how")
     return lines
 
 
