@@ -22,11 +22,14 @@ $(READY): requirements.lock pyproject.toml workflow/scripts/make-env.sh
 
 demo: $(READY)  ## Tables 1 to 3 and the figures on embedded data: results/demo/
 	@echo "demo: trains the networks of Tables 1 to 3, and a few of ImageNet, shortened, on handwritten digits and a small set"
-	@$(BIN)/snakemake --cores $(CORES) $(BRIEF) -- demo
+	@echo "demo: what each run does, in another terminal: $(BIN)/identity-mappings status --scale demo --watch"
+	@$(BIN)/snakemake --cores $(CORES) $(BRIEF) -- demo || \
+	  { $(BIN)/identity-mappings status --scale demo; false; }
 	@$(BIN)/identity-mappings diff --scale demo
 
 overnight: $(READY)  ## the tables on real images at half resolution, a night on a laptop: results/overnight/
-	@$(BIN)/snakemake --cores all --config scale=overnight $(BRIEF) $(OVERNIGHT_ARGS)
+	@$(BIN)/snakemake --cores all --config scale=overnight $(BRIEF) $(OVERNIGHT_ARGS) || \
+	  { $(BIN)/identity-mappings status --scale overnight; false; }
 
 test: $(READY)  ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --dist loadfile $(PYTEST_ARGS)

@@ -18,7 +18,18 @@ from ..errors import UserError
 from ..parameters import Project, load
 from . import cells, times
 from .cells import Records
-from .forecast import ESTIMATED, MEASURED, TOO_WIDE, UNKNOWN, Devices, Forecast, devices_here, forecast, parse_devices
+from .forecast import (
+    ESTIMATED,
+    MEASURED,
+    TOO_WIDE,
+    UNKNOWN,
+    Devices,
+    Forecast,
+    Part,
+    devices_here,
+    forecast,
+    parse_devices,
+)
 from .run_states import FAILED, INTERRUPTED, NO_DATA, RUNNING, STATES, RunProgress, find_progress
 
 FORMAT = 1
@@ -310,17 +321,21 @@ def say_forecast(found: Forecast) -> list[str]:
         answer += "; a few minutes of the first runs are enough to tell"
     else:
         least = "at least " if unknown else "about "
-        answer = f"{devices}: {least}{duration(found.seconds)} for {found.runs - unknown} runs"
+        answer = f"{devices}: {least}{duration(found.seconds)} for {_count(found.runs - unknown)}"
         answer += f", without {unknown} of unknown time" if unknown else ""
         estimated = found.count(ESTIMATED)
         answer += f" ({estimated} of them estimated by multiply-adds)" if estimated else ""
     return [answer, *(_say_part(part) for part in found.parts)]
 
 
-def _say_part(part: Any) -> str:
-    runs = f"{part.runs} run{'s' if part.runs != 1 else ''}"
+def _count(runs: int) -> str:
+    return f"{runs} run{'s' if runs != 1 else ''}"
+
+
+def _say_part(part: Part) -> str:
+    runs = _count(part.runs)
     if part.basis in (MEASURED, ESTIMATED):
-        rests = f"{part.records} run{'s' if part.records != 1 else ''}"
+        rests = _count(part.records)
         of = f"estimated by multiply-adds from {rests} of {part.like}" if part.like else f"measured in {rests}"
         return f"  {part.name}: {runs}, {part.seconds_an_iteration:.3g} s an iteration, {of}"
     why = "more devices than these for one run" if part.basis == TOO_WIDE else "unknown: nothing to tell it by"
