@@ -5,6 +5,8 @@ CORES ?= 2
 # Extra words for Snakemake, e.g. SNAKEMAKE_ARGS="--cores 8 --resources gpu=4"; `dvc repro` reads them too.
 SNAKEMAKE_ARGS ?= --cores all
 READY ?= $(VENV)/.ready
+# On a terminal the default profile shows bars; elsewhere Snakemake's log is cut down to what is done and what failed.
+BRIEF = $$(test -t 2 -a "$$TERM" != dumb || echo --quiet host reason rules)
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo overnight test lint lock reproduce
@@ -20,11 +22,14 @@ $(READY): requirements.lock pyproject.toml workflow/scripts/make-env.sh
 
 demo: $(READY)  ## Tables 1 to 3 and the figures on embedded data: results/demo/
 	@echo "demo: trains the networks of Tables 1 to 3, and a few of ImageNet, shortened, on handwritten digits and a small set"
-	@$(BIN)/snakemake --cores $(CORES) --quiet host reason rules -- demo
+	@echo "demo: what each run does, in another terminal: $(BIN)/identity-mappings status --scale demo --watch"
+	@$(BIN)/snakemake --cores $(CORES) $(BRIEF) -- demo || \
+	  { $(BIN)/identity-mappings status --scale demo; false; }
 	@$(BIN)/identity-mappings diff --scale demo
 
 overnight: $(READY)  ## the tables on real images at half resolution, a night on a laptop: results/overnight/
-	@$(BIN)/snakemake --cores all --config scale=overnight --quiet host reason rules $(OVERNIGHT_ARGS)
+	@$(BIN)/snakemake --cores all --config scale=overnight $(BRIEF) $(OVERNIGHT_ARGS) || \
+	  { $(BIN)/identity-mappings status --scale overnight; false; }
 
 test: $(READY)  ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --dist loadfile $(PYTEST_ARGS)

@@ -190,9 +190,22 @@ def parser() -> argparse.ArgumentParser:
         (commands.figures, "make the figures from the records that are there"),
         (commands.diff, "compare with the papers; exit status 1 if a cell contradicts them"),
         (commands.audit, "walk every number of the tables back to its bytes; exit status 1 at the first gap"),
-        (commands.status, "what is wanted, finished, unfinished"),
     ):
         command(function, text).add_argument("--scale", default="paper")
+    added = command(
+        commands.status, "what is done, running, interrupted, failed and waiting, and how long the rest takes"
+    )
+    added.add_argument("--scale", default="paper")
+    added.add_argument("--watch", action="store_true", help="show it every few seconds, until Ctrl-C")
+    added.add_argument("--json", action="store_true", help="for programs; docs/monitoring.md explains the keys")
+    added.add_argument(
+        "--what-if",
+        nargs="?",
+        const="here",
+        metavar="gpu=N|cpu=N",
+        help="how long the rest would take on so many GPUs or CPU cores, and on which runs that rests "
+        "(without a value: on this machine)",
+    )
     added = command(commands.next_runs, "the next runs of the order of work, with the commands to type", "next")
     added.add_argument("--scale", default="paper")
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: only what a CPU does in hours")

@@ -48,7 +48,7 @@ class Experiment:
 
     def in_arithmetic(self, arithmetic: str) -> "Experiment":
         """The same experiment in another arithmetic: other runs, with another digest."""
-        if self.parameters["recipe"] is None:
+        if self.parameters["recipe"] is None or self.parameters["recipe"]["arithmetic"] == arithmetic:
             return self
         recipe = {**self.parameters["recipe"], "arithmetic": arithmetic}
         return replace(self, parameters={**self.parameters, "recipe": recipe})

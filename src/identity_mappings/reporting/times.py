@@ -51,8 +51,13 @@ def spent(record: run.Record) -> Spent:
     processes = (origin.get("seed") or {}).get("world_size", 1) if gpu else 1
     seconds = processes * sum(map(_seconds, sessions))
     peak = max((session.get("peak_memory_bytes", 0) for session in sessions), default=0) or None
-    device = f"{GPU} {gpu['model']}" if gpu else f"{CPU} {hardware.get('cpu', '')}".strip()
-    return Spent(device + _arithmetic(record.metrics["arithmetic"]), seconds, record.metrics["iterations"], peak)
+    device = device_name(gpu and gpu["model"], hardware.get("cpu", ""), record.metrics["arithmetic"])
+    return Spent(device, seconds, record.metrics["iterations"], peak)
+
+
+def device_name(gpu: str | None, cpu: str, arithmetic: str) -> str:
+    """ "GPU" or "CPU" with its model, and the arithmetic if that is not the papers'."""
+    return (f"{GPU} {gpu}" if gpu else f"{CPU} {cpu}".strip()) + _arithmetic(arithmetic)
 
 
 def _seconds(session: dict[str, Any]) -> float:
@@ -143,10 +148,13 @@ class Clock:
         self.iterations: Counter[str] = Counter()
         for one in runs:
             if one.record:
-                found = spent(one.record)
-                self.iterations[found.device] += found.iterations
-                self.of_network.setdefault((_network(one.experiment), found.device), Rate()).add(found)
-                self.of_kind.setdefault((kind(one.experiment), found.device), Rate()).add(found)
+                self.add(one.experiment, spent(one.record))
+
+    def add(self, experiment: Experiment, found: Spent) -> None:
+        """Count what a run of an experiment took."""
+        self.iterations[found.device] += found.iterations
+        self.of_network.setdefault((_network(experiment), found.device), Rate()).add(found)
+        self.of_kind.setdefault((kind(experiment), found.device), Rate()).add(found)
 
     def devices(self, kind: str) -> list[str]:
         """Those of a kind, GPU or CPU; that with the most iterations first."""

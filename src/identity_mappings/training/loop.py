@@ -14,13 +14,13 @@ from types import FrameType, SimpleNamespace
 import torch
 
 from ..errors import UserError
-from ..records import provenance, run
+from ..records import heartbeat, provenance, run
 from ..records.experiment import Experiment
 from . import checkpoint, devices, memory, record
 from .assembly import recipe_of
 from .group import Group, LostWorker
 from .optimizer import learning_rate
-from .progress import ProgressLine
+from .progress import Heartbeats, ProgressLine
 from .state import Progress
 from .trainer import Options, Trainer
 
@@ -168,6 +168,7 @@ class Run:
             self.save()
         else:
             record.keep_weights(self.trainer, self.checkpoints)
+            heartbeat.remove(self.checkpoints)
 
 
 def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[int], options: Options) -> int:
@@ -277,7 +278,10 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
         if one.progress.pending:
             one.note()
     counted = time.perf_counter()
-    with ProgressLine(name, recipe.iterations, begin, recipe.batch_size, group.leads) as line:
+    with (
+        Heartbeats(runs, group.leads) as heartbeats,
+        ProgressLine(name, recipe.iterations, begin, recipe.batch_size, group.leads) as line,
+    ):
         while there := [one for one in runs if one.under_way]:
             stop, due = asked()
             if due:
@@ -295,12 +299,14 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
                     break
                 for one in together:
                     one.steps.append(one.trainer.step(iteration))
+                heartbeats.beat(together, counted)
             for one in together:
                 one.take()
             before, counted = counted, time.perf_counter()
             for one in together:
                 share = (counted - before) / len(together)
                 one.session["device_seconds"] = round(one.session["device_seconds"] + share, 3)
+            heartbeats.beat(together, counted)
             progress = runs[0].progress
             line.show(progress.iteration, progress.training_loss, progress.last and progress.last["test_error"])
             if unsaid:
