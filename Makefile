@@ -35,7 +35,7 @@ overnight: $(READY)  ## the tables on real images at half resolution, a night on
 	@echo "overnight: trains the papers' networks of 20 to 164 layers on CIFAR-10 at 16x16, a run on each core;"
 	@echo "overnight: call it again to go on after an interruption; what runs: $(BIN)/identity-mappings status --scale overnight --watch"
 	@for wait in 0 $(FIRST_MINUTES); do sleep $$wait; \
-	    echo "overnight: $$($(BIN)/identity-mappings status --scale overnight --what-if cpu=$$(nproc) | head -n 1)"; \
+	    echo "overnight: $$($(BIN)/identity-mappings status --scale overnight --what-if | head -n 1)"; \
 	  done & timer=$$!; trap "kill $$timer 2>/dev/null" EXIT; \
 	  $(BIN)/snakemake --cores all --config scale=overnight $(BRIEF) $(OVERNIGHT_ARGS) || \
 	  { $(BIN)/identity-mappings status --scale overnight; false; }
