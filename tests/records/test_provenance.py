@@ -172,13 +172,6 @@ def test_what_a_run_does_not_use_makes_no_difference(repository):
     assert describe(repository)["dirty"] is False
 
 
-def test_without_git_nothing_is_claimed(tmp_path, monkeypatch):
-    nothing = {"commit": None, "dirty": None, "diff_sha256": None}
-    assert describe(tmp_path) == nothing
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert describe(ROOT) == nothing
-
-
 def test_it_names_no_person_no_machine_and_no_folder(tmp_path, monkeypatch):
     for name in ("USER", "LOGNAME", "HOSTNAME", "HOME"):
         monkeypatch.setenv(name, "/home/nemo-of-utopia")

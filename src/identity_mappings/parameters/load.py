@@ -1,12 +1,11 @@
 """Reading params/: every mistake becomes one line that names the file, the key and the cure."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import UserError
@@ -15,6 +14,7 @@ from ..records.experiment import Experiment as Resolved
 from ..records.files import sha256_of
 from . import models, reports, work
 from .explain import explain, nearest
+from .text import read_yaml
 
 T = TypeVar("T")
 
@@ -32,25 +32,6 @@ SCHEMAS: dict[str, Any] = {
 }
 
 
-class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):
-    """YAML that refuses a key given twice: the second would silently win."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    made: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, Hashable):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
-        if key in made:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
-        made[key] = loader.construct_object(value_node, deep=True)
-    return made
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 @cache
 def _adapter(kind: str) -> TypeAdapter:
     return TypeAdapter(SCHEMAS[kind])
@@ -62,15 +43,7 @@ def read(path: Path, kind: str) -> Any:
     Raises:
         UserError: not there, not YAML, or not what its schema asks for.
     """
-    try:
-        data = yaml.load(path.read_text("utf-8"), _Loader)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: restore it, for example with git checkout") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", str(error))
-        place = f"line {mark.line + 1}: " if mark else ""
-        raise UserError(f"{path}: {place}not valid YAML: {problem}: correct this line") from None
-    return check(data, path, kind)
+    return check(read_yaml(path), path, kind)
 
 
 def check(data: Any, path: Path, kind: str, inside: tuple[str, ...] = ()) -> Any:
@@ -78,7 +51,8 @@ def check(data: Any, path: Path, kind: str, inside: tuple[str, ...] = ()) -> Any
     try:
         return _adapter(kind).validate_python(data)
     except ValidationError as error:
-        raise UserError(f"{path}: {explain(error, _adapter(kind), data, inside)}") from None
+        message = explain(error, _adapter(kind), data, inside)
+        raise UserError(f"{path}: {' '.join(message.split())}") from None
 
 
 @dataclass(frozen=True)
@@ -205,7 +179,12 @@ class Project:
 
 
 def _named(folder: Path, kind: str) -> dict[str, Any]:
-    return {path.stem: read(path, kind) for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: read(path, kind) for path in _files(folder)}
+
+
+def _files(folder: Path) -> list[Path]:
+    """The parameter files of a folder; an editor's own, which begin with a dot, are none."""
+    return [path for path in sorted(folder.glob("*.yaml")) if not path.name.startswith(".")]
 
 
 def load(root: Path = Path()) -> Project:
@@ -218,7 +197,7 @@ def load(root: Path = Path()) -> Project:
     if not params.is_dir():
         raise UserError(f"no folder params/ in {root.absolute()}: call this from the project's root")
     experiments: dict[str, models.Experiment] = {}
-    for path in sorted((params / "experiments").glob("*.yaml")):
+    for path in _files(params / "experiments"):
         for name, experiment in read(path, "experiments").items():
             if name in experiments:
                 raise UserError(f"{path}: {name}: another file has this experiment too: rename or remove one")
@@ -242,9 +221,9 @@ def load(root: Path = Path()) -> Project:
 def _check_references(project: Project, params: Path) -> None:
     def known(name: str | None, names: Iterable[str], place: str) -> None:
         if name is not None and name not in names:
-            raise UserError(f"{place}: unknown name {name!r}: {nearest(name, names)}")
+            raise UserError(f"{' '.join(place.split())}: unknown name {name!r}: {nearest(name, names)}")
 
-    for path in sorted((params / "experiments").glob("*.yaml")):
+    for path in _files(params / "experiments"):
         for name in read(path, "experiments"):
             known(project.experiments[name].dataset, project.datasets, f"{path}: {name}.dataset")
             known(project.experiments[name].recipe, project.recipes, f"{path}: {name}.recipe")

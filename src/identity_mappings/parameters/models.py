@@ -3,21 +3,26 @@
 `reports` has that of tables and figures. The JSON Schemas of workflow/schemas/ are generated from both.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from ..networks.depth import stages
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+LARGEST = 1_000_000_000  # of whatever is counted
+Positive = Annotated[int, Field(gt=0, le=LARGEST)]
+Natural = Annotated[int, Field(ge=0, le=LARGEST)]
+Runs = Annotated[int, Field(gt=0, le=10_000)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Brightness = Annotated[float, Field(ge=0, le=255)]
 
 
 class Parameters(BaseModel):
     """Base of all: no unknown keys, no change after reading, no numbers written as text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Dataset(Parameters):
@@ -52,15 +57,15 @@ class Scaled(Parameters):
     """Constant scaling (he2016, Figure 2b)."""
 
     kind: Literal["scaled"]
-    shortcut_scale: Annotated[float, Field(description="factor of the shortcut; 0 makes a plain net")]
-    residual_scale: Annotated[float, Field(description="factor of F")]
+    shortcut_scale: Annotated[float, Field(ge=-10, le=10, description="factor of the shortcut; 0 makes a plain net")]
+    residual_scale: Annotated[float, Field(ge=-10, le=10, description="factor of F")]
 
 
 class Gated(Parameters):
     """A gate g(x) = sigmoid(W x + b) (he2016, Figures 2c and 2d)."""
 
     kind: Literal["exclusive-gate", "shortcut-only-gate"]
-    gate_bias: Annotated[float, Field(description="initial b_g; the paper searched 0 to -10")]
+    gate_bias: Annotated[float, Field(ge=-100, le=100, description="initial b_g; the paper searched 0 to -10")]
 
 
 class Convolution(Parameters):
@@ -83,6 +88,22 @@ class Custom(Parameters):
     source: Annotated[str, Field(pattern=r"^[^/].*\.py$", description="the file, relative to the project's root")]
     class_name: Annotated[str, Field(description="the class in it")]
     arguments: Annotated[dict[str, Any], Field(description="keyword arguments of the class")] = {}
+
+    @field_validator("arguments")
+    @classmethod
+    def _are_plain(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """They are part of the digest, as JSON: keys are texts, and numbers finite."""
+
+        def check(value: Any) -> None:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{value} is not a finite number: write a number")
+            if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+                raise ValueError("a key is no text: write it in quotes")
+            for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+                check(item)
+
+        check(arguments)
+        return arguments
 
 
 Shortcut = Annotated[
@@ -175,23 +196,25 @@ class Recipe(Parameters):
     ]
     iterations: Annotated[Positive, Field(description="length of the training")]
     learning_rate: Annotated[
-        dict[Annotated[int, Field(ge=0)], Annotated[float, Field(gt=0)]],
+        dict[Natural, Annotated[float, Field(gt=0, le=100)]],
         Field(description="from which iteration on which rate; must begin at 0"),
     ]
-    momentum: Fraction
+    momentum: Annotated[float, Field(ge=0, lt=1)]
     nesterov: bool
     momentum_form: Annotated[
         Literal["caffe", "torch"],
         Field(description="v = mu v + lr g (caffe) or v = mu v + g (torch); they differ after a switch of the rate"),
     ]
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
     weight_decay_on: Annotated[
         list[Literal["convolution", "linear", "batch-norm", "bias", "other"]], Field(description="which weights decay")
     ]
     normalization: Literal["per-pixel-mean", "channel-mean-and-deviation"]
-    channel_mean: Annotated[list[float] | None, Field(description="by colour channel, in 0 to 255")] = None
-    channel_deviation: Annotated[list[float] | None, Field(description="by colour channel, in 0 to 255")] = None
-    crop_padding: Annotated[int, Field(ge=0, description="pixels padded on each side before the random crop")]
+    channel_mean: Annotated[list[Brightness] | None, Field(description="by colour channel, in 0 to 255")] = None
+    channel_deviation: Annotated[
+        list[Annotated[float, Field(gt=0, le=255)]] | None, Field(description="by colour channel, in 0 to 255")
+    ] = None
+    crop_padding: Annotated[int, Field(ge=0, le=1000, description="pixels padded on each side before the random crop")]
     padding_colour: Annotated[
         Literal["mean", "black"], Field(description="pad after the normalization (zeros: the mean), or black before it")
     ]
@@ -224,8 +247,8 @@ class Recipe(Parameters):
     ] = None
     convolution_initialization: Literal["he-fan-in", "he-fan-out"]
     linear_initialization: Literal["he-fan-in", "torch"]
-    batch_norm_eps: Annotated[float, Field(gt=0)]
-    batch_norm_momentum: Fraction
+    batch_norm_eps: Annotated[float, Field(gt=0, le=1)]
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1, description="weight of a batch in the averages")]
     running_statistics: Annotated[
         Literal["first-replica", "mean"], Field(description="whose moving statistics are kept when replicas differ")
     ]
@@ -236,7 +259,7 @@ class Recipe(Parameters):
     evaluate_every: Annotated[Positive, Field(description="iterations between tests")]
     log_every: Annotated[Positive, Field(description="iterations between rows of curve.csv; divides evaluate_every")]
     arithmetic: Annotated[Literal["float32", "tf32", "bfloat16"], Field(description="of convolutions and products")]
-    cpu_threads: Annotated[Positive, Field(description="threads of a run on a CPU, whatever the machine has")]
+    cpu_threads: Annotated[int, Field(gt=0, le=4096, description="threads of a run on a CPU, whatever the machine has")]
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -253,6 +276,12 @@ class Recipe(Parameters):
                 raise ValueError(f"crop: {self.crop} needs {key}")
         if (self.crop == "scale") != bool(self.shorter_side):
             raise ValueError("shorter_side belongs to crop: scale: give both or neither")
+        if self.shorter_side and not self.crop_size <= self.shorter_side[0] <= self.shorter_side[1]:
+            raise ValueError(
+                f"shorter_side {self.shorter_side} must rise from crop_size, {self.crop_size}, or more: correct one"
+            )
+        if len(self.channel_mean or ()) != len(self.channel_deviation or ()):
+            raise ValueError("channel_mean and channel_deviation differ in length: give each channel both")
         if self.evaluate_every % self.log_every:
             raise ValueError(f"log_every {self.log_every} does not divide evaluate_every {self.evaluate_every}")
         if self.normalization == "channel-mean-and-deviation" and not (self.channel_mean and self.channel_deviation):
@@ -266,7 +295,7 @@ class Experiment(Parameters):
     dataset: Name
     network: Network
     recipe: Annotated[Name | None, Field(description="null: never trained here; only what it costs is counted")]
-    gpus: Annotated[Positive, Field(description="devices that a run wants")] = 1
+    gpus: Annotated[int, Field(gt=0, le=4096, description="devices that a run wants")] = 1
 
 
 class Overlay(Parameters):
@@ -277,7 +306,7 @@ class Overlay(Parameters):
         Field(description="takes another dataset instead; null: experiments on it have no counterpart at this scale"),
     ] = {}
     depths: Annotated[
-        dict[Literal["basic", "bottleneck", "single"], dict[int, int | None]],
+        dict[Literal["basic", "bottleneck", "single"], dict[Positive, Positive | None]],
         Field(description="by unit: takes another depth instead; null: no counterpart"),
     ] = {}
     recipe: Annotated[dict[str, Any], Field(description="keys of every recipe that take other values")] = {}
@@ -291,14 +320,14 @@ class Scale(Parameters):
 
     description: Annotated[str, Field(description="one honest sentence: stands at the head of the tables")]
     results: Annotated[str, Field(pattern=r"^results(/[a-z0-9-]+)?$", description="folder of everything it makes")]
-    runs: Annotated[Positive, Field(description="seeds 0 to runs - 1 are wanted of every experiment")]
-    runs_on: Annotated[dict[Name, Positive], Field(description="by dataset: so many runs instead")] = {}
+    runs: Annotated[Runs, Field(description="seeds 0 to runs - 1 are wanted of every experiment")]
+    runs_on: Annotated[dict[Name, Runs], Field(description="by dataset: so many runs instead")] = {}
     device: Annotated[
         Literal["gpu", "cpu"], Field(description="where its runs train unless a call says otherwise; never guessed")
     ] = "gpu"
     published: Annotated[bool, Field(description="whether its numbers are to be compared with the papers'")]
     signal_iterations: Annotated[
-        int, Field(ge=0, description="length of the short training after which signal propagation is measured again")
+        Natural, Field(description="length of the short training after which signal propagation is measured again")
     ] = 100
     overlay: Overlay = Overlay()
     experiments: Annotated[

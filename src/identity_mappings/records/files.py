@@ -64,7 +64,8 @@ def open_regular(path: Path) -> BinaryIO:
 
 def json_bytes(value: Any) -> bytes:
     """`value` as JSON for people and for comparison: indented, keys in the order given, no NaN."""
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")  # half a pair, of a name that is no text, as JSON escapes it
 
 
 def canonical(value: Any) -> bytes:

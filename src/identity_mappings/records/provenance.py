@@ -128,7 +128,7 @@ def gather(
     dataset, settings = experiment.parameters["dataset"], dict(settings)
     arithmetic = experiment.parameters["recipe"]["arithmetic"]
     made, unknown = code(root), []
-    log_hash = _hash(log, log.name, unknown) if log else None
+    log_hash = _hash(log, git.shown(os.fsencode(log.name)), unknown) if log else None
     unknown = made.pop("unknown", []) + unknown
     return {
         "schema_version": 1,
@@ -139,7 +139,7 @@ def gather(
         "started": sessions[0]["started"],
         "finished": sessions[-1]["finished"],
         "sessions": sessions,
-        "log": {"path": log.name, "sha256": log_hash} if log_hash else None,
+        "log": {"path": git.shown(os.fsencode(log.name)), "sha256": log_hash} if log_hash else None,
         "git": made["git"],
         "source": made["source"],
         "params": {"resolved": experiment.parameters, "sha256": sha256(canonical(experiment.parameters))},

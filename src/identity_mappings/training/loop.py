@@ -141,7 +141,7 @@ class Run:
             kept = "there is none yet" if newest is None else f"the last one, of iteration {newest}, is kept"
             self.say(f"no checkpoint of iteration {self.progress.iteration}: {error.strerror} ({kept}): free some room")
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End the session with a checkpoint, before anything else is done or asked."""
         self.trainer.feed.close()
         self.progress.sessions = self._sessions()
@@ -215,7 +215,7 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
                 gone = f"another process of this run is gone ({error})"
                 raise UserError(f"{gone}; {state}: call again to go on") from None
             for one in runs:
-                one.end()
+                one.close()
             for one in runs:
                 one.leave()
                 ended.append((one.status, one.checkpoints))
