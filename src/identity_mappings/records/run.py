@@ -84,7 +84,7 @@ def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False)
     path = folder / METRICS
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise BadRecord(f"{folder}: {METRICS}: {error.strerror}") from None
