@@ -1,6 +1,5 @@
 """What the Snakefile asks: which runs are wanted, where their records lie, which of them are there."""
 
-import json
 import os
 import time
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from .parameters import load
 from .parameters.load import nearest
 from .records import cost, run
 from .records.experiment import ARITHMETICS, Experiment
-from .records.files import sha256_of
+from .records.files import parse_json, sha256_of
 from .records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, responses_of
 from .reporting.fingerprint import is_current, of_cost, of_signals
 
@@ -200,7 +199,7 @@ class Graph:
 
     def _signals_are_current(self, scale: str, done: Path) -> bool:
         try:
-            facts = json.loads(done.read_bytes())
+            facts = parse_json(done.read_bytes())
             whole = all(sha256_of(done.parent / name) == digest for name, digest in facts["files"].items())
             return whole and facts["fingerprint"] == of_signals(self.project, scale)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -211,7 +210,7 @@ class Graph:
         scale = self.roots[root]
         path = Path(self.project.scale(scale).results) / cost.FOLDER / cost.NAME
         try:
-            current = json.loads((self.project.root / path).read_bytes())["fingerprint"] == of_cost(self.project, scale)
+            current = parse_json((self.project.root / path).read_bytes())["fingerprint"] == of_cost(self.project, scale)
         except (OSError, ValueError, KeyError, TypeError):
             current = False
         return ([path.as_posix()], []) if current else ([], [path.as_posix()])

@@ -12,6 +12,7 @@ import pytest
 
 from identity_mappings.records import files, provenance
 from identity_mappings.records import git as asking
+from identity_mappings.records.experiment import Experiment
 from identity_mappings.records.git import describe
 
 GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false")
@@ -292,3 +293,25 @@ def test_a_lock_that_cannot_be_read_is_named(repository, make):
     assert found["env"]["lock_sha256"] is None
     assert [reason.partition(":")[0] for reason in found["unknown"]] == ["requirements.lock"]
     json.loads(files.json_bytes(found))
+
+
+def test_somebody_who_goes_on_with_the_sources_while_a_run_trains_costs_it_nothing(repository):
+    """What ran is what was there at the last beginning."""
+    begun = describe(repository)
+    session = {"started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T01:00:00+00:00", "git": begun}
+    dataset = {"name": "digits", "md5": "0"}
+    experiment = Experiment("a", "demo", {"dataset": dataset, "network": {}, "recipe": {"arithmetic": "float32"}})
+
+    def gathered() -> dict:
+        more = {"hardware": {}, "settings": {}, "data": {}, "weights_sha256": None, "log": None}
+        return provenance.gather(experiment, 0, root=repository, sessions=[session], **more)
+
+    assert gathered()["git"] == begun and "unknown" not in gathered()
+    (repository / "src/a.py").write_text("3\n")
+    for words in (("status",), ("commit", "-qam", "later")):
+        call(repository, *words)
+        found = gathered()
+        assert found["git"] == begun and found["git"]["dirty"] is False
+        assert found["unknown"] == ["the checkout has changed since the last beginning, of which the commit is"]
+    session["git"] = {**begun, "dirty": True}
+    assert gathered()["git"] == describe(repository), "a beginning with changes is none to go by"

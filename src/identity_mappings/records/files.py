@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import stat
@@ -60,6 +61,28 @@ def open_regular(path: Path) -> BinaryIO:
         os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return file
+
+
+def parse_json(content: bytes | str) -> Any:
+    """JSON as this project writes it: no NaN, no infinity, no number that no measurement has, no depth without end.
+
+    Raises:
+        ValueError: it is something else.
+    """
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is not a number")
+
+    def integer(digits: str) -> int:
+        return int(digits) if len(digits) <= 19 else refuse(f"{digits[:10]}...")
+
+    def real(digits: str) -> float:
+        return float(digits) if math.isfinite(float(digits)) else refuse(digits[:20])
+
+    try:
+        return json.loads(content, parse_constant=refuse, parse_int=integer, parse_float=real)
+    except RecursionError:
+        raise ValueError("nested without end") from None
 
 
 def json_bytes(value: Any) -> bytes:

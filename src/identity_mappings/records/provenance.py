@@ -124,12 +124,18 @@ def gather(
         data: counts of what was read.
         weights_sha256: of the trained weights.
         log: file that took the trainer's messages.
+
+    Its "git" is of the last beginning, if that was a clean checkout: somebody may have gone on with the sources since.
     """
     dataset, settings = experiment.parameters["dataset"], dict(settings)
     arithmetic = experiment.parameters["recipe"]["arithmetic"]
     made, unknown = code(root), []
     log_hash = _hash(log, git.shown(os.fsencode(log.name)), unknown) if log else None
     unknown = made.pop("unknown", []) + unknown
+    begun = {key: value for key, value in (sessions[-1].get("git") or {}).items() if key != "unknown"}
+    if begun.get("dirty") is False and begun != made["git"]:  # what ran is what was there at the last beginning
+        made["git"] = begun
+        unknown.append("the checkout has changed since the last beginning, of which the commit is")
     return {
         "schema_version": 1,
         "rule": "train",

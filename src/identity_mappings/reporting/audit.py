@@ -8,7 +8,7 @@ from typing import Any
 
 from ..parameters import Project, load
 from ..records import cost, imported
-from ..records.files import canonical, sha256_of
+from ..records.files import canonical, parse_json, sha256_of
 from ..records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, signals_of
 from ..records.run import BadRecord
 from . import basis
@@ -94,7 +94,7 @@ def _check_pages(project: Project, scale: str, results: Path, made: Report) -> N
     """The pages are those that the records give, and have not been edited."""
     path, cure = results / ORIGIN, f"make it again: identity-mappings tables --scale {scale}"
     try:
-        facts = json.loads(path.read_bytes())
+        facts = parse_json(path.read_bytes())
         stated, files, shown = facts["fingerprint"], dict(facts["files"]), list(facts["cells"])
     except (OSError, ValueError, KeyError, TypeError):
         raise Gap(f"{path}: missing, or no origin of tables: {cure}") from None

@@ -1,6 +1,5 @@
 """What a record must stand on: its own numbers, parameters, data, sources and environment. `audit` asks."""
 
-import json
 import math
 import re
 from collections.abc import Callable, Collection
@@ -13,7 +12,7 @@ from ..networks.closed_form import closed_form
 from ..parameters import Project
 from ..records import cost, git, measurement, run
 from ..records.experiment import Experiment, identity
-from ..records.files import canonical, sha256
+from ..records.files import canonical, parse_json, sha256
 from ..records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS_CSV
 
 LOCK = "requirements.lock"
@@ -227,7 +226,7 @@ def _measured(project: Project, path: Path, origin: dict[str, Any]) -> tuple[Cal
 def of_cost(project: Project, scale: str, folder: Path, history: History) -> str:
     """The cost record: every entry is counted again by the closed form."""
     content, origin = measurement.read(folder, cost.NAME)
-    entries = json.loads(content)["networks"]
+    entries = parse_json(content)["networks"]
     for experiment in project.counted(scale):
         entry, dataset = entries.get(experiment.network_digest), experiment.parameters["dataset"]
         again = closed_form(experiment.parameters["network"], dataset["classes"], dataset["channels"], dataset["size"])
@@ -260,8 +259,8 @@ def of_code(path: Path, origin: dict[str, Any], history: History, needed: Collec
             raise Gap(f"{path}: {what}")
 
     sources, environment, unknown = (origin.get(key) or {} for key in ("source", "env", "unknown"))
-    need(bool(sources), f"names no sources: {AGAIN}")
     commit = _commit_of(path, origin, history)
+    need(bool(sources), f"names no sources: {AGAIN}")
     lock = environment.get("lock_sha256")
     for file, digest in sources.items():
         need(history.has_file(commit, file, digest), f"{file} is another file in commit {commit[:12]}: {AGAIN}")
@@ -277,27 +276,16 @@ def of_code(path: Path, origin: dict[str, Any], history: History, needed: Collec
 
 
 def _commit_of(path: Path, origin: dict[str, Any], history: History) -> str:
-    """The commit that a record was made of: its own, that of its last beginning, or the one that has its sources.
-
-    Its own is of the time when the record was written. Somebody may have gone on with the sources meanwhile; what ran
-    is what was there at the last beginning.
-    """
-    sources, unknown = origin["source"], origin.get("unknown")
-    sessions = origin.get("sessions") or [{}]
-    states = [state for state in (origin.get("git"), sessions[-1].get("git")) if state]
-    dirty = (False, None) if unknown else (False,)
-    commits = [state["commit"] for state in states if state.get("commit") and state.get("dirty") in dirty]
-    here = [commit for commit in dict.fromkeys(commits) if not history.why_without(commit)]
-    for commit in here:
-        if all(history.has_file(commit, *file) for file in sources.items()):
-            return commit
-    if here:
-        return here[0]  # that a source is another is said of this one
-    if commits:
-        raise Gap(f"{path}: {history.why_without(commits[0])}")
-    if any(state.get("dirty") for state in states):
+    """The commit that a record was made of; where git could not name one, the one here that has its sources."""
+    sources, unknown, made = origin.get("source"), origin.get("unknown"), origin.get("git") or {}
+    commit = made.get("commit")
+    if made.get("dirty"):
         raise Gap(f"{path}: made with changes that are in no commit: {AGAIN}")
-    if unknown and (found := history.commit_with(sources, (origin.get("env") or {}).get("lock_sha256"))):
+    if commit and (unknown or made.get("dirty") is False):
+        if reason := history.why_without(commit):
+            raise Gap(f"{path}: {reason}")
+        return commit
+    if unknown and sources and (found := history.commit_with(sources, (origin.get("env") or {}).get("lock_sha256"))):
         return found
     if unknown:
         reasons = f"{', '.join(unknown)}; none of the last {SEARCHED} commits here has its sources"

@@ -1,6 +1,5 @@
 """`identity-mappings status`: what is wanted, finished, unfinished."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from rich.table import Table
 
 from ..parameters import load
 from ..records import run
+from ..records.files import parse_json
 from .cells import Records
 
 
@@ -26,11 +26,10 @@ def show(scale: str, root: Path = Path()) -> None:
         partial = []
         for path in sorted((results / "runs" / experiment.folder).glob(f"seed*/{run.PARTIAL}/{run.METRICS}")):
             try:
-                metrics = json.loads(path.read_text())
-            except ValueError:
+                metrics = parse_json(path.read_bytes())
+                partial.append(f"seed {metrics['seed']}: {metrics['iterations']} of {metrics['of_iterations']}")
+            except (OSError, ValueError, KeyError, TypeError, IndexError):
                 records.bad.append(f"{path}: not a record of a run")
-                continue
-            partial.append(f"seed {metrics['seed']}: {metrics['iterations']} of {metrics['of_iterations']}")
         finished = f"{len(found)} of {len(project.seeds(experiment))}"
         shown.add_row(experiment.name, experiment.digest, finished, str(diverged or ""), ", ".join(partial))
     console = Console() if sys.stdout.isatty() else Console(width=140)
