@@ -255,5 +255,5 @@ def test_a_number_that_is_none_is_not_written(folder):
 )
 def test_json_that_no_record_has_is_a_value_error(content):
     """Which every reader of a record turns into a line; no other exception."""
-    with pytest.raises(ValueError):  # noqa: PT011 (the words are json's)
+    with pytest.raises(ValueError):
         files.parse_json(content)
