@@ -1,6 +1,7 @@
 """The one command line: `identity-mappings COMMAND`."""
 
 import argparse
+import errno
 import math
 import os
 import re
@@ -11,6 +12,24 @@ from . import commands
 from .errors import UserError
 from .records.experiment import ARITHMETICS
 from .records.run import CIFAR_PROTOCOLS, IMAGENET_PROTOCOLS
+
+_ROOM = "free some room, and call again: what was saved is kept"
+_RIGHTS = "give yourself the right to write there, or take another folder (--results), and call again"
+_PLACE = "put a folder or a file where it is expected, and call again"
+_CURES = {  # of what a file system refuses; any other error of it is a mistake of the code
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), and call again: what was saved is kept",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: _RIGHTS,
+    errno.EIO: "the disk or its connection fails: see the system's log, and call again",
+    errno.ESTALE: "the network file system has lost it: mount it again, and call again",
+    errno.EEXIST: _PLACE,
+    errno.ENOTDIR: _PLACE,
+    errno.EISDIR: _PLACE,
+    errno.ELOOP: _PLACE,
+}
 
 
 def _name(text: str) -> str:
@@ -224,6 +243,14 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"identity-mappings: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            return 0
+        if error.errno not in _CURES:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"identity-mappings: {place}{error.strerror}: {_CURES[error.errno]}", file=sys.stderr)
+        return 2
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -233,8 +260,6 @@ def main(arguments: list[str] | None = None) -> int:
         )
         print(f"identity-mappings: a process that decodes images is gone ({first}): {cure}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        return 0
     except KeyboardInterrupt:
         return 130
 
