@@ -1,4 +1,4 @@
-"""What a job asks of a cluster: memory and time, estimated from its experiment; and the start of several nodes' processes.
+"""What a job asks of a cluster: memory and time, estimated from its experiment; and the start of its processes.
 
 The estimates are upper ones, and grow with each attempt. A training that is cut goes on in the next attempt.
 """
@@ -59,7 +59,7 @@ def count_activations(experiment: Experiment) -> int:
 
 
 def estimate_memory(work: Work, attempt: int = 1) -> int:
-    """MB of a node's memory. A further attempt asks for half as much more, the third and later ones for twice as much."""
+    """MB of a node's memory. The second attempt asks for half as much more, later ones for twice as much."""
     experiment, processes = work.experiment, work.processes // work.nodes
     recipe, dataset = experiment.parameters["recipe"], experiment.parameters["dataset"]
     weights = 4 * 4 * _cost(experiment).weights  # gradients, momentum, a copy for a checkpoint
@@ -75,8 +75,8 @@ def estimate_memory(work: Work, attempt: int = 1) -> int:
     return math.ceil(needed * min(1 + (attempt - 1) / 2, 2))
 
 
-def estimate_minutes(work: Work, clock: Clock, limit: int, attempt: int = 1) -> int:
-    """Minutes: by records of the same network, else by its multiply-adds; at most the queue's `limit`."""
+def estimate_seconds(work: Work, clock: Clock) -> float:
+    """Seconds: by records of the same network, else by its multiply-adds."""
     experiment, recipe = work.experiment, work.experiment.parameters["recipe"]
     rates = [clock.rate(experiment, device) for device in clock.devices(work.kind)]
     if known := [rate for rate in rates if rate]:
@@ -85,7 +85,12 @@ def estimate_minutes(work: Work, clock: Clock, limit: int, attempt: int = 1) -> 
         products = PASSES * _cost(experiment).multiply_adds * recipe["batch_size"]
         speed = MULTIPLY_ADDS_PER_SECOND[work.kind] * (recipe["cpu_threads"] if work.kind == CPU else 1)
         seconds = products / speed + (SECONDS_OF_STEP if work.kind == GPU else 0)
-    seconds *= recipe["iterations"] * work.runs * work.share / (work.processes if work.kind == GPU else 1)
+    devices = work.processes if work.kind == GPU else 1  # processes on CPUs may share the cores of one
+    return seconds * recipe["iterations"] * work.runs * work.share / devices
+
+
+def request_minutes(seconds: float, limit: int, attempt: int = 1) -> int:
+    """What a job asks for: at most the queue's `limit`, after which it goes on in another attempt."""
     return min(limit, math.ceil(attempt * (MINUTES_TO_START + seconds / 60)))
 
 
@@ -109,7 +114,7 @@ def spread(processes: int, nodes: int) -> int:
 
 
 def start_on_nodes(nodes: int, cpus: int, gpus: int) -> str:
-    """The start of a command that Slurm runs once on each node of a job's allocation; each sees `gpus` of its node's."""
+    """The start of a command that Slurm runs once on each node of a job, where it sees `gpus` of that node's."""
     if nodes == 1:
         return ""
     words = f"srun --nodes {nodes} --ntasks {nodes} --ntasks-per-node 1 --cpus-per-task {cpus} --kill-on-bad-exit=1 "
@@ -123,7 +128,7 @@ def start_processes(processes: int, nodes: int) -> str:
     """
     if nodes > 1:
         meeting = '--rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" '
-        meeting += '--rdzv-endpoint "$(hostname):$((20000 + SLURM_JOB_ID % 10000))" '
+        meeting += '--rdzv-endpoint "$(uname -n):$((20000 + SLURM_JOB_ID % 10000))" '
         return f"torchrun --nnodes {nodes} --nproc-per-node {processes} {meeting}--no-python -- "
     return f"torchrun --standalone --nproc-per-node {processes} --no-python -- " if processes > 1 else ""
 
