@@ -4,7 +4,6 @@ Methods that take `wildcards` are input functions, parameters and resources of r
 params/ and Snakemake's config alone: a job on another node reads the Snakefile again, when other files exist.
 """
 
-import json
 import os
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from .parameters import load
 from .parameters.load import nearest
 from .records import cost, run
 from .records.experiment import ARITHMETICS, Experiment
-from .records.files import sha256_of
+from .records.files import parse_json, sha256_of
 from .records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, responses_of
 from .reporting.fingerprint import is_current, of_cost, of_signals
 
@@ -274,7 +273,7 @@ class Graph:
     def _cost_is_current(self, scale: str) -> bool:
         path = self.project.root / self.project.scale(scale).results / cost.FOLDER / cost.NAME
         try:
-            return json.loads(path.read_bytes())["fingerprint"] == of_cost(self.project, scale)
+            return parse_json(path.read_bytes())["fingerprint"] == of_cost(self.project, scale)
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -283,7 +282,7 @@ class Graph:
             return True
         path = self.project.root / self.project.scale(scale).results / SIGNALS / SIGNALS_DONE
         try:
-            facts = json.loads(path.read_bytes())
+            facts = parse_json(path.read_bytes())
             whole = all(sha256_of(path.parent / name) == digest for name, digest in facts["files"].items())
             return whole and facts["fingerprint"] == of_signals(self.project, scale)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

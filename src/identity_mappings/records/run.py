@@ -1,6 +1,5 @@
 """The record of a run: metrics.json, curve.csv and provenance.json in one folder."""
 
-import json
 import math
 import shutil
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .experiment import ARITHMETICS, Experiment, identity
-from .files import json_bytes, sha256, write_atomically
+from .files import json_bytes, parse_json, sha256, write_atomically
 
 FORMAT = 1
 FIRST_LOSSES = 50  # that a record keeps in full precision, so that `verify` can repeat a run's beginning
@@ -84,13 +83,13 @@ def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False)
     path = folder / METRICS
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise BadRecord(f"{folder}: {METRICS}: {error.strerror}") from None
     try:
-        metrics = json.loads(content)
-        provenance = json.loads((folder / PROVENANCE).read_bytes())
+        metrics = parse_json(content)
+        provenance = parse_json((folder / PROVENANCE).read_bytes())
         curve = (folder / CURVE).read_bytes()
         facts = {
             "format": (metrics["format"], FORMAT),
@@ -154,7 +153,7 @@ def read_evaluation(record: Record, protocol: str) -> dict[str, Any] | None:
     """
     path = evaluation_of(record.path.parent, protocol)
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
         diverged = record.test_error is None
         error = {
             name: None if diverged else round(100 * found[wrong] / found["images"], 6)
