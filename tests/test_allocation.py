@@ -17,6 +17,7 @@ from identity_mappings.training import memory
 from identity_mappings.training.assembly import build
 
 ROOT = Path(__file__).parents[1]
+OWN = "cifar10-resnet110-convolutional-gate"
 CIFAR, IMAGENET = "cifar10-resnet110", "imagenet-resnet50"
 
 
@@ -55,7 +56,7 @@ def test_activations_are_an_upper_bound_of_what_torch_keeps_and_no_wild_one(proj
 
 
 def test_a_shortcut_of_ones_own_counts_as_the_largest_of_the_papers(project):
-    own = allocation.count_activations(project.resolve("cifar10-resnet110-skip-init"))
+    own = allocation.count_activations(project.resolve(OWN))
     assert own >= allocation.count_activations(project.resolve(CIFAR))
 
 

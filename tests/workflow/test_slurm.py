@@ -100,8 +100,9 @@ def _run(project, slurm: Slurm) -> SimpleNamespace:
         "workflow/rules/train.smk", "identity-mappings train ", "identity-mappings train --checkpoint-seconds 4 "
     )
     settings = ["slurm_account=test", "slurm_partition=main", "mem_mb=1000", "runtime=10"]
+    limits = f"train:runtime=1 if wildcards.experiment == '{CUT}' else 10"
     words = ["snakemake", "--profile", "profiles/slurm", "--jobs", "6", "--config", "scale=demo", "nodes=2"]
-    words += ["--default-resources", *settings, "--set-resources", "train:runtime=1"]
+    words += ["--default-resources", *settings, "--set-resources", limits]
     words += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]
     words += ["--latency-wait", "10", "--"]
     words += [str((folder(project.root, name) / run.METRICS).relative_to(project.root)) for name in EVERY]
@@ -170,9 +171,10 @@ def test_two_nodes_train_as_two_processes_on_one(ran, undisturbed):
 
 
 def test_jobs_ask_for_what_their_experiment_needs(ran):
+    limits = {name: "00:01:00" if name == CUT else "00:10:00" for name in EVERY}
     for name in EVERY:
         job = jobs_of(ran.jobs, name)[0]
-        assert (job["Account"], job["Partition"], job["TimeLimit"]) == ("test", "main", "00:01:00")
+        assert (job["Account"], job["Partition"], job["TimeLimit"]) == ("test", "main", limits[name])
         assert job["NumCPUs"] == ("2" if name == ON_NODES else "1"), job
         assert job["MinMemoryNode"] not in ("0", "1000M"), "of the experiment, not the default"
 
