@@ -19,8 +19,18 @@ from .records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE
 from .reporting.fingerprint import is_current, of_cost, of_signals
 
 # runs_per_gpu: how many runs of an experiment one job trains at once on a GPU.
-# processes: how many train a run of ImageNet; null: as many as the experiment wants GPUs, or one on a CPU.
-CONFIG = {"scale": "paper", "device": None, "arithmetic": None, "runs_per_gpu": 5, "processes": None}
+# processes: how many train a run of ImageNet; null: as many as the experiment wants GPUs, on CPUs one a node.
+# nodes: over how many machines of a cluster these are spread.
+# time_limit: the most minutes that a cluster's queue gives a job; a longer run goes on in a further job.
+CONFIG = {
+    "scale": "paper",
+    "device": None,
+    "arithmetic": None,
+    "runs_per_gpu": 5,
+    "processes": None,
+    "nodes": 1,
+    "time_limit": 1440,
+}
 
 BY_HAND = ("imagenet",)  # behind a registration: no run on it is wanted until it is here
 
@@ -49,12 +59,11 @@ class Graph:
         self.chosen_arithmetic = config.get("arithmetic")
         if self.chosen_arithmetic not in (None, *ARITHMETICS):
             raise UserError(f"--config arithmetic={self.chosen_arithmetic}: give {', '.join(ARITHMETICS)}")
-        self.runs_per_gpu = config.get("runs_per_gpu", CONFIG["runs_per_gpu"])
-        self.chosen_processes = config.get("processes")
-        for key, value in (("runs_per_gpu", self.runs_per_gpu), ("processes", self.chosen_processes)):
-            # true is an int in Python, too
-            if not (value is None and key == "processes") and (type(value) is not int or value < 1):
+        counts = {key: config.get(key, CONFIG[key]) for key in ("runs_per_gpu", "processes", "nodes", "time_limit")}
+        for key, value in counts.items():
+            if value is not CONFIG[key] and (type(value) is not int or value < 1):  # true is an int in Python, too
                 raise UserError(f"--config {key}={value}: give a whole number from 1")
+        self.runs_per_gpu, self.chosen_processes, self.nodes, self.time_limit = counts.values()
         self.roots = {settings.results: name for name, settings in self.project.scales.items()}
         self.figure_names = list(self.project.figures)
 
@@ -154,18 +163,18 @@ class Graph:
 
     def dataset_of_run(self, wildcards: Any) -> list[str]:
         """The stamp of the dataset of runs that are to be trained. Its time means nothing: a digest has its hash."""
-        return [] if self._is_trained(wildcards) else _ancient(self._stamps(self._experiment(wildcards)))
+        return [] if self._is_trained(wildcards) else _ancient(self._stamps(self.experiment_of(wildcards)))
 
     def dataset_of_test(self, wildcards: Any) -> list[str]:
         folder, protocols = Path(_folder(wildcards)), [getattr(wildcards, "protocol", None)]
         if protocols == [None]:
-            protocols = self.project.protocols(self._experiment(wildcards))
+            protocols = self.project.protocols(self.experiment_of(wildcards))
         tested = all(self._exists(run.evaluation_of(folder, protocol)) for protocol in protocols)
-        return [] if tested else _ancient(self._stamps(self._experiment(wildcards)))
+        return [] if tested else _ancient(self._stamps(self.experiment_of(wildcards)))
 
     def dataset_of_responses(self, wildcards: Any) -> list[str]:
         measured = self._exists(f"{_folder(wildcards)}/{wildcards.partial}{RESPONSES}/{RESPONSES_CSV}")
-        return [] if measured else _ancient(self._stamps(self._experiment(wildcards)))
+        return [] if measured else _ancient(self._stamps(self.experiment_of(wildcards)))
 
     def datasets_of_signals(self, wildcards: Any) -> list[str]:
         experiments = self.project.propagated(self.roots[wildcards.root])
@@ -201,7 +210,7 @@ class Graph:
         old = self._exists(path) and not self._signals_are_current(self.roots[wildcards.root])
         return self._newer(wildcards.root, path) if old else []
 
-    # Parameters and resources.
+    # Parameters.
 
     def scale_of(self, wildcards: Any) -> str:
         return self.roots[wildcards.root]
@@ -214,43 +223,9 @@ class Graph:
 
     def arithmetic_of_run(self, wildcards: Any) -> str:
         """The arithmetic in which an experiment has a digest."""
-        experiment = self._experiment(wildcards)
+        experiment = self.experiment_of(wildcards)
         found = (one for one in experiment.alternatives if one.digest == wildcards.digest)
         return next(found, experiment).parameters["recipe"]["arithmetic"]
-
-    def processes(self, wildcards: Any) -> int:
-        """How many processes train a run: on GPUs one for each."""
-        experiment = self._experiment(wildcards)
-        if not experiment.streamed:
-            return 1
-        return self.chosen_processes or (experiment.gpus if self.device(wildcards) == "gpu" else 1)
-
-    def launcher(self, wildcards: Any) -> str:
-        """What starts these processes; nothing for one."""
-        count = self.processes(wildcards)
-        return f"torchrun --standalone --nproc-per-node {count} --no-python -- " if count > 1 else ""
-
-    def gpus(self, wildcards: Any) -> int:
-        """GPUs of a training."""
-        if self.device(wildcards) != "gpu":
-            return 0
-        experiment = self._experiment(wildcards)
-        return self.processes(wildcards) if experiment.streamed else experiment.gpus
-
-    def one_gpu(self, wildcards: Any) -> int:
-        """GPUs of a test or a measurement."""
-        return 1 if self.device(wildcards) == "gpu" else 0
-
-    def cpu_threads(self, wildcards: Any) -> int:
-        """Threads of a test, or of each process of a training."""
-        return self._experiment(wildcards).parameters["recipe"]["cpu_threads"]
-
-    def threads_of_training(self, wildcards: Any) -> int:
-        return self.processes(wildcards) * self.cpu_threads(wildcards)
-
-    def threads_of_signals(self, wildcards: Any) -> int:
-        experiments = self.project.propagated(self.roots[wildcards.root])
-        return max((experiment.parameters["recipe"]["cpu_threads"] for experiment in experiments), default=1)
 
     def first_experiment(self, wildcards: Any) -> str:
         wanted = self.project.wanted(self.roots[wildcards.root])
@@ -260,7 +235,7 @@ class Graph:
             )
         return wanted[0].name
 
-    def _experiment(self, wildcards: Any) -> Experiment:
+    def experiment_of(self, wildcards: Any) -> Experiment:
         scale = self.roots[wildcards.root]
         experiment = self.project.resolve(wildcards.experiment, scale)
         if experiment is None:
@@ -272,7 +247,7 @@ class Graph:
         if hasattr(wildcards, "seed"):
             return self._exists(f"{_folder(wildcards)}/{run.METRICS}")
         folder = f"{wildcards.root}/runs/{wildcards.experiment}-{wildcards.digest}"
-        seeds = self.project.seeds(self._experiment(wildcards))
+        seeds = self.project.seeds(self.experiment_of(wildcards))
         return all(self._exists(f"{folder}/seed{seed}/{run.METRICS}") for seed in seeds)
 
     def _wanted(self, scale: str) -> list[Experiment]:

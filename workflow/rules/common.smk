@@ -1,4 +1,5 @@
-# What the rules share: the parameters, read and checked once. Inputs, parameters and resources are methods of GRAPH.
+# What the rules share: the parameters, read and checked once. Inputs and parameters are methods
+# of GRAPH, resources and what starts a job those of JOBS.
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from identity_mappings.errors import UserError
 from identity_mappings.graph import Graph
+from identity_mappings.jobs import Jobs
 
 # The jobs' commands are those of this checkout and, unless Snakemake deploys another (--software-deployment-method
 # conda), of the environment that runs this file.
@@ -19,5 +21,6 @@ shell.prefix(f'export PATH="{BIN}$PATH" PYTHONPATH="{ROOT / "src"}"; ')
 
 try:
     GRAPH = Graph(ROOT, config)
+    JOBS = Jobs(GRAPH)
 except UserError as error:
     sys.exit(f"identity-mappings: {error}")

@@ -13,11 +13,15 @@ rule evaluate:
         protocol="single-view(-recomputed)?",
     conda:
         "../envs/python.yaml"
-    threads: GRAPH.cpu_threads
+    threads: JOBS.cpu_threads
     resources:
-        gpu=GRAPH.one_gpu,
+        gpu=JOBS.one_gpu,
+        mem_mb=JOBS.memory_of_test,
+        runtime=JOBS.minutes_of_test,
+        cpus_per_task=JOBS.cpus_of_test,
+        nodes=1,
     params:
-        gpus=GRAPH.one_gpu,
+        gpus=JOBS.one_gpu,
         scale=GRAPH.scale_of,
         device=GRAPH.device,
     shell:
@@ -49,11 +53,15 @@ for PROTOCOLS, EXPERIMENTS in GRAPH.protocol_sets().items():
             experiment="|".join(EXPERIMENTS),
         conda:
             "../envs/python.yaml"
-        threads: GRAPH.cpu_threads
+        threads: JOBS.cpu_threads
         resources:
-            gpu=GRAPH.one_gpu,
+            gpu=JOBS.one_gpu,
+            mem_mb=JOBS.memory_of_test,
+            runtime=JOBS.minutes_of_test,
+            cpus_per_task=JOBS.cpus_of_test,
+            nodes=1,
         params:
-            gpus=GRAPH.one_gpu,
+            gpus=JOBS.one_gpu,
             scale=GRAPH.scale_of,
             device=GRAPH.device,
             arithmetic=GRAPH.arithmetic_of_run,

@@ -27,11 +27,14 @@ rule signals:
         "logs/{root}/signals.log",
     conda:
         "../envs/python.yaml"
-    threads: GRAPH.threads_of_signals
+    threads: JOBS.threads_of_signals
     resources:
-        gpu=GRAPH.one_gpu,
+        gpu=JOBS.one_gpu,
+        mem_mb=JOBS.memory_of_signals,
+        runtime=JOBS.minutes_of_signals,
+        nodes=1,
     params:
-        gpus=GRAPH.one_gpu,
+        gpus=JOBS.one_gpu,
         scale=GRAPH.scale_of,
         device=GRAPH.device,
     shell:
@@ -60,11 +63,15 @@ rule responses:
         partial="(partial/)?",
     conda:
         "../envs/python.yaml"
-    threads: GRAPH.cpu_threads
+    threads: JOBS.cpu_threads
     resources:
-        gpu=GRAPH.gpus,
+        gpu=JOBS.one_gpu,
+        mem_mb=JOBS.memory_of_test,
+        runtime=JOBS.minutes_of_test,
+        cpus_per_task=JOBS.cpus_of_test,
+        nodes=1,
     params:
-        gpus=GRAPH.gpus,
+        gpus=JOBS.one_gpu,
         scale=GRAPH.scale_of,
         device=GRAPH.device,
     shell:

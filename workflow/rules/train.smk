@@ -8,6 +8,9 @@ rule device:
         "../envs/python.yaml"
     resources:
         gpu=1,
+        mem_mb=4000,
+        runtime=15,
+        nodes=1,
     params:
         experiment=GRAPH.first_experiment,
         scale=GRAPH.scale_of,
@@ -38,17 +41,27 @@ rule train:
         "logs/{root}/{experiment}-{digest}/seed{seed}.benchmark.tsv"
     conda:
         "../envs/python.yaml"
-    threads: GRAPH.threads_of_training
+    threads: JOBS.threads_of_training
     resources:
-        gpu=GRAPH.gpus,
+        gpu=JOBS.gpus,
+        mem_mb=JOBS.memory_of_training,
+        runtime=JOBS.minutes_of_training,
+        cpus_per_task=JOBS.cpus_of_training,
+        nodes=JOBS.nodes,
+        tasks=JOBS.tasks,
+        tasks_per_gpu=JOBS.tasks_per_gpu,
+        gres=JOBS.gres,
+        mpi=JOBS.mpi,
     params:
-        gpus=GRAPH.gpus,
+        on_each_node=JOBS.on_each_node,
+        gpus=JOBS.gpus_of_node,
+        granted=JOBS.granted_to_node,
         scale=GRAPH.scale_of,
         device=GRAPH.device,
         arithmetic=GRAPH.arithmetic_of_run,
-        launcher=GRAPH.launcher,
+        launcher=JOBS.launcher,
     shell:
-        "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
+        "{params.on_each_node}identity-mappings lease --gpus {params.gpus} --granted {params.granted} -- "
         "{params.launcher}identity-mappings train {wildcards.experiment} --scale {params.scale} --arithmetic {params.arithmetic} "
         "--digest {wildcards.digest} --seed {wildcards.seed} --results {wildcards.root} --device {params.device} --log {log} > {log} 2>&1"
 
@@ -84,11 +97,15 @@ for (RESULTS, SEEDS), EXPERIMENTS in GRAPH.seed_groups().items():
             experiment="|".join(EXPERIMENTS),
         conda:
             "../envs/python.yaml"
-        threads: GRAPH.threads_of_training
+        threads: JOBS.threads_of_training
         resources:
-            gpu=GRAPH.gpus,
+            gpu=JOBS.gpus,
+            mem_mb=JOBS.memory_of_training,
+            runtime=JOBS.minutes_of_training,
+            cpus_per_task=JOBS.cpus_of_training,
+            nodes=1,
         params:
-            gpus=GRAPH.gpus,
+            gpus=JOBS.gpus,
             seeds=" ".join(map(str, SEEDS)),
             scale=GRAPH.scale_of,
             arithmetic=GRAPH.arithmetic_of_run,

@@ -14,6 +14,7 @@ FIRST_LOSSES = 50  # that a record keeps in full precision, so that `verify` can
 METRICS, CURVE, PROVENANCE, PARTIAL = "metrics.json", "curve.csv", "provenance.json", "partial"
 FINAL = ("finished", "diverged")
 WEIGHTS = "weights.pt"  # with the checkpoints: they stay where a run was trained
+COPY = "record"  # there, too: a copy of the record
 _ERRORS = {"test_error": "wrong", "top_5_error": "wrong_top_5"}
 CIFAR_PROTOCOLS = ("single-view", "single-view-recomputed")
 IMAGENET_PROTOCOLS = ("centre-224", "centre-320", "10-crop", "multi-scale")  # the first: of the tests in the training
@@ -50,6 +51,27 @@ def write(folder: Path, metrics: dict[str, Any], curve: bytes, provenance: dict[
         shutil.rmtree(folder / PARTIAL / "responses", ignore_errors=True)  # of the unfinished network
         if (folder / PARTIAL).is_dir() and not any((folder / PARTIAL).iterdir()):
             (folder / PARTIAL).rmdir()
+
+
+def keep_copy(folder: Path, checkpoints: Path) -> None:
+    """Copy a finished record beside the weights.
+
+    A scheduler may call a job failed that ended just behind its training; then Snakemake removes its outputs.
+    """
+    for name in (CURVE, PROVENANCE, METRICS):
+        write_atomically(checkpoints / COPY / name, (folder / name).read_bytes())
+
+
+def restore(folder: Path, checkpoints: Path, experiment: Experiment, seed: int) -> bool:
+    """Put a finished record that is gone back from its copy; False if there is none, or none to be believed."""
+    try:
+        if read(checkpoints / COPY, experiment, seed) is None:
+            return False
+    except BadRecord:
+        return False
+    for name in (CURVE, PROVENANCE, METRICS):
+        write_atomically(folder / name, (checkpoints / COPY / name).read_bytes())
+    return True
 
 
 @dataclass(frozen=True)

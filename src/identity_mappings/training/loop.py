@@ -165,6 +165,7 @@ class Run:
             record.keep_weights(self.trainer, self.checkpoints)
         record.write(self.trainer, self.progress, self.status, self.experiment, self.folder, self.options)
         if self.status != "unfinished":
+            run.keep_copy(self.folder, self.checkpoints)
             heartbeat.remove(self.checkpoints)
 
 
@@ -248,7 +249,12 @@ def _has_record(experiment: Experiment, seed: int, options: Options) -> bool:
         raise UserError(f"{error}: not trained again over it: move the folder away") from None
     if there:
         say(f"{folder}: finished before; nothing to do")
-    return there
+        return True
+    checkpoints = run.checkpoints_of(options.results, experiment, seed)
+    if run.restore(folder, checkpoints, experiment, seed):
+        say(f"{folder}: finished before, and here again from {checkpoints}: remove that, too, to train it again")
+        return True
+    return False
 
 
 def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool]) -> None:
