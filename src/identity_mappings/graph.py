@@ -67,11 +67,11 @@ class Graph:
         if self.chosen_arithmetic not in (None, *ARITHMETICS):
             raise UserError(f"--config arithmetic={self.chosen_arithmetic}: give {', '.join(ARITHMETICS)}")
         self.runs_per_gpu = config.get("runs_per_gpu", CONFIG["runs_per_gpu"])
-        if not isinstance(self.runs_per_gpu, int) or self.runs_per_gpu < 1:
+        if type(self.runs_per_gpu) is not int or self.runs_per_gpu < 1:  # true is an int, too
             raise UserError(f"--config runs_per_gpu={self.runs_per_gpu}: give a whole number from 1")
         self.chosen_processes = config.get("processes")
         if self.chosen_processes is not None and not (
-            isinstance(self.chosen_processes, int) and self.chosen_processes >= 1
+            type(self.chosen_processes) is int and self.chosen_processes >= 1
         ):
             raise UserError(f"--config processes={self.chosen_processes}: give a whole number from 1")
         self.roots = {settings.results: name for name, settings in self.project.scales.items()}

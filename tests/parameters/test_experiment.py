@@ -261,7 +261,8 @@ def test_what_several_tables_share_is_wanted_once():
     of_he2015 = [f"cifar10-resnet{depth}" for depth in (20, 32, 44, 56)]  # Table 6; 110 and 1202: he2016 has them too
     of_figures = [f"cifar10-plain{depth}" for depth in (20, 32, 44, 56, 110)]
     wanted = [e.name for e in PROJECT.wanted("paper") if e.parameters["dataset"]["name"] != "imagenet"]
-    assert sorted(wanted) == sorted({*cells, *of_he2015, *of_figures})
+    own = ["cifar10-resnet110-convolutional-gate"]
+    assert sorted(wanted) == sorted({*cells, *of_he2015, *of_figures, *own})
 
 
 def test_what_only_a_figure_shows_is_wanted_too(copy):

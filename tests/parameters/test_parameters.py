@@ -52,7 +52,7 @@ def check(copy, file: str, key: str, cure: str) -> None:
 
 def test_the_parameters_of_the_checkout_load():
     project = load(ROOT)
-    assert set(project.scales) == {"paper", "demo"}
+    assert set(project.scales) == {"paper", "overnight", "demo"}
     assert set(project.recipes) == {
         "he2015-cifar", "he2015-imagenet", "he2016-cifar", "he2016-imagenet", "released-code", "released-code-imagenet",
     }  # fmt: skip
@@ -61,13 +61,14 @@ def test_the_parameters_of_the_checkout_load():
         *(f"he2016-table{number}" for number in range(1, 6)),
         "he2016-text",
         "own-figure6",
+        "own-gates",
     }
     assert set(project.figures) == {
         "he2015-figure6", "he2015-figure7", *(f"he2016-figure{number}" for number in range(1, 7)), "own-signals",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("scale", ["paper", "demo"])
+@pytest.mark.parametrize("scale", ["paper", "overnight", "demo"])
 def test_every_experiment_resolves(scale):
     """At the papers' own sizes all of them; a demonstration has some, all on its own data."""
     project = load(ROOT)
@@ -75,6 +76,10 @@ def test_every_experiment_resolves(scale):
     there = [experiment for experiment in resolved.values() if experiment]
     assert len(there) == len(resolved) if scale == "paper" else 20 < len(there) < len(resolved)
     assert len({experiment.digest for experiment in there}) == len(there), "two names for one experiment"
+    if scale == "overnight":
+        assert {experiment.parameters["dataset"]["name"] for experiment in there} == {"cifar10-half"}
+        depths = {experiment.name: experiment.parameters["network"]["depth"] for experiment in there}
+        assert all(str(depth) in name for name, depth in depths.items()), "the papers' own"
     if scale == "demo":
         assert {experiment.parameters["dataset"]["name"] for experiment in there} == {"digits", "imagenet-small"}
 

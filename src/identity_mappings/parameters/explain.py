@@ -1,12 +1,13 @@
 """What is wrong with a parameter file, in a person's words: the key, the mistake and the cure, in one line."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-FIXED = {"list_type": "a list", "bool_type": "true or false", "string_type": "a text"}
+FIXED = {"list_type": "a list", "bool_type": "true or false", "string_type": "a text", "invalid_key": "a text"}
 NUMBERS = {"float_type": "a number", "int_type": "an integer", "int_from_float": "an integer"}
 
 
@@ -62,18 +63,24 @@ def _keys_beside(adapter: TypeAdapter, location: tuple) -> list[str]:
     return sorted({key for candidate in nodes for node in options(candidate) for key in node.get("properties", {})})
 
 
-def _is_number(text: str) -> bool:
+def _cure_of_number(text: str) -> str | None:
+    """How to write a text that is meant as a number; None if it is none."""
+    if re.fullmatch(r"[-+]?\d+(:[0-5]?\d)+(\.\d*)?", text):
+        return "write one decimal number (YAML 1.1 reads such a text in base 60)"
+    if re.fullmatch(r"[-+]?0[0-7_]+|0[xob][\da-fA-F_]+", text):
+        return "write it as a decimal number without leading zeros"
+    if re.fullmatch(r"[-+]?\d[\d_]*_[\d_]*(\.\d*)?", text):
+        return "write it without underscores"
     try:
         float(text)
     except ValueError:
-        return False
-    return True
+        return None
+    return "write it with a point, as 1.0e-4 or 0.0001" if "e" in text.lower() else "write it without quotes"
 
 
 def _number(kind: str, given: Any) -> str:
     wanted = NUMBERS[kind]
-    if isinstance(given, str) and _is_number(given):
-        cure = "write it with a point, as 1.0e-4 or 0.0001" if "e" in given.lower() else "write it without quotes"
+    if isinstance(given, str) and (cure := _cure_of_number(given)):
         return f"must be {wanted}, not the text {given!r}: {cure}"
     return f"must be {wanted}, not {_shown(given)}: change it"
 
@@ -97,7 +104,7 @@ def explain(error: ValidationError, adapter: TypeAdapter, data: Any, inside: tup
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     kind, location, given = first["type"], first["loc"], first.get("input")
     place = [*inside, *_place(location, data)]
-    key = ".".join(place) or "the file"
+    key = ".".join("null" if part == "None" else part for part in place) or "the file"
     context = first.get("ctx", {})
     if kind == "extra_forbidden":
         return f"{key}: unknown key: {nearest(location[-1], _keys_beside(adapter, location))}"

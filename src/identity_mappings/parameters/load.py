@@ -1,12 +1,11 @@
 """Reading params/: every mistake becomes one line that names the file, the key and the cure."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import UserError
@@ -17,6 +16,7 @@ from ..records.files import sha256_of
 from ..records.run import DETECTION_PROTOCOLS
 from . import models, reports, work
 from .explain import explain, nearest
+from .yaml_file import read_yaml
 
 T = TypeVar("T")
 
@@ -36,25 +36,6 @@ SCHEMAS: dict[str, Any] = {
 }
 
 
-class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):
-    """YAML that refuses a key given twice: the second would silently win."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    made: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, Hashable):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
-        if key in made:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
-        made[key] = loader.construct_object(value_node, deep=True)
-    return made
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 @cache
 def _adapter(kind: str) -> TypeAdapter:
     return TypeAdapter(SCHEMAS[kind])
@@ -66,15 +47,7 @@ def read(path: Path, kind: str) -> Any:
     Raises:
         UserError: not there, not YAML, or not what its schema asks for.
     """
-    try:
-        data = yaml.load(path.read_text("utf-8"), _Loader)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: restore it, for example with git checkout") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", str(error))
-        place = f"line {mark.line + 1}: " if mark else ""
-        raise UserError(f"{path}: {place}not valid YAML: {problem}: correct this line") from None
-    return check(data, path, kind)
+    return check(read_yaml(path), path, kind)
 
 
 def check(data: Any, path: Path, kind: str, inside: tuple[str, ...] = ()) -> Any:

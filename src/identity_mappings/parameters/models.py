@@ -3,21 +3,23 @@
 `reports` has that of tables and figures. The JSON Schemas of workflow/schemas/ are generated from both.
 """
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from ..networks.depth import stages
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=10**9)]
+Percent = Annotated[float, Field(gt=0, le=100)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Parameters(BaseModel):
-    """Base of all: no unknown keys, no change after reading, no numbers written as text."""
+    """Base of all: no unknown keys, no change after reading, no numbers written as text, none that is not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class MadeFrom(Parameters):
@@ -25,7 +27,10 @@ class MadeFrom(Parameters):
 
     name: Annotated[Name, Field(description="the dataset whose files are read")]
     block_mean: Annotated[
-        int, Field(ge=2, description="height and width of the blocks; each becomes a pixel: its mean, rounded half up")
+        int,
+        Field(
+            ge=2, le=1000, description="height and width of the blocks; each becomes a pixel: its mean, rounded half up"
+        ),
     ]
 
 
@@ -63,15 +68,15 @@ class Scaled(Parameters):
     """Constant scaling (he2016, Figure 2b)."""
 
     kind: Literal["scaled"]
-    shortcut_scale: Annotated[float, Field(description="factor of the shortcut; 0 makes a plain net")]
-    residual_scale: Annotated[float, Field(description="factor of F")]
+    shortcut_scale: Annotated[float, Field(ge=0, le=10, description="factor of the shortcut; 0 makes a plain net")]
+    residual_scale: Annotated[float, Field(gt=0, le=10, description="factor of F")]
 
 
 class Gated(Parameters):
     """A gate g(x) = sigmoid(W x + b) (he2016, Figures 2c and 2d)."""
 
     kind: Literal["exclusive-gate", "shortcut-only-gate"]
-    gate_bias: Annotated[float, Field(description="initial b_g; the paper searched 0 to -10")]
+    gate_bias: Annotated[float, Field(ge=-100, le=100, description="initial b_g; the paper searched 0 to -10")]
 
 
 class Convolution(Parameters):
@@ -94,6 +99,15 @@ class Custom(Parameters):
     source: Annotated[str, Field(pattern=r"^[^/].*\.py$", description="the file, relative to the project's root")]
     class_name: Annotated[str, Field(description="the class in it")]
     arguments: Annotated[dict[str, Any], Field(description="keyword arguments of the class")] = {}
+
+    @field_validator("arguments")
+    @classmethod
+    def _are_json(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(arguments, allow_nan=False)
+        except (ValueError, TypeError):
+            raise ValueError("must be texts, finite numbers, lists and mappings of them: change what is not") from None
+        return arguments
 
 
 Shortcut = Annotated[
@@ -186,23 +200,27 @@ class Recipe(Parameters):
     ]
     iterations: Annotated[Positive, Field(description="length of the training")]
     learning_rate: Annotated[
-        dict[Annotated[int, Field(ge=0)], Annotated[float, Field(gt=0)]],
+        dict[Annotated[int, Field(ge=0)], Annotated[float, Field(gt=0, le=100)]],
         Field(description="from which iteration on which rate; must begin at 0"),
     ]
-    momentum: Fraction
+    momentum: Annotated[float, Field(ge=0, lt=1)]
     nesterov: bool
     momentum_form: Annotated[
         Literal["caffe", "torch"],
         Field(description="v = mu v + lr g (caffe) or v = mu v + g (torch); they differ after a switch of the rate"),
     ]
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
     weight_decay_on: Annotated[
         list[Literal["convolution", "linear", "batch-norm", "bias", "other"]], Field(description="which weights decay")
     ]
     normalization: Literal["per-pixel-mean", "channel-mean-and-deviation"]
-    channel_mean: Annotated[list[float] | None, Field(description="by colour channel, in 0 to 255")] = None
-    channel_deviation: Annotated[list[float] | None, Field(description="by colour channel, in 0 to 255")] = None
-    crop_padding: Annotated[int, Field(ge=0, description="pixels padded on each side before the random crop")]
+    channel_mean: Annotated[
+        list[Annotated[float, Field(ge=0, le=255)]] | None, Field(description="by colour channel, in 0 to 255")
+    ] = None
+    channel_deviation: Annotated[
+        list[Annotated[float, Field(gt=0, le=255)]] | None, Field(description="by colour channel, in 0 to 255")
+    ] = None
+    crop_padding: Annotated[int, Field(ge=0, le=1000, description="pixels padded on each side before the random crop")]
     padding_colour: Annotated[
         Literal["mean", "black"], Field(description="pad after the normalization (zeros: the mean), or black before it")
     ]
@@ -238,7 +256,7 @@ class Recipe(Parameters):
     ] = None
     convolution_initialization: Literal["he-fan-in", "he-fan-out"]
     linear_initialization: Literal["he-fan-in", "torch"]
-    batch_norm_eps: Annotated[float, Field(gt=0)]
+    batch_norm_eps: Annotated[float, Field(gt=0, le=1)]
     batch_norm_momentum: Fraction
     running_statistics: Annotated[
         Literal["first-replica", "mean"], Field(description="whose moving statistics are kept when replicas differ")
@@ -280,7 +298,7 @@ class Experiment(Parameters):
     dataset: Name
     network: Network
     recipe: Annotated[Name | None, Field(description="null: never trained here; only what it costs is counted")]
-    gpus: Annotated[Positive, Field(description="devices that a run wants")] = 1
+    gpus: Annotated[Positive, Field(le=1024, description="devices that a run wants")] = 1
 
 
 class Overlay(Parameters):
@@ -308,8 +326,10 @@ class Scale(Parameters):
         str, Field(description="what figures say of it under their titles; empty: they are the papers' own")
     ] = ""
     results: Annotated[str, Field(pattern=r"^results(/[a-z0-9-]+)?$", description="folder of everything it makes")]
-    runs: Annotated[Positive, Field(description="seeds 0 to runs - 1 are wanted of every experiment")]
-    runs_on: Annotated[dict[Name, Positive], Field(description="by dataset: so many runs instead")] = {}
+    runs: Annotated[Positive, Field(le=1000, description="seeds 0 to runs - 1 are wanted of every experiment")]
+    runs_on: Annotated[
+        dict[Name, Annotated[Positive, Field(le=1000)]], Field(description="by dataset: so many runs instead")
+    ] = {}
     device: Annotated[
         Literal["gpu", "cpu"], Field(description="where its runs train unless a call says otherwise; never guessed")
     ] = "gpu"
@@ -318,7 +338,10 @@ class Scale(Parameters):
         list[str], Field(description="what its numbers say nothing of; stands beside its verdicts on the claims")
     ] = []
     signal_iterations: Annotated[
-        int, Field(ge=0, description="length of the short training after which signal propagation is measured again")
+        int,
+        Field(
+            ge=0, le=10**6, description="length of the short training after which signal propagation is measured again"
+        ),
     ] = 100
     overlay: Overlay = Overlay()
     experiments: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from ..records.run import DETECTION_PROTOCOLS
-from .models import Name, Parameters, Positive
+from .models import Name, Parameters, Percent, Positive
 
 Published = float | Literal["fail"] | str | None
 
@@ -68,7 +68,8 @@ class Cell(Parameters):
     decimals: Annotated[int, Field(ge=0, le=4, description="of an error, as the paper prints it")] = 2
     published_runs: Annotated[Positive, Field(description="runs behind the published number")] = 5
     published_deviation: Annotated[
-        float | None, Field(ge=0, description="standard deviation that the paper states; null: the prior spread")
+        float | None,
+        Field(ge=0, le=100, description="standard deviation that the paper states; null: the prior spread"),
     ] = None
     quoted: Annotated[bool, Field(description="the paper quotes it from another paper; it is not made again")] = False
     not_rebuilt: Annotated[
@@ -89,7 +90,11 @@ class Cell(Parameters):
     @classmethod
     def _is_comparable(cls, published: Published, info: ValidationInfo) -> Published:
         metric = info.data.get("metric")
-        if published is None or (metric not in COUNTS and (published == "fail" or not isinstance(published, str))):
+        if published is None or (metric not in COUNTS and published == "fail"):
+            return published
+        if metric not in COUNTS and not isinstance(published, str):
+            if not 0 <= published <= 100:
+                raise ValueError(f"{published} is no error in %: give a number from 0 to 100")
             return published
         form, example = FORMS.get(metric, ("(?!)", "a number or fail"))
         if not re.fullmatch(form, str(published)) or not isinstance(published, str):
@@ -204,7 +209,7 @@ class TrainingCurves(_Panels):
     loss_limits: Annotated[
         list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2, description="axis of training loss")
     ] = [0.002, 2.0]  # noqa: RUF012
-    error_limit: Annotated[float, Field(gt=0, description="upper end of the axis of test error, in %")] = 20
+    error_limit: Annotated[float, Field(gt=0, le=100, description="upper end of the axis of test error, in %")] = 20
 
     @property
     def runs(self) -> list[str]:
@@ -259,15 +264,15 @@ class Reporting(Parameters):
     """The rule by which a measured number agrees with a published one, and its constants."""
 
     fail_above: Annotated[
-        dict[Name, float],
+        dict[Name, Percent],
         Field(description="a test error above this is 'fail' (he2016, Table 1); where nothing is given none is"),
     ]
     prior_deviation: Annotated[
-        dict[Name, float],
+        dict[Name, Percent],
         Field(description="standard deviation over runs, in points, where n < 3 or none is published"),
     ]
     resolution: Annotated[
-        dict[Name, float], Field(description="agreement within a wider band than this, in points, says nothing")
+        dict[Name, Percent], Field(description="agreement within a wider band than this, in points, says nothing")
     ]
     agrees_within: Annotated[float, Field(gt=0, description="standard errors of the difference")]
     differs_beyond: Annotated[float, Field(gt=0, description="standard errors of the difference")]

@@ -103,7 +103,9 @@ class Step(Parameters):
     name: Annotated[str, Field(description="what they are, in a few words")]
     why: Annotated[str, Field(description="what makes them worth this place")]
     experiments: Annotated[list[Name], Field(min_length=1, description="in this order")]
-    runs: Annotated[Positive, Field(description="the first so many seeds of each, as far as the scale wants them")]
+    runs: Annotated[
+        Positive, Field(le=1000, description="the first so many seeds of each, as far as the scale wants them")
+    ]
     device: Annotated[Literal["cpu", "gpu"], Field(description="cpu: two cores do such a run within hours")] = "gpu"
 
 
