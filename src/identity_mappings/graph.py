@@ -21,7 +21,8 @@ from .reporting.fingerprint import is_current, of_cost, of_signals
 # processes: how many train a run of ImageNet; null: as many as the experiment wants GPUs, or one on a CPU.
 CONFIG = {"scale": "paper", "device": None, "arithmetic": None, "runs_per_gpu": 5, "processes": None}
 
-BY_HAND = ("imagenet",)  # behind a registration: no run on it is wanted until it is here
+# Behind a registration, or not to be fetched unasked: no run on it is wanted until it is here.
+BY_HAND = ("imagenet", "voc-0712", "coco-2014")
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,24 @@ class Graph:
         """Whether a dataset that only a person can get is here; the others are fetched or made when they are needed."""
         name = experiment.parameters["dataset"]["name"]
         places = (self.project.root / "data" / name, self.project.root / "data" / "shards" / name)
-        return name not in BY_HAND or any(place.is_dir() for place in places)
+        there = name not in BY_HAND or any(place.is_dir() for place in places)
+        if not there or not experiment.detects:
+            return there
+        # Its backbone is there with its weights, or can be trained.
+        [backbone] = self.backbone_of_run(experiment.name, self.project.scale(experiment.scale).results)
+        weights = Path(backbone.replace("/runs/", "/checkpoints/")).parent / run.WEIGHTS
+        chosen = self.project.resolve(experiment.parameters["backbone"]["experiment"], experiment.scale)
+        return (self.project.root / weights).is_file() or self._is_here(chosen)
+
+    @property
+    def detections(self) -> list[str]:
+        """Names of the experiments that are detections."""
+        return list(self.project.detections.experiments)
+
+    def backbone_of_run(self, name: str, root: str) -> list[str]:
+        """The record of the run on ImageNet from whose weights a detection begins."""
+        chosen = self._experiment(name, root).parameters["backbone"]
+        return [f"{root}/runs/{chosen['experiment']}-{chosen['digest']}/seed{chosen['seed']}/{run.METRICS}"]
 
     def together(self, words: Iterable[str]) -> list["Together"]:
         """The missing runs of the wanted experiments, in groups that one job trains at once on a GPU.
@@ -265,7 +283,8 @@ class Graph:
         experiment = self._experiment(name, root)
         if not experiment.streamed:
             return 1
-        return self.chosen_processes or (experiment.gpus if self.device(root) == "gpu" else 1)
+        count = self.chosen_processes or (experiment.gpus if self.device(root) == "gpu" else 1)
+        return min(count, experiment.parameters["recipe"]["batch_size"]) if experiment.detects else count
 
     def launcher(self, name: str, root: str) -> str:
         """What starts these processes; nothing for one."""

@@ -114,7 +114,7 @@ def score_coco(
     results = [
         {
             "image_id": image,
-            "category_id": categories[label - 1],
+            "category_id": categories[int(label) - 1],
             "bbox": [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])],
             "score": float(score),
         }

@@ -141,7 +141,6 @@ class Detector(FasterRCNN):
         super().__init__(
             body,
             rpn_anchor_generator=AnchorGenerator((tuple(recipe.anchor_sizes),), (tuple(recipe.anchor_ratios),)),
-            box_roi_pool=RegionPooling(recipe.roi, size),
             box_head=head,
             box_predictor=FastRCNNPredictor(features, classes),
             min_size=recipe.shorter_side,
@@ -160,6 +159,7 @@ class Detector(FasterRCNN):
             box_batch_size_per_image=recipe.regions,
             box_positive_fraction=recipe.positive_regions,
         )
+        self.roi_heads.box_roi_pool = RegionPooling(recipe.roi, size)  # the constructor takes no other than its own
         self.proposer: nn.Module | None = None  # alternating: the RPN's own layers, while the detector has others
         self._initialize(seed)
 

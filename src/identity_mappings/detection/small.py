@@ -20,7 +20,7 @@ from ..records.files import write_atomically
 from .datasets import COCO_BOXES, COCO_TEST, COCO_TRAINING, LAYOUTS, VOC_TEST, VOC_TRAINING
 
 CLASSES = LAYOUTS["voc-small"].classes
-IMAGES = {"training": 48, "test": 24}
+IMAGES = {"training": 48, "test": 16}
 CATEGORIES = (2, 5, 9)  # as COCO's, with gaps
 COLOURS = ((230, 70, 60), (70, 200, 90), (80, 110, 240))
 SIDE, SMALLEST = 96, 26

@@ -322,7 +322,7 @@ def _note(trainer: Trainer, progress: Progress) -> None:
     recipe = trainer.recipe
     last = progress.iteration == recipe.iterations
     if progress.iteration % recipe.evaluate_every == 0 or last:
-        if last and recipe.test_statistics == "recomputed":
+        if last and getattr(recipe, "test_statistics", "frozen") == "recomputed":  # a detector's are frozen
             trainer.recompute_statistics()
         result = trainer.test()
         progress.detected(result) if isinstance(result, dict) else progress.tested(*result)
@@ -333,8 +333,8 @@ def _note(trainer: Trainer, progress: Progress) -> None:
 def _outcome(progress: Progress) -> str:
     if progress.diverged_at is not None:
         return f"diverged: the loss of iteration {progress.diverged_at} is not finite"
-    if found := progress.last.get("mean_average_precision"):
-        return f"mAP {found:.2f} % after {progress.iteration} iterations"
+    if "mean_average_precision" in progress.last:
+        return f"mAP {progress.last['mean_average_precision']:.2f} % after {progress.iteration} iterations"
     return f"test error {progress.last['test_error']:.2f} % after {progress.iteration} iterations"
 
 

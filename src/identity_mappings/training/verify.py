@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def record(folder: Path, options: Options, iterations: int = run.FIRST_LOSSES) -
         UserError: no record there, or one that is not to be believed.
     """
     experiment, found = read(folder, options.root)
+    options = replace(options, results=folder.absolute().parents[2])  # a detection's backbone lies there
     recorded = found.metrics["first_losses"][:iterations]
     if not recorded:
         raise UserError(f"{folder}: its record has no losses: the run diverged at once; nothing to compare")
