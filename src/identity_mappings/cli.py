@@ -94,7 +94,9 @@ def parser() -> argparse.ArgumentParser:
         "--workers", type=_natural, help="processes that decode images, for each that trains (default: as many as suit)"
     )
 
-    added.add_argument("--backbone", type=Path, metavar="FILE", help="a detection's, in torchvision's names, trained elsewhere")
+    added.add_argument(
+        "--backbone", type=Path, metavar="FILE", help="a detection's, in torchvision's names, trained elsewhere"
+    )
     added.add_argument("--backbone-name", type=_name, help="of these weights: lower case, digits and dashes")
     added.add_argument("--backbone-source", help="where they come from, in words; stands in the table")
 

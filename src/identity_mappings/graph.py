@@ -266,7 +266,7 @@ class Graph:
         if experiment.untrainable:
             raise UserError(experiment.untrainable)
         dataset = experiment.parameters["dataset"]
-        dataset = dataset["made_from"] or dataset  # the files that are read
+        dataset = dataset.get("made_from") or dataset  # the files that are read
         return [f"data/.verified/{dataset['name']}-{dataset['md5']}"] if dataset["md5"].endswith(".dir") else []
 
     def dataset_of_run(self, name: str, root: str) -> list[str]:

@@ -29,7 +29,9 @@ def plain_precision(found, objects, label):
             if of == label:
                 everything.append((score, image, tuple(box)))
     everything = sorted(everything, key=lambda entry: entry[0], reverse=True)
-    total = sum(1 for one in objects for of, hard in zip(one.labels, one.difficult, strict=True) if of == label and not hard)
+    total = sum(
+        1 for one in objects for of, hard in zip(one.labels, one.difficult, strict=True) if of == label and not hard
+    )
     if total == 0:
         return None
     verdicts, used = [], set()
@@ -100,7 +102,9 @@ BOX, FAR = [0.0, 0.0, 10.0, 10.0], [30.0, 30.0, 40.0, 40.0]
 
 
 def objects(*boxes, difficult=()):
-    return Objects(numpy.array(boxes), numpy.ones(len(boxes), int), numpy.array([i in difficult for i in range(len(boxes))]))
+    return Objects(
+        numpy.array(boxes), numpy.ones(len(boxes), int), numpy.array([i in difficult for i in range(len(boxes))])
+    )
 
 
 def detections(*scored):

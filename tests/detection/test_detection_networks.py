@@ -12,7 +12,13 @@ from identity_mappings.networks.batch_norm import BatchNorm2d
 from identity_mappings.networks.imagenet import ImageNetResNet
 from identity_mappings.networks.vgg import Vgg
 
-RESNET = {"family": "imagenet", "depth": 14, "unit": "bottleneck", "shape_change": "B", "shortcut": {"kind": "identity"}}
+RESNET = {
+    "family": "imagenet",
+    "depth": 14,
+    "unit": "bottleneck",
+    "shape_change": "B",
+    "shortcut": {"kind": "identity"},
+}
 CHOSEN = {"classes": 10, "size": 32, "batch_norm_eps": 1e-5, "dropout": None}
 
 
@@ -109,8 +115,12 @@ def test_frozen_stages_keep_their_weights(detector):
     network = detector(frozen_stages=2)
     torch.manual_seed(1)
     network.losses(list(IMAGE), [dict(TARGET)], "joint")[0].backward()
-    with_gradient = {name.split(".")[1] for name, p in network.backbone.named_parameters() if p.grad is not None
-                     for name in (f"x.{name}",)}
+    with_gradient = {
+        name.split(".")[1]
+        for name, p in network.backbone.named_parameters()
+        if p.grad is not None
+        for name in (f"x.{name}",)
+    }
     assert with_gradient == {"2", "3"}  # conv3_x and conv4_x
 
 

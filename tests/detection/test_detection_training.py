@@ -51,7 +51,9 @@ def test_a_record_is_whole(whole, alternating):
     weights = checkpoint.read(run.checkpoints_of(whole, alternating, 0) / run.WEIGHTS)
     assert checkpoint.weights_sha256(weights) == found["weights_sha256"]
     sources = record.provenance["source"]
-    assert {f"src/identity_mappings/detection/{name}.py" for name in ("networks", "training", "evaluation")} <= set(sources)
+    assert {f"src/identity_mappings/detection/{name}.py" for name in ("networks", "training", "evaluation")} <= set(
+        sources
+    )
     metrics = backbone.folders(alternating, whole)[0] / run.METRICS
     assert record.provenance["parents"]["weights"] == json.loads(metrics.read_bytes())["weights_sha256"]
 
@@ -73,7 +75,16 @@ def command(*words: str, root: Path) -> dict:
 def test_killed_and_resumed_it_is_the_same_bytes(whole, alternating, options, data, tmp_path, root_of_project):
     options(tmp_path)
     alternating.save(tmp_path / "run.json")
-    words = ("-m", "identity_mappings", "train", str(tmp_path / "run.json"), "--results", str(tmp_path), "--data", str(data))
+    words = (
+        "-m",
+        "identity_mappings",
+        "train",
+        str(tmp_path / "run.json"),
+        "--results",
+        str(tmp_path),
+        "--data",
+        str(data),
+    )
     started = command(sys.executable, *words, "--device", "cpu", "--checkpoint-seconds", "0", root=root_of_project)
     process = subprocess.Popen(**started)
     folder = run.checkpoints_of(tmp_path, alternating, 0)
@@ -96,7 +107,15 @@ def test_two_processes_take_the_same_steps(detection, options, data, tmp_path, r
         options(results)
         experiment.save(results / "run.json")
         words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-        words += ["identity_mappings", "train", str(results / "run.json"), "--results", str(results), "--data", str(data)]
+        words += [
+            "identity_mappings",
+            "train",
+            str(results / "run.json"),
+            "--results",
+            str(results),
+            "--data",
+            str(data),
+        ]
         done = subprocess.run(**command(sys.executable, *words, "--device", "cpu", root=root_of_project), text=True)
         assert done.returncode == 0, done.stdout
         record = run.read(run.folder_of(results, experiment, 0), experiment, 0)
@@ -152,12 +171,16 @@ def test_imported_weights_are_a_detection_of_their_own(detection, options, data,
         state = torchvision.models.resnet18().state_dict()
     torch.save(state, tmp_path / "theirs.pth")
     taken = backbone.read_imported(tmp_path / "theirs.pth", "tv", "torchvision, a test", tmp_path)
-    wanted = detection(iterations=1, batch_size=1, log_every=1, evaluate_every=1, learning_rate=[[0, 0.001]], pooled_size=None)
+    wanted = detection(
+        iterations=1, batch_size=1, log_every=1, evaluate_every=1, learning_rate=[[0, 0.001]], pooled_size=None
+    )
     experiment = parameters.with_imported(wanted, taken)
     assert experiment.digest != wanted.digest and experiment.name == "voc-resnet101-tv"
     if kind == "vgg":  # large: read, and not trained
         loaded, parents = backbone.load(experiment, options(tmp_path))
-        assert len(loaded) == 32 and parents == {"imported weights": experiment.parameters["backbone"]["weights_sha256"]}
+        assert len(loaded) == 32 and parents == {
+            "imported weights": experiment.parameters["backbone"]["weights_sha256"]
+        }
         return
     results = tmp_path / "imported"
     backbone.read_imported(tmp_path / "theirs.pth", "tv", "torchvision, a test", results)

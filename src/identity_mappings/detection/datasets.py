@@ -95,7 +95,15 @@ LAYOUTS = {
         ("circle", "square", "triangle"),
     ),
     "coco-small": Layout(
-        "coco", {COCO_TRAINING: "75ce76c63f73cc2d8469c2686c72504f", COCO_TEST: "719c899a32305f11a28c60925351bedb", COCO_BOXES: "5a2698064e2aa6a0626631c5bb9c8b01"}, {}, ("train2014",), ("val2014",)
+        "coco",
+        {
+            COCO_TRAINING: "75ce76c63f73cc2d8469c2686c72504f",
+            COCO_TEST: "719c899a32305f11a28c60925351bedb",
+            COCO_BOXES: "5a2698064e2aa6a0626631c5bb9c8b01",
+        },
+        {},
+        ("train2014",),
+        ("val2014",),
     ),
 }
 

@@ -70,7 +70,8 @@ class Recipe(Parameters):
     proposals_test: Annotated[Positive, Field(description="after NMS")]
     roi: Annotated[Literal["pool", "align"], Field(description="RoI pooling, as in the paper, or RoIAlign")]
     pooled_size: Annotated[
-        Positive | None, Field(description="side of the pooled regions; null: 7 for VGG, 14 for ResNet of images of 224")
+        Positive | None,
+        Field(description="side of the pooled regions; null: 7 for VGG, 14 for ResNet of images of 224"),
     ] = None
     regions: Annotated[Positive, Field(description="sampled of an image for the detector's loss")]
     positive_regions: Annotated[Fraction, Field(description="at most this share of them are objects")]

@@ -67,7 +67,9 @@ def _annotation(name: str, image: Image.Image, things: list) -> bytes:
 
 
 def _voc(split: str, images: str) -> Iterator[tuple[str, bytes]]:
-    names = [f"{number:06d}" for number in range(1 + 1000 * (split == "test"), 1 + 1000 * (split == "test") + IMAGES[split])]
+    names = [
+        f"{number:06d}" for number in range(1 + 1000 * (split == "test"), 1 + 1000 * (split == "test") + IMAGES[split])
+    ]
     devkit = "VOCdevkit/VOC2007"
     yield f"{devkit}/ImageSets/Main/{images}.txt", "".join(f"{name}\n" for name in names).encode()
     for name in names:
@@ -126,7 +128,9 @@ def archives(name: str) -> dict[str, bytes]:
         return {VOC_TRAINING: _tar(_voc("training", "trainval")), VOC_TEST: _tar(_voc("test", "test"))}
     training, boxes = _coco("training", "train2014")
     test, test_boxes = _coco("test", "val2014")
-    instances = {f"annotations/instances_{split}.json": of for split, of in (("train2014", boxes), ("val2014", test_boxes))}
+    instances = {
+        f"annotations/instances_{split}.json": of for split, of in (("train2014", boxes), ("val2014", test_boxes))
+    }
     return {COCO_TRAINING: _zip(training), COCO_TEST: _zip(test), COCO_BOXES: _zip(instances)}
 
 

@@ -175,7 +175,9 @@ class DetectionTrainer:
                 ):
                     loss, wrong, regions = self.model([pixels.to(self.device)], [target], phase)
                     (loss.float() / batch * self.group.size).backward()  # the group takes the mean of its processes
-                totals += torch.stack([loss.detach() / batch, wrong, torch.tensor(regions, device=self.device)]).double()
+                totals += torch.stack(
+                    [loss.detach() / batch, wrong, torch.tensor(regions, device=self.device)]
+                ).double()
             self.group.sum(totals)
         self.optimizer.update()
         self.whole = True

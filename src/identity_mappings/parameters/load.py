@@ -32,13 +32,13 @@ SCHEMAS: dict[str, Any] = {
     "claims": work.Claims,
     "order": work.Order,
     "detection": detection.Detections,
-    "detection-recipe": detection.Recipe,
 }
+PARTS: dict[str, Any] = {"detection-recipe": detection.Recipe}  # of files, which are checked by themselves
 
 
 @cache
 def _adapter(kind: str) -> TypeAdapter:
-    return TypeAdapter(SCHEMAS[kind])
+    return TypeAdapter((SCHEMAS | PARTS)[kind])
 
 
 def read(path: Path, kind: str) -> Any:
@@ -112,7 +112,9 @@ class Project:
         except ValueError as error:
             raise UserError(f"{path}: overlay.depths.{network.unit}: {error}") from None
         if network.family == "vgg" and self.datasets[dataset].size % VGG_STRIDE:
-            raise UserError(f"params/experiments: {name}: VGG takes images of a multiple of {VGG_STRIDE} pixels, not {dataset}'s")
+            raise UserError(
+                f"params/experiments: {name}: VGG takes images of a multiple of {VGG_STRIDE} pixels, not {dataset}'s"
+            )
         network = network.model_copy(update={"depth": depth})
         resolved_network = network.model_dump()
         custom = None
