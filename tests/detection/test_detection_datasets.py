@@ -78,7 +78,7 @@ def test_a_damaged_archive_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     [found] = datasets.problems("coco-small", tmp_path)
     assert found.startswith(f"{path}: damaged or another file: MD5 ")
-    with pytest.raises(UserError, match="val2014.zip: damaged"):
+    with pytest.raises(UserError, match=r"val2014.zip: damaged"):
         datasets.verify("coco-small", tmp_path)
 
 
@@ -98,10 +98,10 @@ def test_an_index_that_is_no_index_is_refused(tmp_path):
     datasets.prepare("voc-small", tmp_path)
     path = tmp_path / "detection" / "voc-small" / datasets.INDEX
     path.write_text("{")
-    with pytest.raises(UserError, match="index.json: damaged"):
+    with pytest.raises(UserError, match=r"index.json: damaged"):
         datasets.read_index("voc-small", tmp_path)
     path.unlink()
-    with pytest.raises(UserError, match="not prepared: call `identity-mappings data prepare voc-small`"):
+    with pytest.raises(UserError, match=r"not prepared: call `identity-mappings data prepare voc-small`"):
         datasets.read_index("voc-small", tmp_path)
 
 
@@ -113,7 +113,7 @@ def test_other_archives_than_the_pinned_are_refused(tmp_path, root_of_project):
     path = tmp_path / "detection" / "voc-small" / datasets.INDEX
     index = json.loads(path.read_bytes())
     path.write_text(json.dumps({**index, "test": index["test"][1:]}))
-    with pytest.raises(UserError, match="not those of params/detection.yaml"):
+    with pytest.raises(UserError, match=r"not those of params/detection.yaml"):
         datasets.read_pinned(pinned, tmp_path)
 
 
@@ -126,6 +126,6 @@ def test_a_member_that_leaves_the_folder_is_refused(tmp_path, monkeypatch):
     files = {**layout.files, datasets.VOC_TEST: hashlib.md5(path.read_bytes()).hexdigest()}
     monkeypatch.setitem(datasets.LAYOUTS, "voc-small", layout.__class__(**{**vars(layout), "files": files}))
     monkeypatch.setattr(datasets, "fetch", lambda *_: None)
-    with pytest.raises(UserError, match="evil.xml' leaves the folder: refused"):
+    with pytest.raises(UserError, match=r"evil.xml' leaves the folder: refused"):
         datasets.prepare("voc-small", tmp_path)
     assert not (tmp_path / "detection" / "Annotations").exists()

@@ -1,4 +1,4 @@
-"""Detections through the training loop: the same bytes again, killed and resumed, by two processes; verify; imported."""
+"""Detections through the training loop: killed and resumed to the same bytes, two processes, verify, imported."""
 
 import json
 import os
@@ -144,7 +144,7 @@ def test_other_weights_than_the_records_are_refused(detection, options, tmp_path
     record, weights = backbone.folders(experiment, tmp_path)
     state = torch.load(weights)
     torch.save({**state, "linear.bias": state["linear.bias"] + 1}, weights)
-    with pytest.raises(UserError, match="weights.pt: not the weights of"):
+    with pytest.raises(UserError, match=r"weights.pt: not the weights of"):
         train(experiment, 0, chosen)
     weights.unlink()
     with pytest.raises(UserError, match="begins from imagenet-resnet152, whose weights are not here: train it first"):

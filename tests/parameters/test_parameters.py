@@ -109,7 +109,8 @@ MISSPELT = {
         DEMO, "evaluate_every: 40\n    log_every", "evaluate_evry: 40\n    log_every", "evaluate_evry", "evaluate_every"
     ),
     "a recipe's keys in an overlay": (
-        DEMO, "batch_norm_samples: 8\n      crop_size: 32\n      shorter", "batch_norm_samples: 8\n      crop_sise: 32\n      shorter", "crop_sise", "crop_size"
+        DEMO, "samples: 8\n      crop_size: 32\n      shorter", "samples: 8\n      crop_sise: 32\n      shorter",
+        "crop_sise", "crop_size"
     ),
     "recipes of an overlay": (DEMO, "he2016-imagenet: *", "he2016-imagnet: *", "he2016-imagnet", "he2016-imagenet"),
     "table": (TABLE1, "columns:", "colums:", "colums", "columns"),

@@ -1,7 +1,7 @@
 """PASCAL VOC 2007 and 2012 and COCO 2014: their archives and MD5s, and the one form in which training reads them.
 
-`voc-small` and `coco-small` have archives of the same names and layout, made by `detection.small`. Everything after them
-is one code: `prepare` checks the archives, unpacks images and annotations into data/detection/NAME, and writes index.json.
+`voc-small` and `coco-small` have archives of the same names and layout, made by `detection.small`. Everything after
+them is one code: `prepare` checks the archives, unpacks them into data/detection/NAME, and writes index.json.
 """
 
 import json
@@ -24,8 +24,8 @@ from .evaluation import Objects
 
 FORMAT, INDEX = 1, "index.json"
 VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
-    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 OXFORD, COCO = "http://host.robots.ox.ac.uk/pascal/VOC", "http://images.cocodataset.org"
 VOC_TRAINING, VOC_TEST = "VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar"

@@ -84,7 +84,7 @@ def average_precision(
 
 
 def score_voc(found: Sequence[Detections], objects: Sequence[Objects], classes: Sequence[str]) -> dict[str, Any]:
-    """{"map_50": mean over the classes, in %, "by_class": {class: average precision}}; classes without objects left out."""
+    """{"map_50": mean over the classes that have objects, in %, "by_class": {class: average precision}}."""
     precisions = {name: average_precision(found, objects, label) for label, name in enumerate(classes, 1)}
     counted = {name: value for name, value in precisions.items() if value is not None}
     if not counted:

@@ -100,7 +100,7 @@ def _frozen(module: nn.Module) -> nn.Module:
 
 
 def split(network: nn.Module, parameters: dict[str, Any], frozen_stages: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """conv1 to conv4, shared by RPN and detector, and what acts on each region; of VGG all 13 convolutions, and fc6, fc7.
+    """conv1 to conv4, which are shared, and what acts on each region; of VGG all convolutions, and fc6 and fc7.
 
     The first stages' weights take no gradient any more.
     """

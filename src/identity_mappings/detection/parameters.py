@@ -101,16 +101,16 @@ class Detection(Parameters):
     dataset: Name
     backbone: Annotated[Name, Field(description="an experiment on ImageNet; its run with seed 0 is taken")]
     recipe: Name
-    overrides: Annotated[dict[str, Any], Field(description="keys of the recipe that take other values")] = {}
+    overrides: Annotated[dict[str, Any], Field(default={}, description="keys of the recipe that take other values")]
     gpus: Positive = 1
 
 
 class Scale(Parameters):
     """What a scale changes in every detection."""
 
-    datasets: dict[Name, Name] = {}
-    backbones: Annotated[dict[Name, Name], Field(description="takes the run of this experiment instead")] = {}
-    recipe: Annotated[dict[str, Any], Field(description="keys of every recipe that take other values")] = {}
+    datasets: Annotated[dict[Name, Name], Field(default={})]
+    backbones: Annotated[dict[Name, Name], Field(default={}, description="takes the run of this experiment instead")]
+    recipe: Annotated[dict[str, Any], Field(default={}, description="keys of every recipe that take other values")]
 
 
 class Detections(Parameters):

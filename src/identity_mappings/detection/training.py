@@ -45,7 +45,7 @@ class Images:
         crowds = self.kind == "coco"  # COCO marks crowds, which are never learned
 
         def learned(image: dict[str, Any]) -> list[int]:
-            keep = [train_on_difficult and not crowds or not difficult for difficult in image["difficult"]]
+            keep = [(train_on_difficult and not crowds) or not difficult for difficult in image["difficult"]]
             return [place for place, kept in enumerate(keep) if kept]
 
         self.used = [(image, places) for image in self.index["training"] if (places := learned(image))]

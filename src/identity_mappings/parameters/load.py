@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..errors import UserError
 from ..detection import parameters as detection
+from ..errors import UserError
 from ..networks.depth import VGG_STRIDE, stages
 from ..records.experiment import Experiment as Resolved
 from ..records.files import sha256_of

@@ -48,7 +48,7 @@ class Cell(Parameters):
         Field(
             description="how the trained network is tested; null: single-view, on CIFAR. centre-224: of shorter side "
             "256; centre-320: of shorter side 320; 10-crop: of shorter side 256, softmax averaged; multi-scale: fully "
-            "convolutional, scores averaged over shorter sides 224, 256, 384, 480, 640; of detections voc-11-point or coco"
+            "convolutional, scores averaged over shorter sides 224, 256, 384, 480, 640; boxes: voc-11-point, coco"
         ),
     ] = None
     counted: Annotated[

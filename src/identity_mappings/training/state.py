@@ -80,7 +80,7 @@ class Progress:
             self.best = self.last
 
     def detected(self, found: dict[str, Any]) -> None:
-        """Note a test of a detector: {"images", "mean_average_precision": in %, ...}; its error is what lacks to 100 %."""
+        """Note a test of a detector: {"images", "mean_average_precision": in %, ...}; its error is 100 % less that."""
         error = round(100 - found["mean_average_precision"], 6)
         self.last = {"iteration": self.iteration, "test_error": error, **found, "test_loss": None}
         if self.best is None or error < self.best["test_error"]:
