@@ -113,6 +113,12 @@ def parser() -> argparse.ArgumentParser:
         "--workers", type=_natural, help="processes that decode images, for each that trains (default: as many as suit)"
     )
 
+    added.add_argument(
+        "--backbone", type=Path, metavar="FILE", help="a detection's, in torchvision's names, trained elsewhere"
+    )
+    added.add_argument("--backbone-name", type=_name, help="of these weights: lower case, digits and dashes")
+    added.add_argument("--backbone-source", help="where they come from, in words; stands in the table")
+
     added = command(commands.verify, "train the first iterations again, and compare bit by bit")
     of_run(added, "+", target="experiments, with --twice; or folders of records, results/runs/EXPERIMENT/seedK")
     added.add_argument("--twice", action="store_true", help="compare two trainings with each other, not with a record")
@@ -176,7 +182,7 @@ def parser() -> argparse.ArgumentParser:
 
     added = command(commands.data, "get a dataset, check it, or prepare it for training (ImageNet: archives to shards)")
     added.add_argument("action", choices=("fetch", "prepare", "verify"))
-    added.add_argument("name", help="cifar10, cifar100, imagenet or imagenet-small")
+    added.add_argument("name", help="cifar10, cifar100, imagenet, voc-0712, coco-2014 or a small one")
     added.add_argument("--commit", action="store_true", help="put imagenet into DVC's cache; CIFAR always is")
     added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
 

@@ -32,7 +32,8 @@ CONFIG = {
     "time_limit": 1440,
 }
 
-BY_HAND = ("imagenet",)  # behind a registration: no run on it is wanted until it is here
+# Behind a registration, or not to be fetched unasked: no run on it is wanted until it is here.
+BY_HAND = ("imagenet", "voc-0712", "coco-2014")
 
 
 class Graph:
@@ -135,6 +136,11 @@ class Graph:
 
     # What makes the rules.
 
+    @property
+    def detections(self) -> list[str]:
+        """Names of the experiments that are detections."""
+        return list(self.project.detections.experiments)
+
     def seed_groups(self) -> dict[tuple[str, tuple[int, ...]], list[str]]:
         """Seeds that one job trains at once on a GPU: {(folder of results, seeds): experiments}."""
         groups: dict[tuple[str, tuple[int, ...]], list[str]] = {}
@@ -175,6 +181,14 @@ class Graph:
     def dataset_of_responses(self, wildcards: Any) -> list[str]:
         measured = self._exists(f"{_folder(wildcards)}/{wildcards.partial}{RESPONSES}/{RESPONSES_CSV}")
         return [] if measured else _ancient(self._stamps(self.experiment_of(wildcards)))
+
+    def backbone_of_run(self, wildcards: Any) -> list[str]:
+        """The record of the run on ImageNet from whose weights a detection begins."""
+        if self._is_trained(wildcards):
+            return []
+        chosen = self.experiment_of(wildcards).parameters["backbone"]
+        folder = f"{wildcards.root}/runs/{chosen['experiment']}-{chosen['digest']}/seed{chosen['seed']}"
+        return _ancient([f"{folder}/{run.METRICS}"])
 
     def datasets_of_signals(self, wildcards: Any) -> list[str]:
         experiments = self.project.propagated(self.roots[wildcards.root])
@@ -260,7 +274,16 @@ class Graph:
     def _has_data(self, experiment: Experiment) -> bool:
         """Whether a dataset that only a person can get is here; the others are fetched or made when they are needed."""
         name = experiment.parameters["dataset"]["name"]
-        return name not in BY_HAND or self._exists(f"data/{name}") or self._exists(f"data/shards/{name}")
+        if name in BY_HAND and not self._exists(f"data/{name}") and not self._exists(f"data/shards/{name}"):
+            return False
+        if not experiment.detects:
+            return True
+        # The backbone of a detection has its weights, or can be trained.
+        chosen, results = experiment.parameters["backbone"], Path(self.project.scale(experiment.scale).results)
+        folder = f"{chosen['experiment']}-{chosen['digest']}/seed{chosen['seed']}"
+        if self._exists(results / "checkpoints" / folder / run.WEIGHTS):
+            return True
+        return self._has_data(self.project.resolve(chosen["experiment"], experiment.scale))
 
     def _names_with_responses(self) -> set[str]:
         return {
@@ -293,7 +316,7 @@ class Graph:
         if experiment.untrainable:
             raise UserError(experiment.untrainable)
         dataset = experiment.parameters["dataset"]
-        dataset = dataset["made_from"] or dataset  # the files that are read
+        dataset = dataset.get("made_from") or dataset  # the files that are read
         return [f"data/.verified/{dataset['name']}-{dataset['md5']}"] if dataset["md5"].endswith(".dir") else []
 
     def _changed(self, root: str, origin: str) -> list[str]:

@@ -126,7 +126,7 @@ Shortcut = Annotated[
 
 
 class Network(Parameters):
-    """A network of the papers (networks.cifar, networks.imagenet), or VGG (networks.vgg), which is only counted."""
+    """A network of the papers (networks.cifar, networks.imagenet), or VGG (networks.vgg)."""
 
     family: Annotated[
         Literal["cifar", "imagenet", "vgg"] | None, Field(description="null: cifar; which stem, stages and widths")
@@ -258,6 +258,9 @@ class Recipe(Parameters):
     shuffle_shards: Annotated[
         Positive | None,
         Field(description="open choice: images are permuted over so many shards at a time; null: over all"),
+    ] = None
+    dropout: Annotated[
+        float | None, Field(ge=0, lt=1, description="VGG: of the outputs of its hidden linear layers; null: none")
     ] = None
     convolution_initialization: Literal["he-fan-in", "he-fan-out"]
     linear_initialization: Literal["he-fan-in", "torch"]

@@ -17,6 +17,7 @@ WEIGHTS = "weights.pt"  # with the checkpoints: they stay where a run was traine
 COPY = "record"  # there, too: a copy of the record
 _ERRORS = {"test_error": "wrong", "top_5_error": "wrong_top_5"}
 CIFAR_PROTOCOLS = ("single-view", "single-view-recomputed")
+DETECTION_PROTOCOLS = ("voc-11-point", "coco")  # a detection is tested in its training, and by no other
 IMAGENET_PROTOCOLS = ("centre-224", "centre-320", "10-crop", "multi-scale")  # the first: of the tests in the training
 
 

@@ -14,9 +14,11 @@ from ..records import cost, git, measurement, run
 from ..records.experiment import Experiment, identity
 from ..records.files import canonical, parse_json, sha256
 from ..records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS_CSV
+from .detections import backbone_of
 
 LOCK = "requirements.lock"
 # Of the package: what no record of its kind can be made without.
+OF_DETECTION = ("detection/evaluation.py", "detection/networks.py", "detection/training.py", "training/loop.py")
 OF_RUN = ("data/sampling.py", "networks/residual.py", "training/loop.py", "training/trainer.py")
 OF_SIGNALS = ("evaluation/propagation.py", "networks/residual.py", "training/propagation.py", "training/trainer.py")
 OF_TEST = ("evaluation/protocols.py", "networks/residual.py", "training/evaluate.py")
@@ -132,10 +134,13 @@ def of_run(project: Project, record: run.Record, history: History) -> str:
     for test in (found["test"], found["best"]):
         if test is not None:
             need(test["images"] == parameters["dataset"]["test_images"], "a test of other images than the dataset's")
-            need(
-                test["test_error"] == round(100 * test["wrong"] / test["images"], 6), "test_error is not wrong / images"
-            )
-    return of_code(path, origin, history, OF_RUN)
+            precision = test.get("mean_average_precision")
+            error = 100 * test["wrong"] / test["images"] if precision is None else 100 - precision
+            need(test["test_error"] == round(error, 6), "test_error is not wrong / images, or 100 less its mAP")
+    if "backbone" not in parameters:
+        return of_code(path, origin, history, OF_RUN)
+    backbone = of_run(project, backbone_of(project, record), history)
+    return f"{of_code(path, origin, history, OF_DETECTION)}; on a backbone of {backbone}"
 
 
 def _check_sessions(need, path: Path, found: dict[str, Any], sessions: list[dict[str, Any]], history: History) -> None:

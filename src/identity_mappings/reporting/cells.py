@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..parameters import Project
-from ..parameters.reports import BEST_RUN, MEAN, MULTIPLY_ADDS, SINGLE_VIEW, TOP_5, Cell, Row, Table
+from ..parameters.reports import BEST_RUN, MAP, MAP_50, MEAN, MULTIPLY_ADDS, SINGLE_VIEW, TOP_5, Cell, Row, Table
 from ..records import cost, run
 from ..records.experiment import ARITHMETICS, Experiment
 from . import verdict
@@ -66,6 +66,8 @@ class Records:
     def tested(self, experiment: Experiment, protocol: str) -> list["Tested"]:
         """Of these, those that were tested by a protocol."""
         found = self.of(experiment)
+        if protocol in run.DETECTION_PROTOCOLS:
+            return [Tested(record, record.path, record.metrics["test"] or {}) for record in found]
         if protocol == SINGLE_VIEW:
             return [Tested(record, record.path, {"test_error": record.test_error}) for record in found]
         tested = []
@@ -108,7 +110,9 @@ class Tested:
     numbers: dict[str, Any]
 
     def error(self, cell: Cell) -> float | None:
-        """In %, of the cell's kind; None if the run diverged."""
+        """In %, of the cell's kind, of detections the mean average precision; None if the run diverged."""
+        if cell.metric in (MAP_50, MAP):
+            return self.numbers.get("map_50" if cell.metric == MAP_50 else "map")
         return self.numbers["top_5_error" if cell.metric == TOP_5 else "test_error"]
 
 

@@ -53,7 +53,10 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
     patterns = [f"seed*/{name}" for name in (run.METRICS, run.CURVE, run.PROVENANCE)]
     patterns += [f"seed*/{run.evaluation_of(Path(), protocol)}" for protocol in run.IMAGENET_PROTOCOLS]
     if report == "tables":
-        parts += [_hashes(results / cost.FOLDER, "*.json"), _hashes(results / imported.FOLDER, "*/*.json")]
+        parts += [
+            _hashes(results / cost.FOLDER, "*.json"),
+            _hashes(results / imported.FOLDER, "*/*.json", "runs/*/*/*.json"),
+        ]
         parts.append(_hashes(results / SIGNALS, "*/*"))
         patterns += [f"seed*/{run.PARTIAL}/{name}" for name in (run.METRICS, run.CURVE, run.PROVENANCE)]
     else:

@@ -10,7 +10,7 @@ from typing import Any
 from ..parameters import Project, load
 from ..records import imported, run
 from ..records.files import json_bytes
-from . import claims, findings, fingerprint, verdict
+from . import claims, detections, findings, fingerprint, verdict
 from .cells import NO_COUNTERPART, NOT_REBUILT, Filled, Records, fill
 from .claims import Judged
 from .markdown import grid, laid_out, padded
@@ -200,7 +200,8 @@ def report(project: Project, scale: str) -> Report:
     cells = list(fill(project, scale, records))
     judged = list(claims.judge(project, scale, records))
     rebuilt, published = documents(project, scale, cells)
-    more = _imported(project.root / project.scale(scale).results, records.bad)
+    results = project.root / project.scale(scale).results
+    more = "\n".join(filter(None, (table(results, records.bad) for table in (_imported, detections.imported_table))))
     findings_page = findings.page(project, scale, records, cells, judged)
     pages = {
         "paper.md": published.encode(),

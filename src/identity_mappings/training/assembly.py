@@ -49,7 +49,8 @@ def build(experiment: Experiment, root: Path = Path()) -> nn.Module:
     dataset = experiment.parameters["dataset"]
     family, sizes = network.pop("family", "cifar"), {"classes": dataset["classes"], "in_channels": dataset["channels"]}
     if family == "vgg":
-        return FAMILIES[family](network["depth"], **sizes)
+        dropout = (experiment.parameters["recipe"] or {}).get("dropout")
+        return FAMILIES[family](network["depth"], **sizes, size=dataset["size"], dropout=dropout)
     batch_norm: dict[str, Any] = {}
     if experiment.parameters["recipe"] is not None:
         recipe = recipe_of(experiment)

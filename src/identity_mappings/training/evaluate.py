@@ -39,6 +39,8 @@ def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], option
         UserError: no record, no weights, other weights than the record's, another dataset's protocol, or a repeated
             test that differs on the same kind of device.
     """
+    if experiment.detects:
+        raise UserError(f"{experiment.name}: a detection is tested at the end of its training: its record has the mAP")
     protocols = _known(experiment, protocols)
     folder = run.folder_of(options.results, experiment, seed)
     try:
