@@ -17,6 +17,7 @@ from .records.experiment import ARITHMETICS, Experiment
 from .records.files import parse_json, sha256_of
 from .records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, responses_of
 from .reporting.fingerprint import is_current, of_cost, of_signals
+from .reporting.run_states import BY_HAND
 
 # runs_per_gpu: how many runs of an experiment one job trains at once on a GPU.
 # processes: how many train a run of ImageNet; null: as many as the experiment wants GPUs, on CPUs one a node.
@@ -31,9 +32,6 @@ CONFIG = {
     "nodes": 1,
     "time_limit": 1440,
 }
-
-# Behind a registration, or not to be fetched unasked: no run on it is wanted until it is here.
-BY_HAND = ("imagenet", "voc-0712", "coco-2014")
 
 
 class Graph:
