@@ -22,6 +22,7 @@ demo: $(READY)  ## Tables 1 to 3 and the figures on embedded data: results/demo/
 	@echo "demo: trains the networks of Tables 1 to 3, and a few of ImageNet, shortened, on handwritten digits and a small set"
 	@$(BIN)/snakemake --cores $(CORES) --quiet host reason rules -- demo
 	@$(BIN)/identity-mappings diff --scale demo
+	@echo "demo: open results/demo/report.html in a browser: every number opens the way back to its run"
 
 test: $(READY)  ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --dist loadfile $(PYTEST_ARGS)

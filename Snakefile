@@ -1,6 +1,6 @@
 # Every number of the tables and figures of both papers, from params/ and data.dvc:
 #   snakemake --cores 8 --resources gpu=4
-# Targets: all (default), demo, tables, figures, data. --config scale=NAME takes another scale of params/scales,
+# Targets: all (default), demo, tables, figures, page, data. --config scale=NAME takes another scale of params/scales,
 # --config device=cpu trains on the CPU.
 from snakemake.utils import min_version
 
@@ -27,6 +27,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/page.smk"
 
 
 localrules:
@@ -37,6 +38,8 @@ localrules:
     data,
     make_tables,
     make_figures,
+    make_page,
+    page,
     cost,
 
 
@@ -47,6 +50,7 @@ rule all:
         evaluations=evaluations(SCALE),
         tables=tables_of(SCALE),
         figures=figures_of(SCALE),
+        page=page_of(SCALE),
 
 
 rule demo:
@@ -55,6 +59,7 @@ rule demo:
         evaluations=evaluations("demo"),
         tables=tables_of("demo"),
         figures=figures_of("demo"),
+        page=page_of("demo"),
 
 
 rule tables:
@@ -67,6 +72,11 @@ rule figures:
         figures_of(SCALE),
 
 
+rule page:
+    input:
+        page_of(SCALE),
+
+
 rule data:
     input:
         datasets(SCALE),
@@ -76,5 +86,6 @@ rule data:
 onerror:
     scale = "demo" if "demo" in asked() else SCALE
     shell(
-        "identity-mappings tables --scale {scale} && identity-mappings figures --scale {scale}"
+        "identity-mappings tables --scale {scale} && identity-mappings figures --scale {scale} "
+        "&& identity-mappings report --scale {scale}"
     )

@@ -184,9 +184,15 @@ def parser() -> argparse.ArgumentParser:
         (commands.figures, "make the figures from the records that are there"),
         (commands.diff, "compare with the papers; exit status 1 if a cell contradicts them"),
         (commands.audit, "walk every number of the tables back to its bytes; exit status 1 at the first gap"),
+        (commands.report, "make report.html, the page of tables and figures, from the records that are there"),
         (commands.status, "what is wanted, finished, unfinished"),
     ):
         command(function, text).add_argument("--scale", default="paper")
+    added = command(commands.explain, "walk a table's cell back to its runs, commit, data and parameters")
+    added.add_argument("table", help='for example "Table 1", or "he2016, Table 1"')
+    added.add_argument("row", nargs="?", help="its name, or a part of it (default: all)")
+    added.add_argument("column", nargs="?", help="(default: all)")
+    added.add_argument("--scale", default="paper")
     added = command(commands.next_runs, "the next runs of the order of work, with the commands to type", "next")
     added.add_argument("--scale", default="paper")
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: only what a CPU does in hours")

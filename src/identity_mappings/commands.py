@@ -266,6 +266,19 @@ def figures(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def report(arguments: argparse.Namespace) -> int:
+    from .reporting.page import write
+
+    write(arguments.scale)
+    return 0
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    from .reporting.explain import show
+
+    return show(arguments.scale, arguments.table, arguments.row, arguments.column)
+
+
 def diff(arguments: argparse.Namespace) -> int:
     from .reporting.diff import show
 

@@ -235,6 +235,9 @@ class Graph:
     def tables(self, scale: str) -> list[str]:
         return [f"{self.project.scale(scale).results}/tables.md"]
 
+    def page(self, scale: str) -> list[str]:
+        return [f"{self.project.scale(scale).results}/report.html"]
+
     def figures(self, scale: str) -> list[str]:
         return [f"{self.project.scale(scale).results}/figures/{name}.svg" for name in self.figure_names]
 

@@ -44,6 +44,10 @@ def tables_of(scale):
     return GRAPH.tables(scale)
 
 
+def page_of(scale):
+    return GRAPH.page(scale)
+
+
 def figures_of(scale):
     return GRAPH.figures(scale)
 
@@ -149,3 +153,7 @@ def changed_tables(wildcards):
 
 def changed_figures(wildcards):
     return GRAPH.changed(wildcards.root, "figures/figures.json")
+
+
+def changed_page(wildcards):
+    return GRAPH.changed(wildcards.root, "report.json")

@@ -223,6 +223,14 @@ def published_text(cell: Cell) -> str:
     return f"{text} (quoted)" if cell.quoted else text
 
 
+def published_number(cell: Cell) -> tuple[float | str, Cell]:
+    """A published error as a number (or "fail"), and the cell with the deviation that stands beside a mean."""
+    if cell.metric == MEAN and isinstance(cell.published, str) and cell.published != verdict.FAIL:
+        mean, deviation = cell.published.split("±")
+        return float(mean), cell.model_copy(update={"published_deviation": float(deviation)})
+    return cell.published, cell
+
+
 def counted_value(project: Project, scale: str, cell: Cell, costs: dict[str, dict[str, Any]]) -> float | int | None:
     """The number of a cost cell, by its convention, from the entries of a cost record; None if it was not counted."""
 
@@ -307,12 +315,7 @@ def _fill(project: Project, scale: str, records: Records, table: Table, row: Row
         return filled(experiment, found, text, measured, NOT_COMPARABLE)
     if cell.metric == BEST_RUN:  # chosen among the runs by the test set
         return filled(experiment, found, text, measured, verdict.NOT_JUDGED)
-    published = cell.published
-    if of_mean and isinstance(published, str):
-        mean, deviation = published.split("±")
-        published, cell_of_rule = float(mean), cell.model_copy(update={"published_deviation": float(deviation)})
-    else:
-        cell_of_rule = cell
+    published, cell_of_rule = published_number(cell)
     judged = verdict.judge(value, published, errors, cell_of_rule, dataset, project.reporting, of_mean)
     if len(candidates) < len(there) and judged == verdict.AGREES:
         judged = verdict.UNDECIDED  # not all experiments of the row were run

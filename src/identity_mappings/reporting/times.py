@@ -188,7 +188,7 @@ def times(project: Project, runs: list[Wanted], costs: dict[str, dict[str, Any]]
         kinds.setdefault(kind(one.experiment), []).append(one)
     rows = []
     for name, mine in kinds.items():
-        length, operations = mine[0].experiment.parameters["recipe"]["iterations"], _operations_left(mine, costs)
+        length, operations = mine[0].experiment.parameters["recipe"]["iterations"], operations_left(mine, costs)
         devices = dict.fromkeys(spent(one.record).device for one in mine if one.record)
         if not devices:
             nothing = clock.left(mine, ())
@@ -202,7 +202,7 @@ def times(project: Project, runs: list[Wanted], costs: dict[str, dict[str, Any]]
     for name, mine in sums.items():
         done, _, rate = _on(mine, clock.gpus)
         left = clock.left(mine, clock.gpus)
-        operations = _operations_left(mine, costs)
+        operations = operations_left(mine, costs)
         rows.append(Times(name, len(mine), done, GPU, None, None, None, rate.seconds, left, operations))
     return rows
 
@@ -218,7 +218,8 @@ def _on(runs: list[Wanted], devices: Iterable[str]) -> tuple[int, int | None, Ra
     return sum(one.done for one, _ in mine), peak, rate
 
 
-def _operations_left(runs: list[Wanted], costs: dict[str, dict[str, Any]]) -> int | None:
+def operations_left(runs: Iterable[Wanted], costs: dict[str, dict[str, Any]]) -> int | None:
+    """Multiply-adds, forward and backward, of what runs have still to do; None where a network was not counted."""
     total = 0
     for one in runs:
         entry = costs.get(one.experiment.network_digest)
