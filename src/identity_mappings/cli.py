@@ -135,6 +135,12 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="the CPU is never taken silently")
     added.add_argument("--workers", type=_natural, help="processes that decode images (default: as many as suit)")
 
+    added = command(commands.export, "write a finished run's weights as safetensors, with a model card and its network")
+    added.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="results/runs/EXPERIMENT-DIGEST/seedK")
+    added.add_argument("--output", "-o", type=Path, metavar="FOLDER", help="of all exports (default: models)")
+    added.add_argument("--track", action="store_true", help="put models/ into DVC's cache and write models.dvc")
+    added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
+
     added = command(commands.responses, "measure the layer responses of a trained network (he2015, Figure 7)")
     of_run(added)
     added.add_argument(

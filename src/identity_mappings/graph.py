@@ -100,13 +100,16 @@ class Graph:
             protocols = self.project.protocols(experiment)
             for seed in self.project.seeds(experiment) if protocols else ():
                 folder = run.folder_of(results, experiment, seed)
-                weights = run.checkpoints_of(results, experiment, seed) / run.WEIGHTS
+                weights = self._has_weights(results, experiment, seed)
                 trained = (self.project.root / folder / run.METRICS).is_file()
                 for protocol in protocols:
                     path = run.evaluation_of(folder, protocol)
-                    if not trained or (self.project.root / weights).is_file() or (self.project.root / path).is_file():
+                    if not trained or weights or (self.project.root / path).is_file():
                         paths.append(path.as_posix())
         return paths
+
+    def _has_weights(self, results: Path, experiment: Experiment, seed: int) -> bool:
+        return run.weights_of(self.project.root / results, experiment, seed, self.project.root) is not None
 
     def protocol_sets(self) -> dict[tuple[str, ...], list[str]]:
         """Sets of protocols that tables ask for together, with the experiments that they are asked of."""
@@ -183,11 +186,11 @@ class Graph:
         there, coming = [], []
         for experiment in self._responding(scale):
             path = responses_of(results, experiment, 0) / RESPONSES_CSV
-            weights = run.checkpoints_of(results, experiment, 0) / run.WEIGHTS
+            weights = self._has_weights(results, experiment, 0)
             record = run.folder_of(results, experiment, 0) / run.METRICS
             if (self.project.root / path).is_file():
                 there.append(path.as_posix())
-            elif trains and ((self.project.root / weights).is_file() or not (self.project.root / record).is_file()):
+            elif trains and (weights or not (self.project.root / record).is_file()):
                 coming.append(path.as_posix())
         done = results / SIGNALS / SIGNALS_DONE
         if self._signals_are_current(scale, self.project.root / done):

@@ -124,7 +124,10 @@ def test_the_rest_of_a_clone_is_built_without_the_datasets(copy):
     measured = {"cost", "signals", "responses"}
     plan = planned(copy, "demo")
     tests = {rule for rule in plan if rule.startswith("evaluate_")}
-    assert set(plan) - tests == {"train", "dataset", "make_tables", "make_figures", "make_page", "demo", "total"} | measured
+    assert (
+        set(plan) - tests
+        == {"train", "dataset", "make_tables", "make_figures", "make_page", "demo", "total"} | measured
+    )
     assert plan["dataset"] == 1 and sum(plan[rule] for rule in tests) == 5
     assert planned(copy)["dataset"] == 2, "CIFAR-10 and 100; of ImageNet nothing is wanted before a person has got it"
     (copy.root / "data/imagenet").mkdir(parents=True)
@@ -222,7 +225,16 @@ def test_nothing_is_retrained_after_an_edited_rule_where_metadata_is(trained, tm
 
 def test_committed_records_make_the_tables_of_a_clone(trained, clone):
     expected = clone.bytes_of("results/tiny", *REPORTS)
-    for name in ("tables.md", "paper.md", "comparison.md", "tables.json", "metrics.json", "figures", "report.html", "report.json"):
+    for name in (
+        "tables.md",
+        "paper.md",
+        "comparison.md",
+        "tables.json",
+        "metrics.json",
+        "figures",
+        "report.html",
+        "report.json",
+    ):
         target = clone.root / "results/tiny" / name
         shutil.rmtree(target) if target.is_dir() else target.unlink()
     answer = clone.snakemake("tables", "figures", "page", *TINY)
