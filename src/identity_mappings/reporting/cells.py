@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..parameters import Project
-from ..parameters.reports import BEST_RUN, MEAN, MULTIPLY_ADDS, SINGLE_VIEW, TOP_5, Cell, Row, Table
+from ..parameters.reports import BEST_RUN, MEAN, MULTIPLY_ADDS, SINGLE_VIEW, TOP_5, TRAINING_BOUND, Cell, Row, Table
 from ..records import cost, run
 from ..records.experiment import ARITHMETICS, Experiment
-from . import verdict
+from . import facts, verdict
 
 NOT_RUN, NO_COUNTERPART, NOT_COUNTED, NOT_REBUILT = "not run", "no counterpart", "not counted", "not rebuilt"
 NO_MEAN, NOT_COMPARABLE = "a run diverged", "not comparable"
@@ -109,6 +109,8 @@ class Tested:
 
     def error(self, cell: Cell) -> float | None:
         """In %, of the cell's kind; None if the run diverged."""
+        if cell.metric == TRAINING_BOUND:
+            return None if self.record.metrics["status"] == "diverged" else self.record.metrics["training_error"]
         return self.numbers["top_5_error" if cell.metric == TOP_5 else "test_error"]
 
 
@@ -281,6 +283,10 @@ def _fill(project: Project, scale: str, records: Records, table: Table, row: Row
         judged = verdict.judge_count(value, cell.published) if comparable else NOT_COMPARABLE
         text = verdict.count_text(value, cell.published)
         return filled(there[0], [], text, value, judged, records.results / cost.FOLDER / cost.NAME)
+    if cell.is_fact:
+        tests = records.tested(there[0], SINGLE_VIEW)
+        fact = facts.rebuild(project, scale, cell, there[0], tests) if tests else None
+        return filled(there[0], tests, *(fact or (NOT_RUN, None, NOT_RUN)))
     candidates = [(experiment, found) for experiment in there if (found := records.tested(experiment, cell.tested_by))]
     if not candidates:
         return filled(there[0], [], NOT_RUN, None, NOT_RUN)

@@ -50,7 +50,7 @@ def _in_short(runs: list[Wanted], cells: list[Filled], judged: list[Judged]) -> 
     states = Counter(one.state for one in runs)
     verdicts = Counter("made after it was seen" if one.claim.seen else one.verdict for one in judged)
     counts = Counter(cell.verdict for cell in cells if cell.cell.is_cost and cell.measured is not None)
-    errors = Counter(cell.verdict for cell in cells if not cell.cell.is_cost and cell.measured is not None)
+    errors = Counter(cell.verdict for cell in cells if cell.cell.is_error and cell.measured is not None)
 
     def said(counted: Counter[str]) -> str:
         return ", ".join(f"{word} {count}" for word, count in sorted(counted.items())) or "none"
@@ -84,7 +84,7 @@ def _errors(cells: list[Filled], compare: bool) -> list[str]:
     Args:
         compare: whether the published errors are of the same networks and data.
     """
-    measured = [cell for cell in cells if cell.measured is not None and not cell.cell.is_cost]
+    measured = [cell for cell in cells if cell.measured is not None and cell.cell.is_error]
     if not measured:
         return ["No run is finished yet.", ""]
     places: dict[tuple, list[Filled]] = {}
@@ -193,7 +193,7 @@ def value_text(side: Side, metric: str) -> str:
 def _surprises(project: Project, scale: str, records: Records, cells: list[Filled], judged: list[Judged]) -> list[str]:
     """What differs from the paper, or contradicts it, each with its first suspicion."""
     lines = []
-    differing = [cell for cell in cells if cell.verdict == verdict.DIFFERS and not cell.cell.is_cost]
+    differing = [cell for cell in cells if cell.verdict == verdict.DIFFERS and cell.cell.is_error]
     for name in dict.fromkeys(cell.experiment.name for cell in differing):
         mine = [cell for cell in differing if cell.experiment.name == name]
         texts = dict.fromkeys(f"{cell.text} where {cell.published_text} was published" for cell in mine)

@@ -51,10 +51,12 @@ class Wanted:
 def wanted(project: Project, scale: str, records: Records) -> Iterator[Wanted]:
     """The runs of a scale in the order of work, each once."""
     seen, names = set(), {experiment.name for experiment in project.wanted(scale)}
+    if project.scale(scale).experiments is None:  # choices, which no table shows
+        names |= {name for step in project.order.steps for name in step.experiments if project.holds_out(name)}
     for step in project.order.steps:
         for name in step.experiments:
             experiment = project.resolve(name, scale) if name in names else None
-            for seed in project.seeds(experiment)[: step.runs] if experiment else ():
+            for seed in project.seeds(experiment)[: step.runs] if experiment and not experiment.untrainable else ():
                 if (experiment.folder, seed) not in seen:
                     seen.add((experiment.folder, seed))
                     yield Wanted(step, *_state(records, experiment, seed))

@@ -15,7 +15,7 @@ from ..parameters import Project, load
 from ..parameters.reports import Row, Table, Units
 from ..parameters.work import GRADIENTS
 from ..records.files import sha256
-from . import charts, claims, findings, fingerprint, order, times, verdict
+from . import charts, claims, facts, findings, fingerprint, order, times, verdict
 from .cells import NO_COUNTERPART, NOT_COMPARABLE, NOT_RUN
 from .claims import Judged, Pair
 from .tables import NOT_TO_BE_REBUILT, TITLES, Report, report
@@ -148,7 +148,7 @@ class Page:
         seen: dict[Any, PageCell] = {}
         for cell in self.cells.values():
             filled = cell.walk.cell
-            if filled.measured is not None and not filled.cell.is_cost:
+            if filled.measured is not None and filled.cell.is_error:
                 key = (filled.experiment.digest, filled.cell.metric, filled.cell.tested_by)
                 seen.setdefault(key, cell)
         return list(seen.values())
@@ -262,7 +262,12 @@ class Page:
     @property
     def rules(self) -> list[str]:
         """The rules of the verdicts, in words, as HTML."""
-        texts = [verdict.rule(self.project.reporting), verdict.COUNT_RULE, claims.rule(self.project, self.scale)]
+        texts = [
+            verdict.rule(self.project.reporting),
+            verdict.COUNT_RULE,
+            facts.RULE.format(differs=self.project.reporting.differs_beyond),
+            claims.rule(self.project, self.scale),
+        ]
         return [_emphasized(text) for text in texts]
 
 

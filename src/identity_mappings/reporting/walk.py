@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from ..parameters import Project
-from ..parameters.reports import BEST_RUN, MEAN
+from ..parameters.reports import BEST_RUN, MEAN, SPLIT, TRAINING_TIME
 from ..parameters.work import Step
 from ..records import measurement, run
 from ..records.experiment import ARITHMETICS, Experiment
@@ -185,6 +185,11 @@ class Walks:
             }.get(cell.verdict, "The count does not round to the published one.")
         if asked.metric == BEST_RUN:
             return "The best of several runs is chosen by the test set: it is shown and not judged."
+        if asked.is_fact:
+            return {
+                TRAINING_TIME: "Hours of all devices of a run together; the paper's are of other devices.",
+                SPLIT: "Images that the run trained on, and held out for the choice.",
+            }.get(asked.metric, "The median keeps the bound, or breaks it, by the rule for bounds.")
         published, of_rule = published_number(asked)
         if verdict.FAIL in (published, cell.measured):
             return "A test error above the paper's limit, or a loss that is not a number, is “fail”."

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import data
 from ..data.augmentation import Augmentation
+from ..data.images import hold_out
 from ..errors import UserError
 from ..networks import families
 from ..records import run
@@ -96,6 +97,8 @@ def _normalization(experiment: Experiment, seed: int, options: Options) -> tuple
         feed.close()
         return mean, deviation
     images = data.load(dataset, options.data_folder)
+    if held_out := getattr(recipe, "validation", None):
+        images = hold_out(images, held_out)
     return Augmentation(images.training, recipe.normalization, 0, recipe.padding_colour).mean, deviation
 
 
