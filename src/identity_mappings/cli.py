@@ -199,6 +199,11 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("row", nargs="?", help="its name, or a part of it (default: all)")
     added.add_argument("column", nargs="?", help="(default: all)")
     added.add_argument("--scale", default="paper")
+    added = command(
+        commands.rocrate, "write results, parameters, workflow and provenance as an RO-Crate, for an archive"
+    )
+    added.add_argument("output", type=Path, metavar="OUT", help="a new folder, or a file that ends in .zip")
+    added.add_argument("--scale", default="paper")
     added = command(commands.next_runs, "the next runs of the order of work, with the commands to type", "next")
     added.add_argument("--scale", default="paper")
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: only what a CPU does in hours")

@@ -293,6 +293,13 @@ def explain(arguments: argparse.Namespace) -> int:
     return show(arguments.scale, arguments.table, arguments.row, arguments.column)
 
 
+def rocrate(arguments: argparse.Namespace) -> int:
+    from .reporting.archive import write
+
+    write(arguments.scale, arguments.output)
+    return 0
+
+
 def diff(arguments: argparse.Namespace) -> int:
     from .reporting.diff import show
 
