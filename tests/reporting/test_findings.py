@@ -26,7 +26,7 @@ def page_of(bench, scale: str = "paper") -> str:
 
 def test_without_a_run_it_says_so(bench):
     page = page_of(bench)
-    assert "220 wanted; to do 220." in page
+    assert "231 wanted; to do 231." in page
     assert "No run is finished yet." in section(page, "Errors beside the published ones")
     assert "None: no error differs" in section(page, "Surprises")
     assert "Nothing yet" in section(page, "What was compared")
