@@ -180,6 +180,20 @@ def import_weights(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def export(arguments: argparse.Namespace) -> int:
+    from .training.export import export, track
+    from .training.trainer import Options
+
+    if arguments.track and arguments.output:
+        raise UserError("export: --track is of models/, the folder that models.dvc names: leave --output out")
+    for folder in arguments.runs:
+        print(export(folder, Options(Path("results"), arguments.data), arguments.output))
+    if arguments.track:
+        track(Path())
+        print("models.dvc: commit it; `dvc push` sends the weights to a remote of yours, `dvc pull models` brings them")
+    return 0
+
+
 def responses(arguments: argparse.Namespace) -> int:
     experiment = _to_train(arguments)
     from .training.propagation import responses
@@ -295,6 +309,26 @@ def figures(arguments: argparse.Namespace) -> int:
     from .reporting.figures import write
 
     write(arguments.scale)
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    from .reporting.page import write
+
+    write(arguments.scale)
+    return 0
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    from .reporting.explain import show
+
+    return show(arguments.scale, arguments.table, arguments.row, arguments.column)
+
+
+def rocrate(arguments: argparse.Namespace) -> int:
+    from .reporting.archive import write
+
+    write(arguments.scale, arguments.output)
     return 0
 
 

@@ -85,11 +85,11 @@ class Graph:
             protocols = self.project.protocols(experiment)
             for seed in self.project.seeds(experiment) if protocols else ():
                 folder = run.folder_of(results, experiment, seed)
-                weights = run.checkpoints_of(results, experiment, seed) / run.WEIGHTS
+                weights = self._has_weights(results, experiment, seed)
                 trained = self._exists(folder / run.METRICS)
                 for protocol in protocols:
                     path = run.evaluation_of(folder, protocol)
-                    if not trained or self._exists(weights) or self._exists(path):
+                    if not trained or weights or self._exists(path):
                         paths.append(path.as_posix())
         return paths
 
@@ -104,9 +104,9 @@ class Graph:
             if experiment.name not in self._names_with_responses():
                 continue
             path = responses_of(results, experiment, 0) / RESPONSES_CSV
-            weights = run.checkpoints_of(results, experiment, 0) / run.WEIGHTS
+            weights = self._has_weights(results, experiment, 0)
             trained = self._exists(run.folder_of(results, experiment, 0) / run.METRICS)
-            if not trained or self._exists(weights) or self._exists(path):
+            if not trained or weights or self._exists(path):
                 paths.append(path)
         if self.project.propagated(scale):
             paths.append(results / SIGNALS / SIGNALS_DONE)
@@ -118,7 +118,7 @@ class Graph:
         results = self.project.scale(scale).results
         complete = all(self._exists(path) for path in records)
         if complete and self._cost_is_current(scale) and self._signals_are_current(scale):
-            return [*self.tables(scale), *self.figures(scale)]
+            return [*self.tables(scale), *self.figures(scale), *self.page(scale)]
         return [f"logs/{results}/reports-updated"]
 
     def tables(self, scale: str) -> list[str]:
@@ -126,6 +126,9 @@ class Graph:
 
     def figures(self, scale: str) -> list[str]:
         return [f"{self.project.scale(scale).results}/figures/{name}.svg" for name in self.figure_names]
+
+    def page(self, scale: str) -> list[str]:
+        return [f"{self.project.scale(scale).results}/report.html"]
 
     def datasets(self, scale: str) -> list[str]:
         """Stamps of the datasets that the wanted runs need; the embedded one needs none."""
@@ -207,6 +210,9 @@ class Graph:
     def changed_figures(self, wildcards: Any) -> list[str]:
         return self._changed(wildcards.root, "figures/figures.json")
 
+    def changed_page(self, wildcards: Any) -> list[str]:
+        return self._changed(wildcards.root, "report.json")
+
     def outdated_cost(self, wildcards: Any) -> list[str]:
         """The cost record, for a report, where it has to be made first; one that is current is left alone."""
         current = self._cost_is_current(self.roots[wildcards.root])
@@ -282,6 +288,9 @@ class Graph:
         if self._exists(results / "checkpoints" / folder / run.WEIGHTS):
             return True
         return self._has_data(self.project.resolve(chosen["experiment"], experiment.scale))
+
+    def _has_weights(self, results: Path, experiment: Experiment, seed: int) -> bool:
+        return run.weights_of(self.project.root / results, experiment, seed, self.project.root) is not None
 
     def _names_with_responses(self) -> set[str]:
         return {

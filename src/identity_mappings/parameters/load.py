@@ -103,6 +103,13 @@ class Project:
             changed = {**self.recipes[experiment.recipe].model_dump(), **overlay.recipe, **of_recipe}
             place = ("recipes", experiment.recipe) if of_recipe else ("recipe",)
             recipe = check(changed, path, "recipe", ("overlay", *place))
+        if recipe and recipe.validation and recipe.validation >= self.datasets[dataset].training_images:
+            if self.scale(scale).published:
+                raise UserError(
+                    f"params/recipes/{experiment.recipe}.yaml: validation: {dataset} has no more than "
+                    f"{self.datasets[dataset].training_images} training images: hold out fewer"
+                )
+            return None
         if recipe and recipe.channel_mean and len(recipe.channel_mean) != self.datasets[dataset].channels:
             raise UserError(
                 f"{path}: overlay: {name} takes {dataset}, for whose channels its recipe has no channel_mean: "
@@ -164,7 +171,8 @@ class Project:
 
     def shown(self, scale: str) -> list[Resolved]:
         """The experiments whose runs fill the tables and figures of a scale, each once."""
-        names = [name for cell in self.cells() if not cell.is_cost for name in cell.experiments]
+        cells = [cell for cell in self.cells() if not cell.is_cost and cell.metric != reports.SPLIT]
+        names = [name for cell in cells for name in cell.experiments]
         drawn = [name for figure in self.figures.values() for name in figure.runs]
         return self._resolved([*names, *drawn], scale)
 
@@ -181,6 +189,13 @@ class Project:
         names = self.scale(scale).experiments
         experiments = self.shown(scale) if names is None else self._resolved(names, scale)
         return [experiment for experiment in experiments if not experiment.untrainable]
+
+    def holds_out(self, name: str) -> bool:
+        """Whether an experiment is tested on held-out training images, for a choice, and stands in no table."""
+        if name not in self.experiments:  # a detection
+            return False
+        recipe = self.experiments[name].recipe
+        return recipe is not None and self.recipes[recipe].validation is not None
 
     def propagated(self, scale: str) -> list[Resolved]:
         """The experiments whose signals the figures show, of those that a scale names, and that can be trained."""
@@ -288,6 +303,12 @@ def _check_references(project: Project, params: Path) -> None:
                 for experiment in cell.experiments:
                     known(experiment, project.names, f"{place}.experiments")
                 known(cell.share_of, project.experiments, f"{place}.share_of")
+                for experiment in cell.experiments if cell.metric != reports.SPLIT else ():
+                    if project.holds_out(experiment):
+                        raise UserError(
+                            f"{place}.experiments: {experiment}: its recipe tests on held-out training images: a table "
+                            "shows tests on the test set: name another experiment"
+                        )
     for name, figure in project.figures.items():
         for place, experiment in figure.places():
             known(experiment, project.experiments, f"{params / 'figures' / name}.yaml: panels.{place}.experiment")

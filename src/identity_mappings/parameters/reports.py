@@ -18,10 +18,17 @@ TOP_1, TOP_5 = "top-1 error %", "top-5 error %"
 MAP_50, MAP = "mAP %", "mAP@[.5, .95] %"
 PARAMETERS, MULTIPLY_ADDS = "parameters", "multiply-adds"
 COUNTS = (PARAMETERS, MULTIPLY_ADDS)
+TEST_BOUND, TRAINING_BOUND = "test error %, bound", "training error %, bound"
+TRAINING_TIME, SPLIT = "training time", "training and validation images"
+FACTS = (TEST_BOUND, TRAINING_BOUND, TRAINING_TIME, SPLIT)  # of the text: no error that a table prints
 SINGLE_VIEW = "single-view"
 FORMS = {  # of published values that are not plain numbers, by metric
     MEAN: (r"\d+\.\d+±\d+\.\d+", "a mean like 4.89±0.14"),
     PARAMETERS: (r"\d*\.?\d+M", "a number of weights like 1.7M"),
+    TEST_BOUND: (r"[<>]\d+(\.\d+)?", "a bound like >60"),
+    TRAINING_BOUND: (r"[<>]\d+(\.\d+)?", "a bound like <0.1"),
+    TRAINING_TIME: (r"\d+ (hours|weeks)", "a time like 27 hours"),
+    SPLIT: (r"\d+k/\d+k", "two numbers of images like 45k/5k"),
     MULTIPLY_ADDS: (r"\d+(\.\d+)?(×10\^9|%)", "a count like 3.6×10^9, or a share like 18%"),
 }
 
@@ -40,6 +47,10 @@ class Cell(Parameters):
             "mAP@[.5, .95] %",
             "parameters",
             "multiply-adds",
+            "test error %, bound",
+            "training error %, bound",
+            "training time",
+            "training and validation images",
         ],
         Field(description="errors: the median over the runs, at the last iteration, unless it says mean or best run"),
     ] = "test error %"
@@ -79,6 +90,15 @@ class Cell(Parameters):
     def is_cost(self) -> bool:
         """Whether it needs a cost record, not a training."""
         return self.metric in COUNTS
+
+    @property
+    def is_fact(self) -> bool:
+        """Whether it is a fact of the text: a bound, a time, a number of images."""
+        return self.metric in FACTS
+
+    @property
+    def is_error(self) -> bool:
+        return not self.is_cost and not self.is_fact
 
     @property
     def tested_by(self) -> str | None:

@@ -27,6 +27,16 @@ def identity(parameters: Any) -> Any:
     return parameters
 
 
+def image_counts(parameters: dict[str, Any]) -> dict[str, int]:
+    """Images that a run trains on and is tested on, by its resolved parameters."""
+    dataset, held_out = parameters["dataset"], (parameters["recipe"] or {}).get("validation")
+    training, test = dataset["training_images"], dataset["test_images"]
+    return {
+        "training_images": training - (held_out or 0),
+        "test_images": held_out or test,
+    }
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Dataset, network and recipe, with nothing left to look up.
