@@ -5,6 +5,11 @@ CORES ?= 2
 # Extra words for Snakemake, e.g. SNAKEMAKE_ARGS="--cores 8 --resources gpu=4"; `dvc repro` reads them too.
 SNAKEMAKE_ARGS ?= --cores all
 READY ?= $(VENV)/.ready
+# On a terminal the default profile shows bars; elsewhere Snakemake's log is cut down to what is done and what failed.
+BRIEF = $$(test -t 2 -a "$$TERM" != dumb || echo --quiet host reason rules)
+
+# Seconds after which a training on a CPU has told its speed.
+FIRST_MINUTES = 240
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo overnight test lint lock reproduce
@@ -20,11 +25,21 @@ $(READY): requirements.lock pyproject.toml workflow/scripts/make-env.sh
 
 demo: $(READY)  ## Tables 1 to 3 and the figures on embedded data: results/demo/
 	@echo "demo: trains the networks of Tables 1 to 3, and a few of ImageNet, shortened, on handwritten digits and a small set"
-	@$(BIN)/snakemake --cores $(CORES) --quiet host reason rules -- demo
+	@echo "demo: what each run does, in another terminal: $(BIN)/identity-mappings status --scale demo --watch"
+	@$(BIN)/snakemake --cores $(CORES) $(BRIEF) -- demo || \
+	  { $(BIN)/identity-mappings status --scale demo; false; }
 	@$(BIN)/identity-mappings diff --scale demo
 
+# Says how long it will take from the speed of the runs so far; where there is none, after the first minutes.
 overnight: $(READY)  ## the tables on real images at half resolution, a night on a laptop: results/overnight/
-	@$(BIN)/snakemake --cores all --config scale=overnight --quiet host reason rules $(OVERNIGHT_ARGS)
+	@echo "overnight: trains the papers' networks of 20 to 164 layers on CIFAR-10 at 16x16, a run on each core;"
+	@echo "overnight: call it again to go on after an interruption; what runs: $(BIN)/identity-mappings status --scale overnight --watch"
+	@for wait in 0 $(FIRST_MINUTES); do sleep $$wait; \
+	    echo "overnight: $$($(BIN)/identity-mappings status --scale overnight --what-if | head -n 1)"; \
+	  done & timer=$$!; trap "kill $$timer 2>/dev/null" EXIT; \
+	  $(BIN)/snakemake --cores all --config scale=overnight $(BRIEF) $(OVERNIGHT_ARGS) || \
+	  { $(BIN)/identity-mappings status --scale overnight; false; }
+	@echo "overnight: results/overnight/README.md says what it shows"
 
 test: $(READY)  ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --dist loadfile $(PYTEST_ARGS)
@@ -36,6 +51,7 @@ lint: $(READY)  ## lint, format and graph checks
 	$(BIN)/snakemake --lint
 	$(BIN)/snakemake --dry-run --quiet --cores 1 all demo tables figures
 	$(BIN)/identity-mappings audit
+	$(BIN)/identity-mappings audit --scale overnight
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

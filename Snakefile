@@ -14,7 +14,7 @@ include: "workflow/rules/common.smk"
 
 
 wildcard_constraints:
-    root="|".join(ROOTS),
+    root="|".join(GRAPH.roots),
     experiment="[a-z0-9]+(-[a-z0-9]+)*",
     digest="[0-9a-f]{12}",
     seed="[0-9]+",
@@ -38,44 +38,44 @@ localrules:
     data,
     make_tables,
     make_figures,
+    update_reports,
     cost,
 
 
 rule all:
     default_target: True
     input:
-        runs=runs(SCALE),
-        evaluations=evaluations(SCALE),
-        tables=tables_of(SCALE),
-        figures=figures_of(SCALE),
+        runs=GRAPH.runs(GRAPH.scale),
+        evaluations=GRAPH.evaluations(GRAPH.scale),
+        reports=GRAPH.reports(GRAPH.scale),
 
 
 rule demo:
     input:
-        runs=runs("demo"),
-        evaluations=evaluations("demo"),
-        tables=tables_of("demo"),
-        figures=figures_of("demo"),
+        runs=GRAPH.runs("demo"),
+        evaluations=GRAPH.evaluations("demo"),
+        reports=GRAPH.reports("demo"),
 
 
 rule tables:
     input:
-        tables_of(SCALE),
+        GRAPH.tables(GRAPH.scale),
 
 
 rule figures:
     input:
-        figures_of(SCALE),
+        GRAPH.figures(GRAPH.scale),
 
 
 rule data:
     input:
-        datasets(SCALE),
+        GRAPH.datasets(GRAPH.scale),
 
 
 # A run that crashed does not keep the others from being shown.
 onerror:
-    scale = "demo" if "demo" in asked() else SCALE
-    shell(
-        "identity-mappings tables --scale {scale} && identity-mappings figures --scale {scale}"
-    )
+    for results, scale in GRAPH.roots.items():
+        if (ROOT / results / "runs").is_dir() and scale in (GRAPH.scale, "demo"):
+            shell(
+                "identity-mappings tables --scale {scale} && identity-mappings figures --scale {scale}"
+            )

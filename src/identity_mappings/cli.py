@@ -1,6 +1,7 @@
 """The one command line: `identity-mappings COMMAND`."""
 
 import argparse
+import errno
 import math
 import os
 import re
@@ -11,6 +12,24 @@ from . import commands
 from .errors import UserError
 from .records.experiment import ARITHMETICS
 from .records.run import CIFAR_PROTOCOLS, IMAGENET_PROTOCOLS
+
+_ROOM = "free some room, and call again: what was saved is kept"
+_RIGHTS = "give yourself the right to write there, or take another folder (--results), and call again"
+_PLACE = "put a folder or a file where it is expected, and call again"
+_CURES = {  # of what a file system refuses; any other error of it is a mistake of the code
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), and call again: what was saved is kept",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: _RIGHTS,
+    errno.EIO: "the disk or its connection fails: see the system's log, and call again",
+    errno.ESTALE: "the network file system has lost it: mount it again, and call again",
+    errno.EEXIST: _PLACE,
+    errno.ENOTDIR: _PLACE,
+    errno.EISDIR: _PLACE,
+    errno.ELOOP: _PLACE,
+}
 
 
 def _name(text: str) -> str:
@@ -185,14 +204,33 @@ def parser() -> argparse.ArgumentParser:
     of_experiment(added)
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
 
+    added = command(
+        commands.doctor, "say in two minutes whether this machine will do; exit status 1 if something is wrong"
+    )
+    added.add_argument("--json", action="store_true", help="a list of {name, status, text}")
+    added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
+
     for function, text in (
         (commands.tables, "make the tables from the records that are there"),
         (commands.figures, "make the figures from the records that are there"),
         (commands.diff, "compare with the papers; exit status 1 if a cell contradicts them"),
         (commands.audit, "walk every number of the tables back to its bytes; exit status 1 at the first gap"),
-        (commands.status, "what is wanted, finished, unfinished"),
     ):
         command(function, text).add_argument("--scale", default="paper")
+    added = command(
+        commands.status, "what is done, running, interrupted, failed and waiting, and how long the rest takes"
+    )
+    added.add_argument("--scale", default="paper")
+    added.add_argument("--watch", action="store_true", help="show it every few seconds, until Ctrl-C")
+    added.add_argument("--json", action="store_true", help="for programs; docs/monitoring.md explains the keys")
+    added.add_argument(
+        "--what-if",
+        nargs="?",
+        const="here",
+        metavar="gpu=N|cpu=N",
+        help="how long the rest would take on so many GPUs or CPU cores, and on which runs that rests "
+        "(without a value: on this machine)",
+    )
     added = command(commands.next_runs, "the next runs of the order of work, with the commands to type", "next")
     added.add_argument("--scale", default="paper")
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: only what a CPU does in hours")
@@ -211,6 +249,14 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"identity-mappings: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            return 0
+        if error.errno not in _CURES:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"identity-mappings: {place}{error.strerror}: {_CURES[error.errno]}", file=sys.stderr)
+        return 2
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -220,8 +266,6 @@ def main(arguments: list[str] | None = None) -> int:
         )
         print(f"identity-mappings: a process that decodes images is gone ({first}): {cure}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        return 0
     except KeyboardInterrupt:
         return 130
 

@@ -278,6 +278,12 @@ def device(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def doctor(arguments: argparse.Namespace) -> int:
+    from .doctor import show
+
+    return show(arguments.json, data=arguments.data)
+
+
 def tables(arguments: argparse.Namespace) -> int:
     from .reporting.tables import write
 
@@ -307,8 +313,7 @@ def audit(arguments: argparse.Namespace) -> int:
 def status(arguments: argparse.Namespace) -> int:
     from .reporting.status import show
 
-    show(arguments.scale)
-    return 0
+    return show(arguments.scale, watch=arguments.watch, as_json=arguments.json, what_if=arguments.what_if)
 
 
 def next_runs(arguments: argparse.Namespace) -> int:

@@ -1,10 +1,11 @@
-"""What the Snakefile asks: which runs are wanted, where their records lie, which of them are there."""
+"""What the Snakefile asks: which runs are wanted, where their records lie, and what each job needs.
 
-import json
+Methods that take `wildcards` are input functions, parameters and resources of rules. Which rules there are follows from
+params/ and Snakemake's config alone: a job on another node reads the Snakefile again, when other files exist.
+"""
+
 import os
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +14,26 @@ from .parameters import load
 from .parameters.load import nearest
 from .records import cost, run
 from .records.experiment import ARITHMETICS, Experiment
-from .records.files import sha256_of
+from .records.files import parse_json, sha256_of
 from .records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, responses_of
 from .reporting.fingerprint import is_current, of_cost, of_signals
 
 # runs_per_gpu: how many runs of an experiment one job trains at once on a GPU.
-# processes: how many train a run of ImageNet; null: as many as the experiment wants GPUs, or one on a CPU.
-CONFIG = {"scale": "paper", "device": None, "arithmetic": None, "runs_per_gpu": 5, "processes": None}
+# processes: how many train a run of ImageNet; null: as many as the experiment wants GPUs, on CPUs one a node.
+# nodes: over how many machines of a cluster these are spread.
+# time_limit: the most minutes that a cluster's queue gives a job; a longer run goes on in a further job.
+CONFIG = {
+    "scale": "paper",
+    "device": None,
+    "arithmetic": None,
+    "runs_per_gpu": 5,
+    "processes": None,
+    "nodes": 1,
+    "time_limit": 1440,
+}
 
 # Behind a registration, or not to be fetched unasked: no run on it is wanted until it is here.
 BY_HAND = ("imagenet", "voc-0712", "coco-2014")
-
-
-@dataclass(frozen=True)
-class Together:
-    """Runs of one experiment that one job trains at once: {seed: folder of the record}."""
-
-    experiment: Experiment
-    root: str
-    folders: dict[int, Path]
-
-    @property
-    def rule(self) -> str:
-        """A name for the rule, as Snakemake allows it."""
-        seeds = "_".join(map(str, self.folders))
-        return f"train_{self.experiment.folder}_seeds_{seeds}".replace("-", "_")
-
-    def files(self, name: str) -> list[str]:
-        return [(folder / name).as_posix() for folder in self.folders.values()]
 
 
 class Graph:
@@ -67,34 +60,27 @@ class Graph:
         self.chosen_arithmetic = config.get("arithmetic")
         if self.chosen_arithmetic not in (None, *ARITHMETICS):
             raise UserError(f"--config arithmetic={self.chosen_arithmetic}: give {', '.join(ARITHMETICS)}")
-        self.runs_per_gpu = config.get("runs_per_gpu", CONFIG["runs_per_gpu"])
-        if type(self.runs_per_gpu) is not int or self.runs_per_gpu < 1:  # true is an int, too
-            raise UserError(f"--config runs_per_gpu={self.runs_per_gpu}: give a whole number from 1")
-        self.chosen_processes = config.get("processes")
-        if self.chosen_processes is not None and not (
-            type(self.chosen_processes) is int and self.chosen_processes >= 1
-        ):
-            raise UserError(f"--config processes={self.chosen_processes}: give a whole number from 1")
+        counts = {key: config.get(key, CONFIG[key]) for key in ("runs_per_gpu", "processes", "nodes", "time_limit")}
+        for key, value in counts.items():
+            if value is not CONFIG[key] and (type(value) is not int or value < 1):  # true is an int in Python, too
+                raise UserError(f"--config {key}={value}: give a whole number from 1")
+        self.runs_per_gpu, self.chosen_processes, self.nodes, self.time_limit = counts.values()
         self.roots = {settings.results: name for name, settings in self.project.scales.items()}
         self.figure_names = list(self.project.figures)
 
-    def _experiment(self, name: str, root: str) -> Experiment:
-        experiment = self.project.resolve(name, self.roots[root])
-        if experiment is None:
-            raise UserError(f"{name} has no counterpart at scale {self.roots[root]}")
-        return experiment
+    # What the targets want.
 
     def runs(self, scale: str) -> list[str]:
         """The records of every wanted run; one that several tables share stands here once."""
-        settings = self.project.scale(scale)
+        results = Path(self.project.scale(scale).results)
         return [
-            (run.folder_of(Path(settings.results), experiment, seed) / run.METRICS).as_posix()
+            (run.folder_of(results, experiment, seed) / run.METRICS).as_posix()
             for experiment in self._wanted(scale)
             for seed in self.project.seeds(experiment)
         ]
 
     def evaluations(self, scale: str) -> list[str]:
-        """The tests by the protocols that tables ask for, of runs that are there with their weights or will be."""
+        """The tests by the protocols that tables ask for, of runs whose weights exist or will exist."""
         results = Path(self.project.scale(scale).results)
         paths = []
         for experiment in self._wanted(scale):
@@ -102,153 +88,40 @@ class Graph:
             for seed in self.project.seeds(experiment) if protocols else ():
                 folder = run.folder_of(results, experiment, seed)
                 weights = run.checkpoints_of(results, experiment, seed) / run.WEIGHTS
-                trained = (self.project.root / folder / run.METRICS).is_file()
+                trained = self._exists(folder / run.METRICS)
                 for protocol in protocols:
                     path = run.evaluation_of(folder, protocol)
-                    if not trained or (self.project.root / weights).is_file() or (self.project.root / path).is_file():
+                    if not trained or self._exists(weights) or self._exists(path):
                         paths.append(path.as_posix())
         return paths
 
-    def protocol_sets(self) -> dict[tuple[str, ...], list[str]]:
-        """Sets of protocols that tables ask for together, with the experiments that they are asked of."""
-        sets: dict[tuple[str, ...], list[str]] = {}
-        for experiment in self.project.shown("paper"):
-            if protocols := tuple(self.project.protocols(experiment)):
-                sets.setdefault(protocols, []).append(experiment.name)
-        return sets
-
-    def _wanted(self, scale: str) -> list[Experiment]:
-        """In the arithmetic of their recipes, or at the scale of this call in the one that was asked for."""
-        wanted = [experiment for experiment in self.project.wanted(scale) if self._is_here(experiment)]
-        if self.chosen_arithmetic is None or scale != self.scale:
-            return wanted
-        return [experiment.in_arithmetic(self.chosen_arithmetic) for experiment in wanted]
-
-    def _is_here(self, experiment: Experiment) -> bool:
-        """Whether a dataset that only a person can get is here; the others are fetched or made when they are needed."""
-        name = experiment.parameters["dataset"]["name"]
-        places = (self.project.root / "data" / name, self.project.root / "data" / "shards" / name)
-        there = name not in BY_HAND or any(place.is_dir() for place in places)
-        if not there or not experiment.detects:
-            return there
-        # Its backbone is there with its weights, or can be trained.
-        [backbone] = self.backbone_of_run(experiment.name, self.project.scale(experiment.scale).results)
-        weights = Path(backbone.replace("/runs/", "/checkpoints/")).parent / run.WEIGHTS
-        chosen = self.project.resolve(experiment.parameters["backbone"]["experiment"], experiment.scale)
-        return (self.project.root / weights).is_file() or self._is_here(chosen)
-
-    @property
-    def detections(self) -> list[str]:
-        """Names of the experiments that are detections."""
-        return list(self.project.detections.experiments)
-
-    def backbone_of_run(self, name: str, root: str) -> list[str]:
-        """The record of the run on ImageNet from whose weights a detection begins."""
-        chosen = self._experiment(name, root).parameters["backbone"]
-        return [f"{root}/runs/{chosen['experiment']}-{chosen['digest']}/seed{chosen['seed']}/{run.METRICS}"]
-
-    def together(self, words: Iterable[str]) -> list["Together"]:
-        """The missing runs of the wanted experiments, in groups that one job trains at once on a GPU.
-
-        Args:
-            words: of the command line; where they name a run, that one is trained and no other: there are no groups.
-        """
-        if any("/runs/" in word for word in words):
-            return []
-        settings = self.project.scale(self.scale)
-        results = Path(settings.results)
-        if self.runs_per_gpu == 1 or self.device(settings.results) != "gpu":
-            return []
-        groups = []
-        for experiment in self._wanted(self.scale):
-            if experiment.streamed:
-                continue  # one fills its GPUs
-            folders = {seed: run.folder_of(results, experiment, seed) for seed in self.project.seeds(experiment)}
-            missing = [
-                seed for seed, folder in folders.items() if not (self.project.root / folder / run.METRICS).is_file()
-            ]
-            for first in range(0, len(missing), self.runs_per_gpu):
-                seeds = missing[first : first + self.runs_per_gpu]
-                if len(seeds) > 1:
-                    groups.append(Together(experiment, settings.results, {seed: folders[seed] for seed in seeds}))
-        return groups
-
-    def arithmetic_of_run(self, name: str, digest: str, root: str) -> str:
-        """The arithmetic in which an experiment has a digest."""
-        experiment = self._experiment(name, root)
-        found = (one for one in experiment.alternatives if one.digest == digest)
-        return next(found, experiment).parameters["recipe"]["arithmetic"]
-
-    def records(self, root: str, targets: set[str]) -> tuple[list[str], list[str]]:
-        """The records of a scale that are there, and those that are made first because `targets` asks for runs too."""
-        scale = self.roots[root]
-        wanted = [*self.runs(scale), *self.evaluations(scale)]
-        there = [path for path in wanted if (self.project.root / path).is_file()]
-        return there, [path for path in wanted if path not in set(there)] if self._trains(scale, targets) else []
-
-    def _trains(self, scale: str, targets: set[str]) -> bool:
-        """Whether a call with these targets trains at this scale."""
-        asked = "demo" in targets if scale == "demo" else False
-        return asked or (scale == self.scale and (not targets or "all" in targets))
-
-    def measured(self, root: str, targets: set[str]) -> tuple[list[str], list[str]]:
-        """What the figures show beside runs: records that are there, and those that this call makes first.
+    def measurements(self, scale: str) -> list[str]:
+        """What figures and claims show beside runs: the cost of networks, signals, and layer responses.
 
         Layer responses need the weights of a run, which are where it was trained, or will be.
         """
-        scale = self.roots[root]
-        trains, results = self._trains(scale, targets), Path(self.project.scale(scale).results)
-        there, coming = [], []
-        for experiment in self._responding(scale):
+        results = Path(self.project.scale(scale).results)
+        paths = [results / cost.FOLDER / cost.NAME]
+        for experiment in self._wanted(scale):
+            if experiment.name not in self._names_with_responses():
+                continue
             path = responses_of(results, experiment, 0) / RESPONSES_CSV
             weights = run.checkpoints_of(results, experiment, 0) / run.WEIGHTS
-            record = run.folder_of(results, experiment, 0) / run.METRICS
-            if (self.project.root / path).is_file():
-                there.append(path.as_posix())
-            elif trains and ((self.project.root / weights).is_file() or not (self.project.root / record).is_file()):
-                coming.append(path.as_posix())
-        done = results / SIGNALS / SIGNALS_DONE
-        if self._signals_are_current(scale, self.project.root / done):
-            there.append(done.as_posix())
-        elif trains and self.project.propagated(scale):
-            coming.append(done.as_posix())
-        return there, coming
+            trained = self._exists(run.folder_of(results, experiment, 0) / run.METRICS)
+            if not trained or self._exists(weights) or self._exists(path):
+                paths.append(path)
+        if self.project.propagated(scale):
+            paths.append(results / SIGNALS / SIGNALS_DONE)
+        return [path.as_posix() for path in paths]
 
-    def _responding(self, scale: str) -> list[Experiment]:
-        shown = {name for f in self.project.figures.values() if f.kind == RESPONSES for name in f.experiments}
-        return [experiment for experiment in self._wanted(scale) if experiment.name in shown]
-
-    def _signals_are_current(self, scale: str, done: Path) -> bool:
-        try:
-            facts = json.loads(done.read_bytes())
-            whole = all(sha256_of(done.parent / name) == digest for name, digest in facts["files"].items())
-            return whole and facts["fingerprint"] == of_signals(self.project, scale)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return False
-
-    def counted(self, root: str) -> tuple[list[str], list[str]]:
-        """The cost record of a scale: as one that is there, or as one to be made first (missing, or old)."""
-        scale = self.roots[root]
-        path = Path(self.project.scale(scale).results) / cost.FOLDER / cost.NAME
-        try:
-            current = json.loads((self.project.root / path).read_bytes())["fingerprint"] == of_cost(self.project, scale)
-        except (OSError, ValueError, KeyError, TypeError):
-            current = False
-        return ([path.as_posix()], []) if current else ([], [path.as_posix()])
-
-    def changed_cost(self, root: str) -> list[str]:
-        _, coming = self.counted(root)
-        return self._newer(root, coming[0]) if coming and (self.project.root / coming[0]).is_file() else []
-
-    def changed_signals(self, root: str) -> list[str]:
-        done = f"{root}/{SIGNALS}/{SIGNALS_DONE}"
-        path = self.project.root / done
-        old = path.is_file() and not self._signals_are_current(self.roots[root], path)
-        return self._newer(root, done) if old else []
-
-    def datasets_of_signals(self, root: str) -> list[str]:
-        experiments = self.project.propagated(self.roots[root])
-        return list(dict.fromkeys(stamp for experiment in experiments for stamp in self._stamps(experiment)))
+    def reports(self, scale: str) -> list[str]:
+        """The tables and figures; while a record is missing, the stamp of the job that makes them from all records."""
+        records = [*self.runs(scale), *self.evaluations(scale), *self.measurements(scale)]
+        results = self.project.scale(scale).results
+        complete = all(self._exists(path) for path in records)
+        if complete and self._cost_is_current(scale) and self._signals_are_current(scale):
+            return [*self.tables(scale), *self.figures(scale)]
+        return [f"logs/{results}/reports-updated"]
 
     def tables(self, scale: str) -> list[str]:
         return [f"{self.project.scale(scale).results}/tables.md"]
@@ -261,6 +134,186 @@ class Graph:
         stamps = [stamp for experiment in self._wanted(scale) for stamp in self._stamps(experiment)]
         return list(dict.fromkeys(stamps))
 
+    # What makes the rules.
+
+    def seed_groups(self) -> dict[tuple[str, tuple[int, ...]], list[str]]:
+        """Seeds that one job trains at once on a GPU: {(folder of results, seeds): experiments}."""
+        groups: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+        for root, scale in self.roots.items():
+            if self.runs_per_gpu == 1 or self.device_of_scale(scale) != "gpu":
+                continue
+            for experiment in self.project.wanted(scale):
+                seeds = self.project.seeds(experiment)
+                chunks = [seeds[first : first + self.runs_per_gpu] for first in range(0, len(seeds), self.runs_per_gpu)]
+                for chunk in chunks if not experiment.streamed else ():  # one on ImageNet fills its GPUs
+                    if len(chunk) > 1:
+                        groups.setdefault((root, tuple(chunk)), []).append(experiment.name)
+        return groups
+
+    def protocol_sets(self) -> dict[tuple[str, ...], list[str]]:
+        """Sets of protocols that tables ask for together, with the experiments that they are asked of."""
+        sets: dict[tuple[str, ...], list[str]] = {}
+        for experiment in self.project.shown("paper"):
+            if protocols := tuple(self.project.protocols(experiment)):
+                sets.setdefault(protocols, []).append(experiment.name)
+        return sets
+
+    # Inputs.
+
+    # A job whose record exists has none: Snakemake would execute it again because another job made its inputs.
+
+    def dataset_of_run(self, wildcards: Any) -> list[str]:
+        """The stamp of the dataset of runs that are to be trained. Its time means nothing: a digest has its hash."""
+        return [] if self._is_trained(wildcards) else _ancient(self._stamps(self.experiment_of(wildcards)))
+
+    def dataset_of_test(self, wildcards: Any) -> list[str]:
+        folder, protocols = Path(_folder(wildcards)), [getattr(wildcards, "protocol", None)]
+        if protocols == [None]:
+            protocols = self.project.protocols(self.experiment_of(wildcards))
+        tested = all(self._exists(run.evaluation_of(folder, protocol)) for protocol in protocols)
+        return [] if tested else _ancient(self._stamps(self.experiment_of(wildcards)))
+
+    def dataset_of_responses(self, wildcards: Any) -> list[str]:
+        measured = self._exists(f"{_folder(wildcards)}/{wildcards.partial}{RESPONSES}/{RESPONSES_CSV}")
+        return [] if measured else _ancient(self._stamps(self.experiment_of(wildcards)))
+
+    def datasets_of_signals(self, wildcards: Any) -> list[str]:
+        experiments = self.project.propagated(self.roots[wildcards.root])
+        return _ancient(dict.fromkeys(stamp for experiment in experiments for stamp in self._stamps(experiment)))
+
+    def device_gate(self, wildcards: Any) -> list[str]:
+        """On GPUs the job that says whether there is one."""
+        trained = hasattr(wildcards, "experiment") and self._is_trained(wildcards)
+        return [f"{wildcards.root}/.device-gpu"] if self.device(wildcards) == "gpu" and not trained else []
+
+    def all_records(self, wildcards: Any) -> list[str]:
+        scale = self.roots[wildcards.root]
+        return [*self.runs(scale), *self.evaluations(scale), *self.measurements(scale)]
+
+    def changed_tables(self, wildcards: Any) -> list[str]:
+        return self._changed(wildcards.root, "tables.json")
+
+    def changed_figures(self, wildcards: Any) -> list[str]:
+        return self._changed(wildcards.root, "figures/figures.json")
+
+    def outdated_cost(self, wildcards: Any) -> list[str]:
+        """The cost record, for a report, where it has to be made first; one that is current is left alone."""
+        current = self._cost_is_current(self.roots[wildcards.root])
+        return [] if current else [f"{wildcards.root}/{cost.FOLDER}/{cost.NAME}"]
+
+    def changed_cost(self, wildcards: Any) -> list[str]:
+        path = f"{wildcards.root}/{cost.FOLDER}/{cost.NAME}"
+        old = self._exists(path) and not self._cost_is_current(self.roots[wildcards.root])
+        return self._newer(wildcards.root, path) if old else []
+
+    def changed_signals(self, wildcards: Any) -> list[str]:
+        path = f"{wildcards.root}/{SIGNALS}/{SIGNALS_DONE}"
+        old = self._exists(path) and not self._signals_are_current(self.roots[wildcards.root])
+        return self._newer(wildcards.root, path) if old else []
+
+    # Parameters.
+
+    def scale_of(self, wildcards: Any) -> str:
+        return self.roots[wildcards.root]
+
+    def device(self, wildcards: Any) -> str:
+        return self.device_of_scale(self.roots[wildcards.root])
+
+    def device_of_scale(self, scale: str) -> str:
+        return self.chosen_device or self.project.scale(scale).device
+
+    def arithmetic_of_run(self, wildcards: Any) -> str:
+        """The arithmetic in which an experiment has a digest."""
+        experiment = self.experiment_of(wildcards)
+        found = (one for one in experiment.alternatives if one.digest == wildcards.digest)
+        return next(found, experiment).parameters["recipe"]["arithmetic"]
+
+    def first_experiment(self, wildcards: Any) -> str:
+        wanted = self.project.wanted(self.roots[wildcards.root])
+        if not wanted:
+            raise UserError(
+                f"scale {self.roots[wildcards.root]} wants no experiment that can be trained: name one in params/scales"
+            )
+        return wanted[0].name
+
+    def experiment_of(self, wildcards: Any) -> Experiment:
+        scale = self.roots[wildcards.root]
+        experiment = self.project.resolve(wildcards.experiment, scale)
+        if experiment is None:
+            raise UserError(f"{wildcards.experiment} has no counterpart at scale {scale}")
+        return experiment
+
+    def _is_trained(self, wildcards: Any) -> bool:
+        """Whether the runs of a job have their records: one with a seed, or all of an experiment."""
+        if hasattr(wildcards, "seed"):
+            return self._exists(f"{_folder(wildcards)}/{run.METRICS}")
+        folder = f"{wildcards.root}/runs/{wildcards.experiment}-{wildcards.digest}"
+        seeds = self.project.seeds(self.experiment_of(wildcards))
+        return all(self._exists(f"{folder}/seed{seed}/{run.METRICS}") for seed in seeds)
+
+    def _wanted(self, scale: str) -> list[Experiment]:
+        """In the arithmetic of their recipes, or at the scale of this call in the one that the config names."""
+        wanted = [experiment for experiment in self.project.wanted(scale) if self._has_data(experiment)]
+        if self.chosen_arithmetic is None or scale != self.scale:
+            return wanted
+        return [experiment.in_arithmetic(self.chosen_arithmetic) for experiment in wanted]
+
+    def _has_data(self, experiment: Experiment) -> bool:
+        """Whether a dataset that only a person can get is here; the others are fetched or made when they are needed."""
+        name = experiment.parameters["dataset"]["name"]
+        places = (f"data/{name}", f"data/shards/{name}", f"data/detection/{name}")
+        if name in BY_HAND and not any(map(self._exists, places)):
+            return False
+        if not experiment.detects:
+            return True
+        # A detection's backbone is there with its weights, or can be trained.
+        record = self._backbone_record(experiment, self.project.scale(experiment.scale).results)
+        weights = Path(record.replace("/runs/", "/checkpoints/")).parent / run.WEIGHTS
+        chosen = self.project.resolve(experiment.parameters["backbone"]["experiment"], experiment.scale)
+        return self._exists(weights) or self._is_here(chosen)
+
+    @property
+    def detections(self) -> list[str]:
+        """Names of the experiments that are detections."""
+        return list(self.project.detections.experiments)
+
+    @staticmethod
+    def _backbone_record(experiment: Experiment, root: str) -> str:
+        chosen = experiment.parameters["backbone"]
+        return f"{root}/runs/{chosen['experiment']}-{chosen['digest']}/seed{chosen['seed']}/{run.METRICS}"
+
+    def backbone_of_run(self, wildcards: Any) -> list[str]:
+        """The record of the run on ImageNet from whose weights a detection begins."""
+        if self._is_trained(wildcards):
+            return []
+        return _ancient([self._backbone_record(self.experiment_of(wildcards), wildcards.root)])
+
+    def _names_with_responses(self) -> set[str]:
+        return {
+            name for figure in self.project.figures.values() if figure.kind == RESPONSES for name in figure.experiments
+        }
+
+    def _exists(self, path: Path | str) -> bool:
+        return (self.project.root / path).exists()
+
+    def _cost_is_current(self, scale: str) -> bool:
+        path = self.project.root / self.project.scale(scale).results / cost.FOLDER / cost.NAME
+        try:
+            return parse_json(path.read_bytes())["fingerprint"] == of_cost(self.project, scale)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _signals_are_current(self, scale: str) -> bool:
+        if not self.project.propagated(scale):
+            return True
+        path = self.project.root / self.project.scale(scale).results / SIGNALS / SIGNALS_DONE
+        try:
+            facts = parse_json(path.read_bytes())
+            whole = all(sha256_of(path.parent / name) == digest for name, digest in facts["files"].items())
+            return whole and facts["fingerprint"] == of_signals(self.project, scale)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+
     @staticmethod
     def _stamps(experiment: Experiment) -> list[str]:
         if experiment.untrainable:
@@ -269,62 +322,8 @@ class Graph:
         dataset = dataset.get("made_from") or dataset  # the files that are read
         return [f"data/.verified/{dataset['name']}-{dataset['md5']}"] if dataset["md5"].endswith(".dir") else []
 
-    def dataset_of_run(self, name: str, root: str) -> list[str]:
-        return self._stamps(self._experiment(name, root))
-
-    def device(self, root: str) -> str:
-        return self.chosen_device or self.project.scale(self.roots[root]).device
-
-    def device_gate(self, root: str) -> list[str]:
-        return [f"{root}/.device-gpu"] if self.device(root) == "gpu" else []
-
-    def processes(self, name: str, root: str) -> int:
-        """How many processes train a run: on GPUs one for each."""
-        experiment = self._experiment(name, root)
-        if not experiment.streamed:
-            return 1
-        count = self.chosen_processes or (experiment.gpus if self.device(root) == "gpu" else 1)
-        return min(count, experiment.parameters["recipe"]["batch_size"]) if experiment.detects else count
-
-    def launcher(self, name: str, root: str) -> str:
-        """What starts these processes; nothing for one."""
-        count = self.processes(name, root)
-        return f"torchrun --standalone --nproc-per-node {count} --no-python -- " if count > 1 else ""
-
-    def gpus(self, name: str, root: str) -> int:
-        """GPUs of a training."""
-        if self.device(root) != "gpu":
-            return 0
-        experiment = self._experiment(name, root)
-        return self.processes(name, root) if experiment.streamed else experiment.gpus
-
-    def gpus_of_test(self, root: str) -> int:
-        return 1 if self.device(root) == "gpu" else 0
-
-    def cpu_threads(self, name: str, root: str) -> int:
-        """Threads of a test, or of each process of a training."""
-        return self._experiment(name, root).parameters["recipe"]["cpu_threads"]
-
-    def threads(self, name: str, root: str) -> int:
-        """Threads of a training."""
-        return self.processes(name, root) * self.cpu_threads(name, root)
-
-    def signal_resources(self, root: str) -> tuple[int, int]:
-        """GPUs and threads of the one job that measures signals."""
-        experiments = self.project.propagated(self.roots[root])
-        threads = max((e.parameters["recipe"]["cpu_threads"] for e in experiments), default=1)
-        return (1 if self.device(root) == "gpu" else 0), threads
-
-    def first_experiment(self, root: str) -> str:
-        wanted = self.project.wanted(self.roots[root])
-        if not wanted:
-            raise UserError(
-                f"scale {self.roots[root]} wants no experiment that can be trained: name one in params/scales"
-            )
-        return wanted[0].name
-
-    def changed(self, root: str, origin: str) -> list[str]:
-        """A file newer than a report, if the report is not of what is there now; else nothing.
+    def _changed(self, root: str, origin: str) -> list[str]:
+        """A file newer than a report, if the report is of other records, parameters or code than are here; else none.
 
         Content decides, not times: those of a clone or of an experiment of DVC mean nothing. But Snakemake makes a
         file again only for a newer input (or for metadata, which a clone lacks), so it is shown one.
@@ -344,3 +343,15 @@ class Graph:
         newest = max(file.stat().st_mtime for file in path.parent.iterdir())
         os.utime(stamp, (now, max(now, newest + 1)))
         return [stamp.relative_to(self.project.root).as_posix()]
+
+
+def _folder(wildcards: Any) -> str:
+    """Of the record of a run."""
+    return f"{wildcards.root}/runs/{wildcards.experiment}-{wildcards.digest}/seed{wildcards.seed}"
+
+
+def _ancient(paths: Any) -> list[str]:
+    """Inputs whose times do not count."""
+    from snakemake.io import ancient
+
+    return [ancient(path) for path in paths]

@@ -19,6 +19,7 @@ import pytest
 from identity_mappings.parameters import load
 from identity_mappings.records import provenance, run
 from identity_mappings.records.files import canonical, sha256
+from identity_mappings.records.git import describe
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = load(ROOT).resolve("cifar10-resnet110", "demo")
@@ -144,7 +145,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def test_a_clean_commit(repository):
-    assert provenance.git(repository) == {
+    assert describe(repository) == {
         "commit": git(repository, "rev-parse", "HEAD"),
         "dirty": False,
         "diff_sha256": None,
@@ -154,28 +155,21 @@ def test_a_clean_commit(repository):
 @pytest.mark.parametrize("name", ["src/a.py", "params/a.yaml"])
 def test_what_differs_from_the_commit_is_hashed(repository, name):
     (repository / name).write_text("2\n")
-    first = provenance.git(repository)
+    first = describe(repository)
     assert first["dirty"] is True and re.fullmatch("[0-9a-f]{64}", first["diff_sha256"])
     (repository / name).write_text("3\n")
-    assert provenance.git(repository)["diff_sha256"] != first["diff_sha256"]
+    assert describe(repository)["diff_sha256"] != first["diff_sha256"]
 
 
 @pytest.mark.parametrize("name", ["src/new.py", "params/new.yaml"])
 def test_a_file_that_git_does_not_know_is_no_clean_commit(repository, name):
     (repository / name).write_text("1\n")
-    assert provenance.git(repository)["dirty"] is True
+    assert describe(repository)["dirty"] is True
 
 
 def test_what_a_run_does_not_use_makes_no_difference(repository):
     (repository / "README.md").write_text("2\n")
-    assert provenance.git(repository)["dirty"] is False
-
-
-def test_without_git_nothing_is_claimed(tmp_path, monkeypatch):
-    nothing = {"commit": None, "dirty": None, "diff_sha256": None}
-    assert provenance.git(tmp_path) == nothing
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance.git(ROOT) == nothing
+    assert describe(repository)["dirty"] is False
 
 
 def test_it_names_no_person_no_machine_and_no_folder(tmp_path, monkeypatch):

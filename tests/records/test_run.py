@@ -234,3 +234,26 @@ def test_a_number_that_is_none_is_not_written(folder):
     with pytest.raises(ValueError, match="JSON"):
         write(folder, test_error=float("nan"))
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "NaN",
+        "[Infinity]",
+        '{"a": -Infinity}',
+        "1" * 400,
+        "1" * 5000,
+        "1e400",
+        "[" * 100_000,
+        "",
+        "{",
+        b"\xff",
+        "{'a': 1}",
+    ],
+    ids=lambda content: repr(content)[:12],
+)
+def test_json_that_no_record_has_is_a_value_error(content):
+    """Which every reader of a record turns into a line; no other exception."""
+    with pytest.raises(ValueError):
+        files.parse_json(content)

@@ -448,3 +448,73 @@ def test_an_edited_origin_is_found(root, capsys):
     assert "not what the records give" in gap(root, capsys)
     path.unlink()
     assert "missing, or no origin of tables" in gap(root, capsys)
+
+
+# What is missing of git, and how to get it. A good record is never to be thrown away for it.
+
+THROWN_AWAY = re.compile(r"remove|train the run again|make it again|not a record")
+
+
+def cloned(root: Path, target: Path, *words: str) -> Path:
+    """A clone of the project, with its results, which its .gitignore leaves out."""
+    subprocess.run([*GIT, "clone", "-q", *words, f"file://{root}", target], check=True)
+    shutil.copytree(root / "results", target / "results")
+    return target
+
+
+def test_a_shallow_clone_says_how_to_get_the_commit(made, tmp_path, capsys):
+    full = cloned(made, tmp_path / "full")
+    subprocess.run([*GIT, "commit", "-q", "--allow-empty", "-m", "later"], cwd=full, check=True)
+    shallow = cloned(full, tmp_path / "shallow", "--depth", "1")
+    said = gap(shallow, capsys)
+    assert "this clone lacks commit" in said and "git fetch --unshallow" in said and not THROWN_AWAY.search(said)
+    subprocess.run([*GIT, "fetch", "-q", "--unshallow"], cwd=shallow, check=True)
+    assert audit("tiny", shallow) == 0
+
+
+def test_without_git_or_a_repository_it_says_what_to_get(root, tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as without:
+        (tmp_path / "bin").mkdir()
+        without.setenv("PATH", str(tmp_path / "bin"))
+        said = gap(root, capsys)
+        assert "git is not installed" in said and "install it" in said and not THROWN_AWAY.search(said)
+    shutil.rmtree(root / ".git")
+    said = gap(root, capsys)
+    assert "in no git repository" in said and "clone the project" in said and not THROWN_AWAY.search(said)
+
+
+def test_a_commit_that_is_nowhere_here_is_asked_for(root, capsys):
+    forge(root, lambda m, p, c: p["git"].update(commit="1" * 40))
+    said = gap(root, capsys)
+    assert "git fetch --all" in said and "push" in said and not THROWN_AWAY.search(said)
+
+
+def untold(metrics, provenance, curve) -> None:
+    """As made in an archive, without git."""
+    nothing = {"commit": None, "dirty": None, "diff_sha256": None}
+    provenance.update(git=dict(nothing), unknown=["the folder is in no git repository"])
+    for session in provenance["sessions"]:
+        session["git"] = {**nothing, "unknown": ["the folder is in no git repository"]}
+
+
+def test_a_record_that_was_made_in_an_archive_is_found_in_the_history_by_its_sources(root, capsys):
+    forge(root, untold)
+    figures.write("tiny", root)
+    subprocess.run([*GIT, "commit", "-q", "--allow-empty", "-m", "later"], cwd=root, check=True)
+    capsys.readouterr()
+    assert audit("tiny", root) == 0
+    assert "could not be told when it was made: the folder is in no git repository" in capsys.readouterr().out
+    forge(root, lambda m, p, c: p["source"].update({"src/identity_mappings/cli.py": "0" * 64}))
+    said = gap(root, capsys)
+    assert "no git repository" in said and "fetch the history" in said and not THROWN_AWAY.search(said)
+
+
+def test_sources_with_other_line_ends_are_the_same(root, capsys):
+    def with_cr(metrics, provenance, curve) -> None:
+        for name in provenance["source"]:
+            content = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=root, check=True, capture_output=True).stdout
+            provenance["source"][name] = sha256(content.replace(b"\n", b"\r\n"))
+
+    forge(root, with_cr)
+    figures.write("tiny", root)
+    assert audit("tiny", root) == 0, capsys.readouterr().out

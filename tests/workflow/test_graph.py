@@ -61,50 +61,91 @@ def test_a_clone_has_nothing_to_do(clone):
 
 
 def test_all_asks_for_every_wanted_run_once(copy):
-    """The tables and figures share experiments; 44 of them on CIFAR, 5 seeds each. ImageNet has no data yet."""
+    """The tables and figures share experiments; 45 of them on CIFAR, 5 seeds each. ImageNet has no data yet."""
     answer = copy.snakemake("--dry-run", "--resources", "gpu=4", "--config", "runs_per_gpu=1", cores=8)
-    assert jobs(answer)["train"] == 44 * 5
+    assert jobs(answer)["train"] == 45 * 5
     outputs = re.findall(r"output: (results/runs/\S+/metrics.json)", answer.stdout)
-    assert len(outputs) == len(set(outputs)) == 44 * 5
+    assert len(outputs) == len(set(outputs)) == 45 * 5
     assert jobs(answer)["responses"] == 5 and jobs(answer)["signals"] == 1
 
 
-def groups(answer: subprocess.CompletedProcess) -> dict[str, int]:
-    """{rule: jobs} of those that train several runs at once."""
-    return {rule: count for rule, count in jobs(answer).items() if rule.startswith("train_")}
+def lay_down(project, experiment, *seeds: int) -> dict:
+    """Files in the places of finished records; returns their times."""
+    paths = [
+        project.root / "results/runs" / experiment.folder / f"seed{seed}" / name
+        for seed in seeds
+        for name in ("metrics.json", "curve.csv", "provenance.json")
+    ]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 
-def test_on_a_gpu_the_missing_runs_of_an_experiment_share_a_job(copy):
-    """Each run still has its own folder; what is there is not trained again, and a run that is named goes alone."""
+def test_on_a_gpu_the_runs_of_an_experiment_share_a_job(copy):
+    """Each run still has its own folder. The rules are the same whatever exists: those of params/ and the config."""
     call = ("--dry-run", "--printshellcmds", "--resources", "gpu=4")
     answer = copy.snakemake(*call, cores=8)
-    assert len(groups(answer)) == 44 and "train" not in jobs(answer)
-    assert set(groups(answer).values()) == {1}
+    assert jobs(answer)["train_paper_seeds_0_to_4"] == 45 and "train" not in jobs(answer)
     experiment = load(copy.root).resolve("cifar10-resnet110")
     command = next(line for line in answer.stdout.splitlines() if f"--digest {experiment.digest} " in line)
     assert "--seed 0 1 2 3 4 --results results --device gpu" in command and "lease --gpus 1 --granted 1" in command
     outputs = re.findall(rf"results/runs/{experiment.folder}/seed(\d)/metrics.json", answer.stdout)
     assert set(outputs) == set("01234")
 
-    for seed in (0, 3):
-        for name in ("metrics.json", "curve.csv", "provenance.json"):
-            path = copy.root / "results/runs" / experiment.folder / f"seed{seed}" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-    [rule] = [rule for rule in groups(copy.snakemake(*call, cores=8)) if experiment.digest in rule]
-    assert rule.endswith("seeds_1_2_4")
-    three = groups(copy.snakemake(*call, "--config", "runs_per_gpu=2", cores=8))
-    assert [rule[-3:] for rule in three if experiment.digest in rule] == ["1_2"], "the fourth goes alone"
-    named = copy.snakemake(f"results/runs/{experiment.folder}/seed2/metrics.json", *call, cores=8)
-    assert jobs(named)["train"] == 1 and not groups(named)
-    assert not groups(copy.snakemake(*call, "--config", "device=cpu", cores=8))
+    rules = copy.snakemake("--list-rules", cores=8).stdout
+    lay_down(copy, experiment, 0, 3)
+    assert copy.snakemake("--list-rules", cores=8).stdout == rules
+    partly = copy.snakemake(*call, cores=8)
+    assert jobs(partly)["train_paper_seeds_0_to_4"] == 45
+    command = next(line for line in partly.stdout.splitlines() if f"--digest {experiment.digest} " in line)
+    assert "--seed 0 1 2 3 4" in command, "the command itself leaves finished seeds alone"
+    pairs = jobs(copy.snakemake(*call, "--config", "runs_per_gpu=2", cores=8))
+    assert pairs["train_paper_seeds_0_to_1"] == pairs["train_paper_seeds_2_to_3"] == pairs["train"] == 45
+    alone = ("--config", "runs_per_gpu=1")
+    named = copy.snakemake(f"results/runs/{experiment.folder}/seed2/metrics.json", *call, *alone, cores=8)
+    assert jobs(named)["train"] == 1
+    lay_down(copy, experiment, *range(5))
+    assert jobs(copy.snakemake(*call, cores=8))["train_paper_seeds_0_to_4"] == 44
+    assert "seeds" not in copy.snakemake("--list-rules", "--config", "device=cpu", cores=8).stdout
+
+
+@pytest.fixture
+def group(copy):
+    """Three seeds of an experiment in one job, as on a GPU, whose device and leases are stand-ins on the CPU."""
+    copy.edit("params/scales/tiny.yaml", "runs: 1", "runs: 3")
+    copy.edit("params/scales/tiny.yaml", "device: cpu", "device: gpu")
+    copy.edit(
+        "workflow/rules/train.smk", "--results {wildcards.root} --device gpu", "--results {wildcards.root} --device cpu"
+    )
+    copy.edit("workflow/rules/train.smk", "identity-mappings device {params.experiment}", "true {params.experiment}")
+    for file in ("train", "evaluate", "measure"):
+        path = copy.root / f"workflow/rules/{file}.smk"
+        path.write_text(path.read_text().replace("--gpus {params.gpus} --granted {resources.gpu}", "--gpus 0"))
+    return copy
+
+
+def test_a_partly_finished_group_goes_on(group):
+    """Where seeds were finished meanwhile, the job that was submitted before still has its rule, and keeps them."""
+    folder = group.root / "results/tiny/runs" / load(group.root).resolve("cifar10-resnet110", "tiny").folder
+    done = group.command("train", "cifar10-resnet110", "--scale", "tiny", "--seed", "1", "--device", "cpu")
+    assert done.returncode == 0, done.stdout
+    kept = {path: path.read_bytes() for path in (folder / "seed1").glob("*.*")}
+    assert len(kept) == 3
+    target = (folder / "seed2/metrics.json").relative_to(group.root).as_posix()
+    answer = group.snakemake(
+        target, *TINY, "--resources", "gpu=1", "--allowed-rules", "train_tiny_seeds_0_to_2", "device"
+    )
+    assert answer.returncode == 0, answer.stdout
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert [(folder / f"seed{seed}/metrics.json").is_file() for seed in (0, 1, 2)] == [True] * 3
 
 
 def test_another_arithmetic_is_asked_for_by_name(copy):
     experiment = load(copy.root).resolve("cifar10-resnet110").in_arithmetic("tf32")
     call = ("--dry-run", "--printshellcmds", "--resources", "gpu=4")
     answer = copy.snakemake(*call, "--config", "arithmetic=tf32", "runs_per_gpu=1", cores=8)
-    assert jobs(answer)["train"] == 44 * 5
+    assert jobs(answer)["train"] == 45 * 5
     assert f"--arithmetic tf32 --digest {experiment.digest} " in answer.stdout
     assert "--arithmetic float32" not in answer.stdout
     path = f"results/runs/{experiment.folder}/seed0/metrics.json"
@@ -124,7 +165,7 @@ def test_the_rest_of_a_clone_is_built_without_the_datasets(copy):
     measured = {"cost", "signals", "responses"}
     plan = planned(copy, "demo")
     tests = {rule for rule in plan if rule.startswith("evaluate_")}
-    assert set(plan) - tests == {"train", "dataset", "make_tables", "make_figures", "demo", "total"} | measured
+    assert set(plan) - tests == {"train", "dataset", "update_reports", "demo", "total"} | measured
     assert plan["dataset"] == 1 and sum(plan[rule] for rule in tests) == 5
     assert planned(copy)["dataset"] == 2, "CIFAR-10 and 100; of ImageNet nothing is wanted before a person has got it"
     (copy.root / "data/imagenet").mkdir(parents=True)
@@ -218,6 +259,109 @@ def test_nothing_is_retrained_after_an_edited_rule_where_metadata_is(trained, tm
     moved = type(trained).__new__(type(trained))
     moved.root = place
     assert planned(moved, *TINY)["train"] == 0
+
+
+# What Snakemake's switches do, by its manual; none of them may cost a record.
+
+
+def everything(project) -> dict[str, tuple[int, bytes]]:
+    """All records and reports of scale tiny, with their times."""
+    root = project.root / "results/tiny"
+    return {
+        path.relative_to(root).as_posix(): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and "checkpoints" not in path.parts
+    }
+
+
+def contents(files: dict[str, tuple[int, bytes]], *folders: str) -> dict[str, bytes]:
+    return {name: content for name, (_, content) in files.items() if name.startswith(folders)}
+
+
+RECORDS = ("runs/", "signals/", "cost/")
+
+
+@pytest.mark.parametrize("targets", [("tables",), ("figures",), ("tables", "figures")])
+@pytest.mark.parametrize("force", ["--forceall", "--force", "--forcerun"])
+def test_a_report_that_is_forced_trains_nothing_and_removes_no_record(clone, targets, force):
+    before = everything(clone)
+    words = (force, "make_tables", "make_figures") if force == "--forcerun" else (force,)
+    plan = planned(clone, *targets, *TINY, *words)
+    assert set(plan) <= {"make_tables", "make_figures", "tables", "figures", "total"}, plan
+    answer = clone.snakemake(*targets, *TINY, *words)
+    assert answer.returncode == 0, answer.stdout
+    after = everything(clone)
+    assert {name: file for name, file in after.items() if name.startswith(RECORDS)} == {
+        name: file for name, file in before.items() if name.startswith(RECORDS)
+    }, "not even touched"
+    assert contents(after, "") == contents(before, "")
+
+
+def test_all_that_is_forced_keeps_every_finished_run(clone):
+    """The manual: all jobs are executed. Each finds its finished record and leaves it."""
+    before = everything(clone)
+    answer = clone.snakemake(*TINY, "--forceall")
+    assert answer.returncode == 0, answer.stdout
+    assert answer.stdout.count("rule train:") == 3
+    assert contents(everything(clone), "runs/") == contents(before, "runs/")
+
+
+def test_a_forced_job_that_fails_keeps_what_was_there(clone):
+    before = everything(clone)
+    clone.edit(
+        "src/identity_mappings/training/loop.py", "    if there:\n", "    if there:\n        raise RuntimeError\n"
+    )
+    answer = clone.snakemake(*TINY, "--forcerun", "train")
+    assert answer.returncode != 0
+    assert contents(everything(clone), "runs/") == contents(before, "runs/")
+
+
+def test_touch_makes_up_no_record(clone):
+    for path in (clone.root / "results/tiny/runs").glob("cifar10-resnet110-dropout-*/seed0/metrics.json"):
+        path.unlink()
+    before = everything(clone)
+    answer = clone.snakemake(*TINY, "--touch")
+    assert answer.returncode == 0, answer.stdout
+    assert contents(everything(clone), "") == contents(before, "")
+    assert planned(clone, *TINY)["train"] == 1, "the missing one is still wanted"
+
+
+def test_until_and_omit_from(copy):
+    until = planned(copy, *TINY, "--until", "train")
+    assert set(until) == {"train", "total"} and until["train"] == 3
+    omitted = planned(copy, *TINY, "--omit-from", "signals")
+    assert omitted["train"] == 3 and not {"signals", "update_reports"} & set(omitted)
+
+
+def test_directory_is_where_everything_goes(copy, tmp_path):
+    """Parameters and sources are the checkout's, records and logs the directory's."""
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(copy.root / "params", elsewhere / "params")
+    shutil.copytree(copy.root / "examples", elsewhere / "examples")
+    shutil.copy(copy.root / "requirements.lock", elsewhere)
+    answer = copy.snakemake(*TINY, "--directory", str(elsewhere))
+    assert answer.returncode == 0, answer.stdout
+    assert not (copy.root / "results/tiny").exists()
+    assert len(list((elsewhere / "results/tiny/runs").glob("*/seed0/metrics.json"))) == 3
+    assert (elsewhere / "results/tiny/tables.md").is_file()
+
+
+def test_with_all_triggers_nothing_that_is_finished_is_lost(trained, tmp_path):
+    """An edited rule is a reason to execute it by these triggers; the command finds the record and leaves it."""
+    place = tmp_path / "moved"
+    shutil.copytree(trained.root, place)
+    moved = type(trained).__new__(type(trained))
+    moved.root = place
+    before = everything(moved)
+    triggers = ("--rerun-triggers", "mtime", "code", "input", "params", "software-env")
+    moved.edit("workflow/rules/train.smk", "--seed {wildcards.seed} ", "--seed {wildcards.seed}  ")
+    for change in ("code", "input", "params"):
+        answer = moved.snakemake(*TINY, "--list-changes", change, "--quiet")
+        assert answer.returncode == 0, answer.stdout
+    assert everything(moved) == before
+    answer = moved.snakemake(*TINY, *triggers)
+    assert answer.returncode == 0, answer.stdout
+    assert contents(everything(moved), "runs/") == contents(before, "runs/")
 
 
 def test_committed_records_make_the_tables_of_a_clone(trained, clone):

@@ -43,7 +43,7 @@ def test_a_changed_network_is_counted_again_and_tables_with_it(clone):
 def test_changed_signals_are_measured_again_and_drawn(clone):
     clone.edit("params/scales/tiny.yaml", "signal_iterations: 2", "signal_iterations: 1")
     plan = planned(clone, *TINY)
-    assert plan["signals"] == plan["make_figures"] == 1 and "train" not in plan
+    assert plan["signals"] == plan["update_reports"] == 1 and "train" not in plan
     assert "signals" not in planned(clone, "figures", *TINY), "the target figures never trains"
     answer = clone.snakemake(*TINY)
     assert answer.returncode == 0, answer.stdout

@@ -8,5 +8,10 @@ rule dataset:
         md5="[0-9a-f]{32}.dir",
     conda:
         "../envs/python.yaml"
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=720,
+        nodes=1,
     shell:
         "identity-mappings data prepare {wildcards.dataset} > {log} 2>&1"

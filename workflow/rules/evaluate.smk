@@ -2,22 +2,28 @@
 rule evaluate:
     input:
         metrics=ancient("{root}/runs/{experiment}-{digest}/seed{seed}/metrics.json"),
-        dataset=dataset_of_run,
+        dataset=GRAPH.dataset_of_test,
     output:
-        "{root}/runs/{experiment}-{digest}/seed{seed}/evaluation-{protocol}.json",
+        update(
+            "{root}/runs/{experiment}-{digest}/seed{seed}/evaluation-{protocol}.json"
+        ),
     log:
         "logs/{root}/{experiment}-{digest}/seed{seed}-{protocol}.log",
     wildcard_constraints:
         protocol="single-view(-recomputed)?",
     conda:
         "../envs/python.yaml"
-    threads: cpu_threads
+    threads: JOBS.cpu_threads
     resources:
-        gpu=gpus_of_test,
+        gpu=JOBS.one_gpu,
+        mem_mb=JOBS.memory_of_test,
+        runtime=JOBS.minutes_of_test,
+        cpus_per_task=JOBS.cpus_of_test,
+        nodes=1,
     params:
-        gpus=gpus_of_test,
-        scale=scale_of,
-        device=device_name,
+        gpus=JOBS.one_gpu,
+        scale=GRAPH.scale_of,
+        device=GRAPH.device,
     shell:
         "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
         "identity-mappings evaluate {wildcards.experiment} --scale {params.scale} --digest {wildcards.digest} "
@@ -33,27 +39,32 @@ for PROTOCOLS, EXPERIMENTS in GRAPH.protocol_sets().items():
             f"evaluate_{'_'.join(PROTOCOLS)}".replace("-", "_")
         input:
             metrics=ancient("{root}/runs/{experiment}-{digest}/seed{seed}/metrics.json"),
-            dataset=dataset_of_run,
+            dataset=GRAPH.dataset_of_test,
         output:
-            [
-                "{root}/runs/{experiment}-{digest}/seed{seed}/evaluation-%s.json"
-                % protocol
-                for protocol in PROTOCOLS
-            ],
+            update(
+                collect(
+                    "{{root}}/runs/{{experiment}}-{{digest}}/seed{{seed}}/evaluation-{protocol}.json",
+                    protocol=PROTOCOLS,
+                )
+            ),
         log:
             "logs/{root}/{experiment}-{digest}/seed{seed}-evaluation.log",
         wildcard_constraints:
             experiment="|".join(EXPERIMENTS),
         conda:
             "../envs/python.yaml"
-        threads: cpu_threads
+        threads: JOBS.cpu_threads
         resources:
-            gpu=gpus_of_test,
+            gpu=JOBS.one_gpu,
+            mem_mb=JOBS.memory_of_test,
+            runtime=JOBS.minutes_of_test,
+            cpus_per_task=JOBS.cpus_of_test,
+            nodes=1,
         params:
-            gpus=gpus_of_test,
-            scale=scale_of,
-            device=device_name,
-            arithmetic=arithmetic_of_run,
+            gpus=JOBS.one_gpu,
+            scale=GRAPH.scale_of,
+            device=GRAPH.device,
+            arithmetic=GRAPH.arithmetic_of_run,
             protocols=" ".join(PROTOCOLS),
         shell:
             "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "

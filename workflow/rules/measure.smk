@@ -1,16 +1,16 @@
 # What every network of a scale costs: counted, nothing is trained. `changed` appears when the networks did.
 rule cost:
     input:
-        changed=changed_cost,
+        changed=GRAPH.changed_cost,
     output:
-        networks="{root}/cost/networks.json",
-        provenance="{root}/cost/provenance.json",
+        networks=update("{root}/cost/networks.json"),
+        provenance=update("{root}/cost/provenance.json"),
     log:
         "logs/{root}/cost.log",
     conda:
         "../envs/python.yaml"
     params:
-        scale=scale_of,
+        scale=GRAPH.scale_of,
     shell:
         "identity-mappings cost --scale {params.scale} --record > {log} 2>&1"
 
@@ -18,22 +18,25 @@ rule cost:
 # Norms of signal and gradient by unit, of all networks that figures show; each has a record of its own, which is kept.
 rule signals:
     input:
-        changed=changed_signals,
-        dataset=datasets_of_signals,
-        device=device_gate,
+        changed=GRAPH.changed_signals,
+        dataset=GRAPH.datasets_of_signals,
+        device=GRAPH.device_gate,
     output:
-        "{root}/signals/signals.json",
+        update("{root}/signals/signals.json"),
     log:
         "logs/{root}/signals.log",
     conda:
         "../envs/python.yaml"
-    threads: threads_of_signals
+    threads: JOBS.threads_of_signals
     resources:
-        gpu=gpus_of_signals,
+        gpu=JOBS.one_gpu,
+        mem_mb=JOBS.memory_of_signals,
+        runtime=JOBS.minutes_of_signals,
+        nodes=1,
     params:
-        gpus=gpus_of_signals,
-        scale=scale_of,
-        device=device_name,
+        gpus=JOBS.one_gpu,
+        scale=GRAPH.scale_of,
+        device=GRAPH.device,
     shell:
         "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
         "identity-mappings signals --scale {params.scale} --device {params.device} > {log} 2>&1"
@@ -46,23 +49,31 @@ rule responses:
         metrics=ancient(
             "{root}/runs/{experiment}-{digest}/seed{seed}/{partial}metrics.json"
         ),
-        dataset=dataset_of_run,
+        dataset=GRAPH.dataset_of_responses,
     output:
-        csv="{root}/runs/{experiment}-{digest}/seed{seed}/{partial}responses/responses.csv",
-        provenance="{root}/runs/{experiment}-{digest}/seed{seed}/{partial}responses/provenance.json",
+        csv=update(
+            "{root}/runs/{experiment}-{digest}/seed{seed}/{partial}responses/responses.csv"
+        ),
+        provenance=update(
+            "{root}/runs/{experiment}-{digest}/seed{seed}/{partial}responses/provenance.json"
+        ),
     log:
         "logs/{root}/{experiment}-{digest}/seed{seed}-{partial}responses.log",
     wildcard_constraints:
         partial="(partial/)?",
     conda:
         "../envs/python.yaml"
-    threads: cpu_threads
+    threads: JOBS.cpu_threads
     resources:
-        gpu=gpus,
+        gpu=JOBS.one_gpu,
+        mem_mb=JOBS.memory_of_test,
+        runtime=JOBS.minutes_of_test,
+        cpus_per_task=JOBS.cpus_of_test,
+        nodes=1,
     params:
-        gpus=gpus,
-        scale=scale_of,
-        device=device_name,
+        gpus=JOBS.one_gpu,
+        scale=GRAPH.scale_of,
+        device=GRAPH.device,
     shell:
         "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
         "identity-mappings responses {wildcards.experiment} --scale {params.scale} --digest {wildcards.digest} "

@@ -1,11 +1,9 @@
-# The tables of a scale, from the records that are there. `changed` appears when these, the parameters or the rendering
-# code are no longer those that the tables were made of.
+# The tables of a scale, from the records that exist: no record is an input, so nothing is trained for them. `changed`
+# appears when the records, the parameters or the rendering code are no longer those that the tables were made of.
 rule make_tables:
     input:
-        records=records,
-        measured=measured,
-        cost=cost_record,
-        changed=changed_tables,
+        cost=GRAPH.outdated_cost,
+        changed=GRAPH.changed_tables,
     output:
         tables=report(
             "{root}/tables.md",
@@ -34,6 +32,23 @@ rule make_tables:
     conda:
         "../envs/python.yaml"
     params:
-        scale=scale_of,
+        scale=GRAPH.scale_of,
     shell:
         "identity-mappings tables --scale {params.scale} > {log} 2>&1"
+
+
+# Tables and figures once all records of a scale are made, for `all` and `demo`.
+rule update_reports:
+    input:
+        GRAPH.all_records,
+    output:
+        touch("logs/{root}/reports-updated"),
+    log:
+        "logs/{root}/reports.log",
+    conda:
+        "../envs/python.yaml"
+    params:
+        scale=GRAPH.scale_of,
+    shell:
+        "(identity-mappings tables --scale {params.scale} && "
+        "identity-mappings figures --scale {params.scale}) > {log} 2>&1"

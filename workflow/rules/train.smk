@@ -8,75 +8,109 @@ rule device:
         "../envs/python.yaml"
     resources:
         gpu=1,
+        mem_mb=4000,
+        runtime=15,
+        nodes=1,
     params:
-        experiment=first_experiment,
-        scale=scale_of,
+        experiment=GRAPH.first_experiment,
+        scale=GRAPH.scale_of,
     shell:
         "identity-mappings device {params.experiment} --scale {params.scale} > {log} 2>&1"
 
 
+RECORD = ("metrics.json", "curve.csv", "provenance.json")
+
+
 # One run, trained and tested in one process, from its last checkpoint where there is one. No file is an input but
-# the dataset's stamp: the digest in the path stands for everything that the numbers depend on.
+# the dataset's stamp: the digest in the path stands for everything that the numbers depend on. A finished record is
+# never removed (`update`), nor trained again, also where Snakemake is told to force the rule.
 rule train:
     input:
-        dataset=dataset_of_run,
-        device=device_gate,
+        dataset=GRAPH.dataset_of_run,
+        device=GRAPH.device_gate,
     output:
-        metrics="{root}/runs/{experiment}-{digest}/seed{seed}/metrics.json",
-        curve="{root}/runs/{experiment}-{digest}/seed{seed}/curve.csv",
-        provenance="{root}/runs/{experiment}-{digest}/seed{seed}/provenance.json",
+        update(
+            collect(
+                "{{root}}/runs/{{experiment}}-{{digest}}/seed{{seed}}/{file}",
+                file=RECORD,
+            )
+        ),
     log:
         "logs/{root}/{experiment}-{digest}/seed{seed}.log",
     benchmark:
         "logs/{root}/{experiment}-{digest}/seed{seed}.benchmark.tsv"
     conda:
         "../envs/python.yaml"
-    threads: threads_of_training
+    threads: JOBS.threads_of_training
     resources:
-        gpu=gpus,
+        gpu=JOBS.gpus,
+        mem_mb=JOBS.memory_of_training,
+        runtime=JOBS.minutes_of_training,
+        cpus_per_task=JOBS.cpus_of_training,
+        nodes=JOBS.nodes,
+        tasks=JOBS.tasks,
+        tasks_per_gpu=JOBS.tasks_per_gpu,
+        gres=JOBS.gres,
+        mpi=JOBS.mpi,
     params:
-        gpus=gpus,
-        scale=scale_of,
-        device=device_name,
-        arithmetic=arithmetic_of_run,
-        launcher=launcher,
+        on_each_node=JOBS.on_each_node,
+        gpus=JOBS.gpus_of_node,
+        granted=JOBS.granted_to_node,
+        scale=GRAPH.scale_of,
+        device=GRAPH.device,
+        arithmetic=GRAPH.arithmetic_of_run,
+        launcher=JOBS.launcher,
     shell:
-        "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
+        "{params.on_each_node}identity-mappings lease --gpus {params.gpus} --granted {params.granted} -- "
         "{params.launcher}identity-mappings train {wildcards.experiment} --scale {params.scale} --arithmetic {params.arithmetic} "
         "--digest {wildcards.digest} --seed {wildcards.seed} --results {wildcards.root} --device {params.device} --log {log} > {log} 2>&1"
 
 
-# On a GPU the missing runs of an experiment share a job, which trains several at once: none of these narrow networks
-# fills a GPU. Each has its own folder, and is what it would be alone.
-for GROUP in GRAPH.together(sys.argv[1:]):
-    workflow.ruleorder(GROUP.rule, "train")
+# On a GPU all seeds of an experiment share a job, which trains them at once: none of these narrow networks fills a GPU.
+# Each has its own folder, and is what it would be alone. Seeds that have a record are left as they are. There is a rule
+# for each set of seeds that params/ and --config runs_per_gpu give; with runs_per_gpu=1 there is none.
+for (RESULTS, SEEDS), EXPERIMENTS in GRAPH.seed_groups().items():
+    workflow.ruleorder(
+        f"train_{GRAPH.roots[RESULTS]}_seeds_{SEEDS[0]}_to_{SEEDS[-1]}", "train"
+    )
 
     rule:
         name:
-            GROUP.rule
+            f"train_{GRAPH.roots[RESULTS]}_seeds_{SEEDS[0]}_to_{SEEDS[-1]}"
         input:
-            dataset=dataset_of(GROUP),
-            device=f"{GROUP.root}/.device-gpu",
+            dataset=GRAPH.dataset_of_run,
+            device=GRAPH.device_gate,
         output:
-            metrics=GROUP.files("metrics.json"),
-            curve=GROUP.files("curve.csv"),
-            provenance=GROUP.files("provenance.json"),
+            update(
+                collect(
+                    "{{root}}/runs/{{experiment}}-{{digest}}/seed{seed}/{file}",
+                    seed=SEEDS,
+                    file=RECORD,
+                )
+            ),
         log:
-            f"logs/{GROUP.root}/{GROUP.experiment.folder}/{GROUP.rule}.log",
+            f"logs/{{root}}/{{experiment}}-{{digest}}/seeds{SEEDS[0]}-{SEEDS[-1]}.log",
         benchmark:
-            f"logs/{GROUP.root}/{GROUP.experiment.folder}/{GROUP.rule}.benchmark.tsv"
+            f"logs/{{root}}/{{experiment}}-{{digest}}/seeds{SEEDS[0]}-{SEEDS[-1]}.benchmark.tsv"
+        wildcard_constraints:
+            root=RESULTS,
+            experiment="|".join(EXPERIMENTS),
         conda:
             "../envs/python.yaml"
-        threads: GROUP.experiment.parameters["recipe"]["cpu_threads"]
+        threads: JOBS.threads_of_training
         resources:
-            gpu=GROUP.experiment.gpus,
+            gpu=JOBS.gpus,
+            mem_mb=JOBS.memory_of_training,
+            runtime=JOBS.minutes_of_training,
+            cpus_per_task=JOBS.cpus_of_training,
+            nodes=1,
         params:
-            of=GROUP,
-            seeds=" ".join(map(str, GROUP.folders)),
-            scale=SCALE,
-            arithmetic=GROUP.experiment.parameters["recipe"]["arithmetic"],
+            gpus=JOBS.gpus,
+            seeds=" ".join(map(str, SEEDS)),
+            scale=GRAPH.scale_of,
+            arithmetic=GRAPH.arithmetic_of_run,
         shell:
-            "identity-mappings lease --gpus {params.of.experiment.gpus} --granted {resources.gpu} -- "
-            "identity-mappings train {params.of.experiment.name} --scale {params.scale} "
-            "--arithmetic {params.arithmetic} --digest {params.of.experiment.digest} --seed {params.seeds} "
-            "--results {params.of.root} --device gpu --log {log} > {log} 2>&1"
+            "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
+            "identity-mappings train {wildcards.experiment} --scale {params.scale} "
+            "--arithmetic {params.arithmetic} --digest {wildcards.digest} --seed {params.seeds} "
+            "--results {wildcards.root} --device gpu --log {log} > {log} 2>&1"

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..parameters.models import Fraction, Name, Parameters, Positive
+from ..parameters.models import Name, Parameters, Positive
 from ..records.experiment import Experiment
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 if TYPE_CHECKING:
     from ..parameters.load import Project

@@ -64,13 +64,9 @@ def closed_form(network: Mapping[str, Any], classes: int, channels: int, size: i
     Raises:
         ValueError: a depth that the network cannot have.
     """
-    family = network.get("family") or "cifar"
-    if family == "vgg":
-        layers, norms = _vgg(network["depth"], classes, channels, size), 0
-    elif network["shortcut"]["kind"] == "custom":
+    if network.get("shortcut", {}).get("kind") == "custom":
         return None
-    else:
-        layers, norms = _residual(family, network, classes, channels, size)
+    layers, norms = _layers(network, classes, channels, size)
     bare = sum(layer.weights for layer in layers)
     return Cost(
         weights=bare + 2 * norms,
@@ -78,6 +74,24 @@ def closed_form(network: Mapping[str, Any], classes: int, channels: int, size: i
         convolution=sum(layer.multiply_adds for layer in layers if not layer.linear),
         linear=sum(layer.multiply_adds for layer in layers if layer.linear),
     )
+
+
+def convolution_outputs(network: Mapping[str, Any], channels: int, size: int) -> int:
+    """Numbers that the convolutions of a network put out for one image: what a training keeps is some of each.
+
+    Args:
+        network: as for `closed_form`; its shortcut must not be one of the user's own.
+    """
+    layers, _ = _layers(network, 1, channels, size)
+    return sum(layer.outputs * layer.pixels for layer in layers if not layer.linear)
+
+
+def _layers(network: Mapping[str, Any], classes: int, channels: int, size: int) -> tuple[list[_Layer], int]:
+    """The layers of a network, and the sum of the channels of its batch norms."""
+    family = network.get("family") or "cifar"
+    if family == "vgg":
+        return _vgg(network["depth"], classes, channels, size), 0
+    return _residual(family, network, classes, channels, size)
 
 
 def _residual(

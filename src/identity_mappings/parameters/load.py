@@ -16,7 +16,7 @@ from ..records.files import sha256_of
 from ..records.run import DETECTION_PROTOCOLS
 from . import models, reports, work
 from .explain import explain, nearest
-from .yaml_file import read_yaml
+from .text import read_yaml
 
 T = TypeVar("T")
 
@@ -55,7 +55,8 @@ def check(data: Any, path: Path, kind: str, inside: tuple[str, ...] = ()) -> Any
     try:
         return _adapter(kind).validate_python(data)
     except ValidationError as error:
-        raise UserError(f"{path}: {explain(error, _adapter(kind), data, inside)}") from None
+        message = explain(error, _adapter(kind), data, inside)
+        raise UserError(f"{path}: {' '.join(message.split())}") from None
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,12 @@ class Project:
 
 
 def _named(folder: Path, kind: str) -> dict[str, Any]:
-    return {path.stem: read(path, kind) for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: read(path, kind) for path in _files(folder)}
+
+
+def _files(folder: Path) -> list[Path]:
+    """The parameter files of a folder; an editor's own, which begin with a dot, are none."""
+    return [path for path in sorted(folder.glob("*.yaml")) if not path.name.startswith(".")]
 
 
 def load(root: Path = Path()) -> Project:
@@ -214,7 +220,7 @@ def load(root: Path = Path()) -> Project:
     if not params.is_dir():
         raise UserError(f"no folder params/ in {root.absolute()}: call this from the project's root")
     experiments: dict[str, models.Experiment] = {}
-    for path in sorted((params / "experiments").glob("*.yaml")):
+    for path in _files(params / "experiments"):
         for name, experiment in read(path, "experiments").items():
             if name in experiments:
                 raise UserError(f"{path}: {name}: another file has this experiment too: rename or remove one")
@@ -239,7 +245,7 @@ def load(root: Path = Path()) -> Project:
 def _check_references(project: Project, params: Path) -> None:
     def known(name: str | None, names: Iterable[str], place: str) -> None:
         if name is not None and name not in names:
-            raise UserError(f"{place}: unknown name {name!r}: {nearest(name, names)}")
+            raise UserError(f"{' '.join(place.split())}: unknown name {name!r}: {nearest(name, names)}")
 
     for name, dataset in project.datasets.items():
         if dataset.made_from:
@@ -249,7 +255,7 @@ def _check_references(project: Project, params: Path) -> None:
                 raise UserError(
                     f"{place}.name: {dataset.made_from.name} is made from another dataset itself: name that"
                 )
-    for path in sorted((params / "experiments").glob("*.yaml")):
+    for path in _files(params / "experiments"):
         for name in read(path, "experiments"):
             known(project.experiments[name].dataset, project.datasets, f"{path}: {name}.dataset")
             known(project.experiments[name].recipe, project.recipes, f"{path}: {name}.recipe")

@@ -3,7 +3,7 @@
 `reports` has that of tables and figures. The JSON Schemas of workflow/schemas/ are generated from both.
 """
 
-import json
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -11,9 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from ..networks.depth import stages
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
-Positive = Annotated[int, Field(gt=0, le=10**9)]
-Percent = Annotated[float, Field(gt=0, le=100)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+LARGEST = 1_000_000_000  # of whatever is counted
+Positive = Annotated[int, Field(gt=0, le=LARGEST)]
+Natural = Annotated[int, Field(ge=0, le=LARGEST)]
+Runs = Annotated[int, Field(gt=0, le=10_000)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Brightness = Annotated[float, Field(ge=0, le=255)]
 
 
 class Parameters(BaseModel):
@@ -68,8 +71,8 @@ class Scaled(Parameters):
     """Constant scaling (he2016, Figure 2b)."""
 
     kind: Literal["scaled"]
-    shortcut_scale: Annotated[float, Field(ge=0, le=10, description="factor of the shortcut; 0 makes a plain net")]
-    residual_scale: Annotated[float, Field(gt=0, le=10, description="factor of F")]
+    shortcut_scale: Annotated[float, Field(ge=-10, le=10, description="factor of the shortcut; 0 makes a plain net")]
+    residual_scale: Annotated[float, Field(ge=-10, le=10, description="factor of F")]
 
 
 class Gated(Parameters):
@@ -102,11 +105,18 @@ class Custom(Parameters):
 
     @field_validator("arguments")
     @classmethod
-    def _are_json(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        try:
-            json.dumps(arguments, allow_nan=False)
-        except (ValueError, TypeError):
-            raise ValueError("must be texts, finite numbers, lists and mappings of them: change what is not") from None
+    def _are_plain(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """They are part of the digest, as JSON: keys are texts, and numbers finite."""
+
+        def check(value: Any) -> None:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{value} is not a finite number: write a number")
+            if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+                raise ValueError("a key is no text: write it in quotes")
+            for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+                check(item)
+
+        check(arguments)
         return arguments
 
 
@@ -200,7 +210,7 @@ class Recipe(Parameters):
     ]
     iterations: Annotated[Positive, Field(description="length of the training")]
     learning_rate: Annotated[
-        dict[Annotated[int, Field(ge=0)], Annotated[float, Field(gt=0, le=100)]],
+        dict[Natural, Annotated[float, Field(gt=0, le=100)]],
         Field(description="from which iteration on which rate; must begin at 0"),
     ]
     momentum: Annotated[float, Field(ge=0, lt=1)]
@@ -214,9 +224,7 @@ class Recipe(Parameters):
         list[Literal["convolution", "linear", "batch-norm", "bias", "other"]], Field(description="which weights decay")
     ]
     normalization: Literal["per-pixel-mean", "channel-mean-and-deviation"]
-    channel_mean: Annotated[
-        list[Annotated[float, Field(ge=0, le=255)]] | None, Field(description="by colour channel, in 0 to 255")
-    ] = None
+    channel_mean: Annotated[list[Brightness] | None, Field(description="by colour channel, in 0 to 255")] = None
     channel_deviation: Annotated[
         list[Annotated[float, Field(gt=0, le=255)]] | None, Field(description="by colour channel, in 0 to 255")
     ] = None
@@ -257,7 +265,7 @@ class Recipe(Parameters):
     convolution_initialization: Literal["he-fan-in", "he-fan-out"]
     linear_initialization: Literal["he-fan-in", "torch"]
     batch_norm_eps: Annotated[float, Field(gt=0, le=1)]
-    batch_norm_momentum: Fraction
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1, description="weight of a batch in the averages")]
     running_statistics: Annotated[
         Literal["first-replica", "mean"], Field(description="whose moving statistics are kept when replicas differ")
     ]
@@ -268,7 +276,7 @@ class Recipe(Parameters):
     evaluate_every: Annotated[Positive, Field(description="iterations between tests")]
     log_every: Annotated[Positive, Field(description="iterations between rows of curve.csv; divides evaluate_every")]
     arithmetic: Annotated[Literal["float32", "tf32", "bfloat16"], Field(description="of convolutions and products")]
-    cpu_threads: Annotated[Positive, Field(description="threads of a run on a CPU, whatever the machine has")]
+    cpu_threads: Annotated[int, Field(gt=0, le=4096, description="threads of a run on a CPU, whatever the machine has")]
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -285,6 +293,12 @@ class Recipe(Parameters):
                 raise ValueError(f"crop: {self.crop} needs {key}")
         if (self.crop == "scale") != bool(self.shorter_side):
             raise ValueError("shorter_side belongs to crop: scale: give both or neither")
+        if self.shorter_side and not self.crop_size <= self.shorter_side[0] <= self.shorter_side[1]:
+            raise ValueError(
+                f"shorter_side {self.shorter_side} must rise from crop_size, {self.crop_size}, or more: correct one"
+            )
+        if len(self.channel_mean or ()) != len(self.channel_deviation or ()):
+            raise ValueError("channel_mean and channel_deviation differ in length: give each channel both")
         if self.evaluate_every % self.log_every:
             raise ValueError(f"log_every {self.log_every} does not divide evaluate_every {self.evaluate_every}")
         if self.normalization == "channel-mean-and-deviation" and not (self.channel_mean and self.channel_deviation):
@@ -298,7 +312,7 @@ class Experiment(Parameters):
     dataset: Name
     network: Network
     recipe: Annotated[Name | None, Field(description="null: never trained here; only what it costs is counted")]
-    gpus: Annotated[Positive, Field(le=1024, description="devices that a run wants")] = 1
+    gpus: Annotated[int, Field(gt=0, le=4096, description="devices that a run wants")] = 1
 
 
 class Overlay(Parameters):
@@ -309,7 +323,7 @@ class Overlay(Parameters):
         Field(description="takes another dataset instead; null: experiments on it have no counterpart at this scale"),
     ] = {}
     depths: Annotated[
-        dict[Literal["basic", "bottleneck", "single"], dict[int, int | None]],
+        dict[Literal["basic", "bottleneck", "single"], dict[Positive, Positive | None]],
         Field(description="by unit: takes another depth instead; null: no counterpart"),
     ] = {}
     recipe: Annotated[dict[str, Any], Field(description="keys of every recipe that take other values")] = {}
@@ -326,10 +340,8 @@ class Scale(Parameters):
         str, Field(description="what figures say of it under their titles; empty: they are the papers' own")
     ] = ""
     results: Annotated[str, Field(pattern=r"^results(/[a-z0-9-]+)?$", description="folder of everything it makes")]
-    runs: Annotated[Positive, Field(le=1000, description="seeds 0 to runs - 1 are wanted of every experiment")]
-    runs_on: Annotated[
-        dict[Name, Annotated[Positive, Field(le=1000)]], Field(description="by dataset: so many runs instead")
-    ] = {}
+    runs: Annotated[Runs, Field(description="seeds 0 to runs - 1 are wanted of every experiment")]
+    runs_on: Annotated[dict[Name, Runs], Field(description="by dataset: so many runs instead")] = {}
     device: Annotated[
         Literal["gpu", "cpu"], Field(description="where its runs train unless a call says otherwise; never guessed")
     ] = "gpu"
@@ -338,10 +350,7 @@ class Scale(Parameters):
         list[str], Field(description="what its numbers say nothing of; stands beside its verdicts on the claims")
     ] = []
     signal_iterations: Annotated[
-        int,
-        Field(
-            ge=0, le=10**6, description="length of the short training after which signal propagation is measured again"
-        ),
+        Natural, Field(description="length of the short training after which signal propagation is measured again")
     ] = 100
     overlay: Overlay = Overlay()
     experiments: Annotated[

@@ -1,6 +1,5 @@
 """The typed form of what is shown: cells, tables, figures and the rule of verdicts."""
 
-import math
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -8,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from ..records.run import DETECTION_PROTOCOLS
-from .models import Name, Parameters, Percent, Positive
+from .models import Name, Natural, Parameters, Percent, Positive, Runs
 
-Published = float | Literal["fail"] | str | None
+AboveZero = Annotated[float, Field(gt=0, le=100)]
+Published = Percent | Literal["fail"] | str | None
 
 TEST_ERROR, BEST_RUN = "test error %", "test error %, best run"
 MEAN = "test error %, mean ± standard deviation"
@@ -66,10 +66,9 @@ class Cell(Parameters):
     dataset: Annotated[str, Field(description="for quoted rows, which have no experiment")] = ""
     network: Annotated[str, Field(description="as the paper calls it")]
     decimals: Annotated[int, Field(ge=0, le=4, description="of an error, as the paper prints it")] = 2
-    published_runs: Annotated[Positive, Field(description="runs behind the published number")] = 5
+    published_runs: Annotated[Runs, Field(description="runs behind the published number")] = 5
     published_deviation: Annotated[
-        float | None,
-        Field(ge=0, le=100, description="standard deviation that the paper states; null: the prior spread"),
+        Percent | None, Field(description="standard deviation that the paper states; null: the prior spread")
     ] = None
     quoted: Annotated[bool, Field(description="the paper quotes it from another paper; it is not made again")] = False
     not_rebuilt: Annotated[
@@ -96,6 +95,8 @@ class Cell(Parameters):
             if not 0 <= published <= 100:
                 raise ValueError(f"{published} is no error in %: give a number from 0 to 100")
             return published
+        if metric == MEAN and re.fullmatch(FORMS[MEAN][0], str(published)) and float(published.partition("±")[0]) > 100:
+            raise ValueError(f"{published!r}: a mean of errors is from 0 to 100: correct it")
         form, example = FORMS.get(metric, ("(?!)", "a number or fail"))
         if not re.fullmatch(form, str(published)) or not isinstance(published, str):
             raise ValueError(f"{published!r} is not {example}, which this metric needs: correct it")
@@ -207,7 +208,8 @@ class TrainingCurves(_Panels):
         Field(description="loss: on an axis of its own (he2016); error: on the axis of the test error (he2015)"),
     ] = "training loss"
     loss_limits: Annotated[
-        list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2, description="axis of training loss")
+        list[Annotated[float, Field(gt=0, le=1_000_000)]],
+        Field(min_length=2, max_length=2, description="axis of training loss"),
     ] = [0.002, 2.0]  # noqa: RUF012
     error_limit: Annotated[float, Field(gt=0, le=100, description="upper end of the axis of test error, in %")] = 20
 
@@ -237,7 +239,7 @@ class Drawn(Parameters):
 
     title: str
     experiment: Name
-    first: Annotated[int, Field(ge=0, description="index of the first unit that is drawn")] = 1
+    first: Annotated[Natural, Field(description="index of the first unit that is drawn")] = 1
     count: Annotated[Positive, Field(description="how many units are drawn")] = 1
     asymmetric: Annotated[
         bool, Field(description="in the form of he2016, Figure 5(b): each activation behind the addition before it")
@@ -264,24 +266,29 @@ class Reporting(Parameters):
     """The rule by which a measured number agrees with a published one, and its constants."""
 
     fail_above: Annotated[
-        dict[Name, Percent],
+        dict[Name, AboveZero],
         Field(description="a test error above this is 'fail' (he2016, Table 1); where nothing is given none is"),
     ]
     prior_deviation: Annotated[
-        dict[Name, Percent],
+        dict[Name, AboveZero],
         Field(description="standard deviation over runs, in points, where n < 3 or none is published"),
     ]
     resolution: Annotated[
-        dict[Name, Percent], Field(description="agreement within a wider band than this, in points, says nothing")
+        dict[Name, AboveZero], Field(description="agreement within a wider band than this, in points, says nothing")
     ]
-    agrees_within: Annotated[float, Field(gt=0, description="standard errors of the difference")]
-    differs_beyond: Annotated[float, Field(gt=0, description="standard errors of the difference")]
+    agrees_within: Annotated[AboveZero, Field(description="standard errors of the difference")]
+    differs_beyond: Annotated[AboveZero, Field(description="standard errors of the difference")]
     gradient_factor: Annotated[
-        float, Field(gt=1, description="of two networks' gradients, below which neither passes more than the other")
+        float,
+        Field(
+            gt=1,
+            le=1_000_000_000,
+            description="of two networks' gradients, below which neither passes more than the other",
+        ),
     ]
 
     @model_validator(mode="after")
     def _ordered(self) -> "Reporting":
-        if not math.inf > self.differs_beyond >= self.agrees_within:
-            raise ValueError("differs_beyond must not be below agrees_within")
+        if self.differs_beyond < self.agrees_within:
+            raise ValueError("differs_beyond must not be below agrees_within: correct one")
         return self

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .models import Name, Parameters, Positive
+from .models import Name, Parameters, Runs
 from .reports import TEST_ERROR
 
 TRAINING_ERROR, TRAINING_LOSS = "training error %", "training loss"
@@ -103,9 +103,7 @@ class Step(Parameters):
     name: Annotated[str, Field(description="what they are, in a few words")]
     why: Annotated[str, Field(description="what makes them worth this place")]
     experiments: Annotated[list[Name], Field(min_length=1, description="in this order")]
-    runs: Annotated[
-        Positive, Field(le=1000, description="the first so many seeds of each, as far as the scale wants them")
-    ]
+    runs: Annotated[Runs, Field(description="the first so many seeds of each, as far as the scale wants them")]
     device: Annotated[Literal["cpu", "gpu"], Field(description="cpu: two cores do such a run within hours")] = "gpu"
 
 

@@ -1,11 +1,11 @@
 """Where the records of `bench` lie: results/bench/DEVICE/EXPERIMENT/bench.json."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from . import measurement
+from .files import parse_json
 
 FOLDER, NAME = "bench", "bench.json"
 
@@ -26,5 +26,5 @@ def read(results: Path) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted((results / FOLDER).glob(f"*/*/{NAME}")):
         content, origin = measurement.read(path.parent, NAME)
-        found.setdefault(path.parts[-3], []).append({**json.loads(content), "provenance": origin})
+        found.setdefault(path.parts[-3], []).append({**parse_json(content), "provenance": origin})
     return {device: sorted(entries, key=lambda e: (e["layers"], e["experiment"])) for device, entries in found.items()}

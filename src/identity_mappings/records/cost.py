@@ -1,10 +1,10 @@
 """The cost record: what every network of a scale costs, by the digest of its parameters."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from .experiment import Experiment
+from .files import parse_json
 from .measurement import read
 from .run import BadRecord
 
@@ -22,7 +22,7 @@ def of(results: Path) -> dict[str, dict[str, Any]] | None:
     if found is None:
         return None
     try:
-        record = json.loads(found[0])
+        record = parse_json(found[0])
         if record["format"] != FORMAT:
             raise BadRecord(f"{results / FOLDER / NAME}: format {record['format']}, expected {FORMAT}")
         return {digest: dict(entry) for digest, entry in record["networks"].items()}

@@ -1,12 +1,11 @@
 """An experiment with every parameter resolved, and the digest that is its identity."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .files import canonical, json_bytes, sha256, write_atomically
+from .files import canonical, json_bytes, parse_json, sha256, write_atomically
 
 # Raised by hand when a change of code changes the numbers that a run gives, and only then: it is part of every digest.
 NUMERICS = 2
@@ -48,7 +47,7 @@ class Experiment:
 
     def in_arithmetic(self, arithmetic: str) -> "Experiment":
         """The same experiment in another arithmetic: other runs, with another digest."""
-        if self.parameters["recipe"] is None:
+        if self.parameters["recipe"] is None or self.parameters["recipe"]["arithmetic"] == arithmetic:
             return self
         recipe = {**self.parameters["recipe"], "arithmetic": arithmetic}
         return replace(self, parameters={**self.parameters, "recipe": recipe})
@@ -115,7 +114,7 @@ class Experiment:
             UserError: the file is missing, not such a file, or was edited after it was resolved.
         """
         try:
-            saved = json.loads(path.read_bytes())
+            saved = parse_json(path.read_bytes())
             experiment = cls(
                 saved["experiment"], saved["scale"], saved["parameters"], saved["gpus"], saved["custom_source"]
             )

@@ -1,32 +1,94 @@
-"""Writing and hashing files so that nobody ever sees half of one."""
+"""Reading, writing and hashing files so that nobody ever sees half of one."""
 
+import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
+import re
+import stat
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+_PARTIAL = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # the name that write_atomically gives a file that is not yet whole
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path` in one step, also across a power cut: written beside it, synced, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Put `content` at `path` in one step, also across a power cut: written beside it, synced, renamed.
+
+    Raises:
+        OSError: no room, no right to write; `path` is then what it was, and the error names it.
+    """
+    partial = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(partial).chmod(0o644)
+        with contextlib.suppress(PermissionError):  # a file system without modes
+            Path(partial).chmod(0o644)
         Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
+    except BaseException as error:
+        if partial is not None:
+            Path(partial).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def remove_partial_files(folder: Path, names: Collection[str] | re.Pattern) -> None:
+    """Remove what a killed process left half written of files with these names, while no other process writes here."""
+    for path in folder.glob(".*"):
+        found = _PARTIAL.fullmatch(path.name)
+        if found and (names.fullmatch(found[1]) if isinstance(names, re.Pattern) else found[1] in names):
+            path.unlink(missing_ok=True)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; what is no regular file, such as a FIFO that would never end, is refused.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(handle, "rb") if stat.S_ISREG(os.fstat(handle).st_mode) else None
+    if file is None:
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
+def parse_json(content: bytes | str) -> Any:
+    """JSON as this project writes it: no NaN, no infinity, no number that no measurement has, no depth without end.
+
+    Raises:
+        ValueError: it is something else.
+    """
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is not a number")
+
+    def integer(digits: str) -> int:
+        return int(digits) if len(digits) <= 19 else refuse(f"{digits[:10]}...")
+
+    def real(digits: str) -> float:
+        return float(digits) if math.isfinite(float(digits)) else refuse(digits[:20])
+
+    try:
+        return json.loads(content, parse_constant=refuse, parse_int=integer, parse_float=real)
+    except RecursionError:
+        raise ValueError("nested without end") from None
 
 
 def json_bytes(value: Any) -> bytes:
     """`value` as JSON for people and for comparison: indented, keys in the order given, no NaN."""
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")  # half a pair, of a name that is no text, as JSON escapes it
 
 
 def canonical(value: Any) -> bytes:
@@ -39,5 +101,10 @@ def sha256(content: bytes) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
+    """Hash of a regular file's bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

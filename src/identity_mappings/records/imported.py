@@ -1,9 +1,9 @@
 """Records of networks that were trained elsewhere and tested here."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from .files import parse_json
 from .run import BadRecord
 
 FORMAT, FOLDER = 1, "imported"
@@ -21,7 +21,7 @@ def read(path: Path) -> dict[str, Any]:
         BadRecord: it is none, or its numbers contradict each other.
     """
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
         facts = {
             "format": (found["format"], FORMAT),
             "kind": (found["kind"], KIND),

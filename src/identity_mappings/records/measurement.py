@@ -1,11 +1,10 @@
 """The record of what is measured or counted without training: one file of data, and its provenance."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from .experiment import Experiment
-from .files import json_bytes, sha256, write_atomically
+from .files import json_bytes, parse_json, sha256, write_atomically
 from .run import PROVENANCE, BadRecord
 
 
@@ -28,7 +27,7 @@ def read(folder: Path, name: str) -> tuple[bytes, dict[str, Any]] | None:
     except OSError as error:
         raise BadRecord(f"{folder / name}: {error.strerror}") from None
     try:
-        provenance = json.loads((folder / PROVENANCE).read_bytes())
+        provenance = parse_json((folder / PROVENANCE).read_bytes())
         stated = provenance["outputs"][name]
     except OSError:
         raise BadRecord(

@@ -2,50 +2,51 @@
 
 import os
 import platform
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from . import git
 from .experiment import ARITHMETICS, Experiment
 from .files import canonical, sha256, sha256_of
 
 PACKAGE = Path(__file__).parents[1]
-RUNS_ON = ("src", "params")
+LOCK = "requirements.lock"
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
+_first_hashes: dict[str, str] = {}  # of each source, when this process first saw it: what it runs
 
 
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        answer = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return answer.stdout if answer.returncode == 0 else None
+def sources(unknown: list[str] | None = None) -> dict[str, str]:
+    """{file: sha256} of the project's modules that this process has imported.
 
-
-def git(root: Path) -> dict[str, Any]:
-    """Commit, and the hash of what differs from it; nulls outside a repository."""
-    commit, difference = _git(root, "rev-parse", "HEAD"), _git(root, "diff", "HEAD", "--", *RUNS_ON)
-    unknown = _git(root, "ls-files", "--others", "--exclude-standard", "--", *RUNS_ON)
-    if difference is not None and unknown:
-        difference += "".join(f"{sha256_of(root / path)} {path}\n" for path in unknown.splitlines())
-    return {
-        "commit": commit and commit.strip(),
-        "dirty": None if difference is None else bool(difference),
-        "diff_sha256": sha256(difference.encode()) if difference else None,
-    }
-
-
-def sources() -> dict[str, str]:
-    """{file: sha256} of the project's modules that this process has imported."""
+    Args:
+        unknown: takes what cannot be told of them: files that are gone, cannot be read or have changed since.
+    """
     prefix = __name__.partition(".")[0]
     mine = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == prefix]
-    paths = sorted({Path(module.__file__).resolve() for module in mine if getattr(module, "__file__", None)})
-    return {f"src/{PACKAGE.name}/{path.relative_to(PACKAGE.resolve()).as_posix()}": sha256_of(path) for path in paths}
+    paths = sorted({os.path.relpath(module.__file__, PACKAGE) for module in mine if getattr(module, "__file__", None)})
+    problems = []
+    for path in paths:
+        name = f"src/{PACKAGE.name}/{Path(path).as_posix()}"
+        try:
+            found = sha256_of(PACKAGE / path)
+        except OSError as error:
+            problems.append(f"{name}: {error.strerror}")
+            continue
+        if _first_hashes.setdefault(name, found) != found:
+            problems.append(f"{name}: has changed since it was imported")
+    if unknown is not None:
+        unknown += problems
+    return dict(sorted(_first_hashes.items()))
 
 
-def environment(root: Path) -> dict[str, Any]:
+def environment(root: Path, unknown: list[str] | None = None) -> dict[str, Any]:
+    """Versions of Python and of the packages that make the numbers, and the hash of the lock.
+
+    Args:
+        unknown: takes what cannot be told of them.
+    """
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -55,9 +56,29 @@ def environment(root: Path) -> dict[str, Any]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = None
-    lock = root / "requirements.lock"
-    found["lock_sha256"] = sha256_of(lock) if lock.is_file() else None
+    found["lock_sha256"] = _hash(root / LOCK, LOCK, [] if unknown is None else unknown)
     return found
+
+
+def _hash(path: Path, name: str, unknown: list[str]) -> str | None:
+    try:
+        return sha256_of(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        unknown.append(f"{name}: {error.strerror}")
+        return None
+
+
+def code(root: Path) -> dict[str, Any]:
+    """What made a record: "git", "source", "env" and, where something cannot be told of them, "unknown": what and why.
+
+    Never raises for what git, or a file beside the sources, is like.
+    """
+    unknown: list[str] = []
+    found = {"git": git.describe(root), "source": sources(unknown), "env": environment(root, unknown)}
+    unknown = found["git"].pop("unknown", []) + unknown
+    return {**found, "unknown": unknown} if unknown else found
 
 
 def of_measurement(
@@ -76,9 +97,7 @@ def of_measurement(
         "schema_version": 1,
         "rule": rule,
         "command": command,
-        "git": git(root),
-        "source": sources(),
-        "env": environment(root),
+        **code(root),
         "settings": settings,
         "parents": parents,
     }
@@ -105,9 +124,18 @@ def gather(
         data: counts of what was read.
         weights_sha256: of the trained weights.
         log: file that took the trainer's messages.
+
+    Its "git" is of the last beginning, if that was a clean checkout: somebody may have gone on with the sources since.
     """
     dataset, settings = experiment.parameters["dataset"], dict(settings)
     arithmetic = experiment.parameters["recipe"]["arithmetic"]
+    made, unknown = code(root), []
+    log_hash = _hash(log, git.shown(os.fsencode(log.name)), unknown) if log else None
+    unknown = made.pop("unknown", []) + unknown
+    begun = {key: value for key, value in (sessions[-1].get("git") or {}).items() if key != "unknown"}
+    if begun.get("dirty") is False and begun != made["git"]:  # what ran is what was there at the last beginning
+        made["git"] = begun
+        unknown.append("the checkout has changed since the last beginning, of which the commit is")
     return {
         "schema_version": 1,
         "rule": "train",
@@ -117,12 +145,12 @@ def gather(
         "started": sessions[0]["started"],
         "finished": sessions[-1]["finished"],
         "sessions": sessions,
-        "log": {"path": log.name, "sha256": sha256_of(log)} if log and log.is_file() else None,
-        "git": git(root),
-        "source": sources(),
+        "log": {"path": git.shown(os.fsencode(log.name)), "sha256": log_hash} if log_hash else None,
+        "git": made["git"],
+        "source": made["source"],
         "params": {"resolved": experiment.parameters, "sha256": sha256(canonical(experiment.parameters))},
         "data": {"name": dataset["name"], "dvc_md5": dataset["md5"], **data},
-        "env": {**environment(root), **settings.pop("env", {})},
+        "env": {**made["env"], **settings.pop("env", {})},
         "hardware": {
             **hardware,
             "gpus_requested": experiment.gpus,
@@ -131,4 +159,5 @@ def gather(
         "seed": {"seed": seed, **settings},
         "weights_sha256": weights_sha256,
         "parents": {},
+        **({"unknown": unknown} if unknown else {}),
     }

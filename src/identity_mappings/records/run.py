@@ -1,6 +1,5 @@
 """The record of a run: metrics.json, curve.csv and provenance.json in one folder."""
 
-import json
 import math
 import shutil
 from dataclasses import dataclass
@@ -8,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from .experiment import ARITHMETICS, Experiment, identity
-from .files import json_bytes, sha256, write_atomically
+from .files import json_bytes, parse_json, sha256, write_atomically
 
 FORMAT = 1
 FIRST_LOSSES = 50  # that a record keeps in full precision, so that `verify` can repeat a run's beginning
 METRICS, CURVE, PROVENANCE, PARTIAL = "metrics.json", "curve.csv", "provenance.json", "partial"
 FINAL = ("finished", "diverged")
 WEIGHTS = "weights.pt"  # with the checkpoints: they stay where a run was trained
+COPY = "record"  # there, too: a copy of the record
 _ERRORS = {"test_error": "wrong", "top_5_error": "wrong_top_5"}
 CIFAR_PROTOCOLS = ("single-view", "single-view-recomputed")
 DETECTION_PROTOCOLS = ("voc-11-point", "coco")  # a detection is tested in its training, and by no other
@@ -54,6 +54,27 @@ def write(folder: Path, metrics: dict[str, Any], curve: bytes, provenance: dict[
             (folder / PARTIAL).rmdir()
 
 
+def keep_copy(folder: Path, checkpoints: Path) -> None:
+    """Copy a finished record beside the weights.
+
+    A scheduler may call a job failed that ended just behind its training; then Snakemake removes its outputs.
+    """
+    for name in (CURVE, PROVENANCE, METRICS):
+        write_atomically(checkpoints / COPY / name, (folder / name).read_bytes())
+
+
+def restore(folder: Path, checkpoints: Path, experiment: Experiment, seed: int) -> bool:
+    """Put a finished record that is gone back from its copy; False if there is none, or none to be believed."""
+    try:
+        if read(checkpoints / COPY, experiment, seed) is None:
+            return False
+    except BadRecord:
+        return False
+    for name in (CURVE, PROVENANCE, METRICS):
+        write_atomically(folder / name, (checkpoints / COPY / name).read_bytes())
+    return True
+
+
 @dataclass(frozen=True)
 class Record:
     """A record that was read and found to be what its place says."""
@@ -85,13 +106,13 @@ def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False)
     path = folder / METRICS
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise BadRecord(f"{folder}: {METRICS}: {error.strerror}") from None
     try:
-        metrics = json.loads(content)
-        provenance = json.loads((folder / PROVENANCE).read_bytes())
+        metrics = parse_json(content)
+        provenance = parse_json((folder / PROVENANCE).read_bytes())
         curve = (folder / CURVE).read_bytes()
         facts = {
             "format": (metrics["format"], FORMAT),
@@ -155,7 +176,7 @@ def read_evaluation(record: Record, protocol: str) -> dict[str, Any] | None:
     """
     path = evaluation_of(record.path.parent, protocol)
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
         diverged = record.test_error is None
         error = {
             name: None if diverged else round(100 * found[wrong] / found["images"], 6)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..parameters import Project, load
 from ..records import cost, imported
-from ..records.files import canonical, sha256_of
+from ..records.files import canonical, parse_json, sha256_of
 from ..records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, signals_of
 from ..records.run import BadRecord
 from . import basis, detections
@@ -39,7 +39,7 @@ def _walk(project: Project, scale: str, root: Path) -> tuple[dict[Path, str], Co
     """What each record that a page tells of stands on, and in how many cells and comparisons it is used."""
     made = report(project, scale)
     if made.bad:
-        raise Gap(f"{made.bad[0]}: restore the record, or remove its folder and make it again")
+        raise Gap(f"{made.bad[0]}: {basis.RESTORE_RECORD}")
     results = root / project.scale(scale).results
     _check_pages(project, scale, results, made)
     used = Counter(path for cell in made.cells if cell.measured is not None for path in cell.paths)
@@ -51,9 +51,9 @@ def _walk(project: Project, scale: str, root: Path) -> tuple[dict[Path, str], Co
         try:
             walked[path] = check(*of, history)
         except BadRecord as bad:
-            raise Gap(f"{bad}: restore the record, or remove it and make it again") from None
-        except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-            raise Gap(f"{path}: not a record ({type(error).__name__}: {error}): make it again") from None
+            raise Gap(f"{bad}: {basis.RESTORE_RECORD}") from None
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
+            raise Gap(f"{path}: not a record ({type(error).__name__}: {error}): {basis.RESTORE_RECORD}") from None
 
     for path, record in sorted(records.runs.items()):
         walk(path, basis.of_run, project, record)
@@ -90,14 +90,14 @@ def _check_each_once(records: Records) -> None:
         for key in ("first_losses", "weights_sha256"):
             value = (found["experiment"], found["digest"], key, canonical(found.get(key)))
             if found.get(key) and seen.setdefault(value, path) != path:
-                raise Gap(f"{path}: the same run as {seen[value]}: remove it and train its own seed")
+                raise Gap(f"{path}: the same run as {seen[value]}: move it away and train its own seed")
 
 
 def _check_pages(project: Project, scale: str, results: Path, made: Report) -> None:
     """The pages are those that the records give, and have not been edited."""
     path, cure = results / ORIGIN, f"make it again: identity-mappings tables --scale {scale}"
     try:
-        facts = json.loads(path.read_bytes())
+        facts = parse_json(path.read_bytes())
         stated, files, shown = facts["fingerprint"], dict(facts["files"]), list(facts["cells"])
     except (OSError, ValueError, KeyError, TypeError):
         raise Gap(f"{path}: missing, or no origin of tables: {cure}") from None

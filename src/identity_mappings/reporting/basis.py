@@ -1,10 +1,7 @@
 """What a record must stand on: its own numbers, parameters, data, sources and environment. `audit` asks."""
 
-import hashlib
-import json
 import math
 import re
-import subprocess
 from collections.abc import Callable, Collection
 from datetime import datetime
 from functools import cache
@@ -13,9 +10,9 @@ from typing import Any
 
 from ..networks.closed_form import closed_form
 from ..parameters import Project
-from ..records import cost, measurement, run
+from ..records import cost, git, measurement, run
 from ..records.experiment import Experiment, identity
-from ..records.files import canonical, sha256
+from ..records.files import canonical, parse_json, sha256
 from ..records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS_CSV
 from .detections import backbone_of
 
@@ -27,7 +24,10 @@ OF_SIGNALS = ("evaluation/propagation.py", "networks/residual.py", "training/pro
 OF_TEST = ("evaluation/protocols.py", "networks/residual.py", "training/evaluate.py")
 OF_SINGLE_VIEW = ("evaluation/single_view.py", "networks/residual.py", "training/evaluate.py")
 OF_COST = ("networks/closed_form.py", "networks/cost.py", "networks/residual.py")
-AGAIN = "make it again from a clean checkout"
+AGAIN = "keep it, and make another from a clean checkout (--results takes another folder)"
+RESTORE = "restore it (git checkout); if no copy of it is right, move its folder away and train the run again"
+RESTORE_RECORD = "restore it (git checkout); if no copy of it is right, move it away and make it again"
+SEARCHED = 500  # commits that are searched for a record's sources where git was not there to name one
 OTHER = "of another run, or of other weights than the run's"
 LEEWAY = 60  # seconds by which the clock on the wall may have been set
 
@@ -42,25 +42,52 @@ class History:
     def __init__(self, root: Path):
         self.root = root
         self.content_of = cache(self._content_of)
+        self.why_without = cache(self._why_without)
 
     def _content_of(self, commit: str, path: str) -> bytes | None:
         """Of a file in a commit, or None if there is none."""
-        done = subprocess.run(["git", "show", f"{commit}:{path}"], cwd=self.root, capture_output=True, check=False)
-        return done.stdout if done.returncode == 0 else None
+        try:
+            return git.ask(self.root, "show", f"{commit}:./{path}")
+        except git.Untold:
+            return None
 
-    def hash_of(self, commit: str, path: str) -> str | None:
-        """sha256 of a file in a commit, or None if there is none."""
+    def has_file(self, commit: str, path: str, digest: str | None) -> bool:
+        """Whether a commit has a file with this sha256, as it is or as it was checked out with CR LF at line ends."""
         content = self.content_of(commit, path)
-        return None if content is None else hashlib.sha256(content).hexdigest()
+        if content is None:
+            return digest is None
+        return digest in (sha256(content), sha256(content.replace(b"\n", b"\r\n")))
 
     def version_of(self, commit: str, package: str) -> str | None:
         """That a commit's lock pins of a package."""
         found = re.search(rf"^{package}==(\S+)", (self.content_of(commit, LOCK) or b"").decode(), re.MULTILINE)
         return found and found[1]
 
-    def has(self, commit: str) -> bool:
-        words = ["git", "cat-file", "-e", f"{commit}^{{commit}}"]
-        return subprocess.run(words, cwd=self.root, capture_output=True, check=False).returncode == 0
+    def _why_without(self, commit: str) -> str | None:
+        """Why a commit cannot be looked up here, with the cure; None if it can."""
+        try:
+            shallow = git.ask(self.root, "rev-parse", "--is-shallow-repository").strip() == b"true"
+        except git.Untold as reason:
+            return f"commit {commit} cannot be looked up: {reason}"
+        try:
+            git.ask(self.root, "cat-file", "-e", f"{commit}^{{commit}}")
+        except git.Untold:
+            if shallow:
+                return f"this clone lacks commit {commit}: fetch the whole history: git fetch --unshallow"
+            return (
+                f"this clone lacks commit {commit}: fetch the whole history (git fetch --all --tags), or ask whoever "
+                "made the record to push it"
+            )
+        return None
+
+    def commit_with(self, sources: dict[str, str], lock: str | None) -> str | None:
+        """The newest commit here that has these very files; None if there is none, or git cannot tell."""
+        try:
+            commits = git.ask(self.root, "rev-list", "--all", f"--max-count={SEARCHED}").decode().split()
+        except git.Untold:
+            return None
+        files = {**sources, LOCK: lock}
+        return next((c for c in commits if all(self.has_file(c, file, files[file]) for file in files)), None)
 
 
 def of_test(project: Project, record: run.Record, path: Path, history: History) -> str:
@@ -80,7 +107,7 @@ def of_run(project: Project, record: run.Record, history: History) -> str:
 
     def need(condition: bool, what: str) -> None:
         if not condition:
-            raise Gap(f"{path.parent}: {what}: not a record to believe: remove the folder and train the run again")
+            raise Gap(f"{path.parent}: {what}: not a record to believe: {RESTORE}")
 
     parameters = origin["params"]["resolved"]
     _check_parameters(need, project, origin["params"], (origin.get("data") or {}).get("dvc_md5"))
@@ -102,7 +129,7 @@ def of_run(project: Project, record: run.Record, history: History) -> str:
     need((origin.get("seed") or {}).get("world_size", 1) >= 1, "trained by no process")
     hardware = origin.get("hardware") or {}
     need(found["device"] == (hardware["gpu"]["model"] if hardware.get("gpu") else "cpu"), "made on another device")
-    _check_sessions(need, found, origin.get("sessions") or [], history)
+    _check_sessions(need, path, found, origin.get("sessions") or [], history)
     _check_curve(need, path.parent / run.CURVE, found, recipe)
     for test in (found["test"], found["best"]):
         if test is not None:
@@ -116,7 +143,7 @@ def of_run(project: Project, record: run.Record, history: History) -> str:
     return f"{of_code(path, origin, history, OF_DETECTION)}; on a backbone of {backbone}"
 
 
-def _check_sessions(need, found: dict[str, Any], sessions: list[dict[str, Any]], history: History) -> None:
+def _check_sessions(need, path: Path, found: dict[str, Any], sessions: list[dict[str, Any]], history: History) -> None:
     ends = [session.get("to_iteration") for session in sessions]
     begins = [session.get("from_iteration") for session in sessions]
     need(begins[:1] == [0] and begins[1:] == ends[:-1], "its sessions do not follow one another")
@@ -127,10 +154,12 @@ def _check_sessions(need, found: dict[str, Any], sessions: list[dict[str, Any]],
         need(session["seconds"] <= longest, "a session took longer than from its start to its end")
         need(session.get("device_seconds", 0) <= longest, "a session took longer than from its start to its end")
         if made := session.get("git"):  # older ones do not say
-            clean = made.get("dirty") is False and history.has(made["commit"])
-            need(
-                clean, f"a session of changes that are in no commit, or of one that is not here ({made.get('commit')})"
-            )
+            where = f"{path.parent}: session from iteration {session['from_iteration']}"
+            if made.get("dirty"):
+                raise Gap(f"{where}: a session of changes that are in no commit: {AGAIN}")
+            if made.get("commit") and (reason := history.why_without(made["commit"])):
+                raise Gap(f"{where}: {reason}")
+            need(bool(made.get("commit") or made.get("unknown")), "a session that names no commit")
 
 
 def _check_curve(need, path: Path, found: dict[str, Any], recipe: dict[str, Any]) -> None:
@@ -192,7 +221,7 @@ def _measured(project: Project, path: Path, origin: dict[str, Any]) -> tuple[Cal
 
     def need(condition: bool, what: str) -> None:
         if not condition:
-            raise Gap(f"{path}: {what}: remove the folder and measure it again")
+            raise Gap(f"{path}: {what}: restore it (git checkout), or move its folder away and measure it again")
 
     settings = origin["settings"]
     _check_parameters(need, project, settings.get("params") or {}, (settings.get("data") or {}).get("md5"))
@@ -202,7 +231,7 @@ def _measured(project: Project, path: Path, origin: dict[str, Any]) -> tuple[Cal
 def of_cost(project: Project, scale: str, folder: Path, history: History) -> str:
     """The cost record: every entry is counted again by the closed form."""
     content, origin = measurement.read(folder, cost.NAME)
-    entries = json.loads(content)["networks"]
+    entries = parse_json(content)["networks"]
     for experiment in project.counted(scale):
         entry, dataset = entries.get(experiment.network_digest), experiment.parameters["dataset"]
         again = closed_form(experiment.parameters["network"], dataset["classes"], dataset["channels"], dataset["size"])
@@ -227,25 +256,42 @@ def _check_parameters(need, project: Project, params: dict[str, Any], data_hash:
 
 
 def of_code(path: Path, origin: dict[str, Any], history: History, needed: Collection[str] = ()) -> str:
-    """The commit has the very sources and lock that made it; returns what was found, in words."""
+    """A commit has the very sources and lock that made it; returns what was found, in words."""
 
     def need(condition: bool, what: str) -> None:
         if not condition:
             raise Gap(f"{path}: {what}")
 
-    made, sources, environment = (origin.get(key) or {} for key in ("git", "source", "env"))
-    commit = made.get("commit")
-    need(bool(commit), f"made outside of any commit: {AGAIN}")
-    need(made.get("dirty") is False, f"made with changes that are in no commit: {AGAIN}")
-    need(history.has(commit), f"commit {commit} is not here: fetch the whole history (git fetch --unshallow)")
+    sources, environment, unknown = (origin.get(key) or {} for key in ("source", "env", "unknown"))
+    commit = _commit_of(path, origin, history)
     need(bool(sources), f"names no sources: {AGAIN}")
+    lock = environment.get("lock_sha256")
     for file, digest in sources.items():
-        need(history.hash_of(commit, file) == digest, f"{file} is another file in commit {commit[:12]}: {AGAIN}")
+        need(history.has_file(commit, file, digest), f"{file} is another file in commit {commit[:12]}: {AGAIN}")
     for file in needed:
         need(f"src/identity_mappings/{file}" in sources, f"{file} is not among its sources: {AGAIN}")
     need(bool(environment.get("torch") and environment.get("python")), f"names no environment: {AGAIN}")
-    lock = environment.get("lock_sha256")
-    need(lock == history.hash_of(commit, LOCK), f"{LOCK} is another file in commit {commit[:12]}: {AGAIN}")
+    if lock or not any(reason.startswith(f"{LOCK}: ") for reason in unknown):
+        need(history.has_file(commit, LOCK, lock), f"{LOCK} is another file in commit {commit[:12]}: {AGAIN}")
     torch, pinned = environment["torch"].partition("+")[0], history.version_of(commit, "torch")
-    need(torch == pinned, f"made with torch {torch}, not {pinned} as {LOCK} has it: make it again with that")
-    return f"commit {commit[:12]}, {len(sources)} sources, torch {environment['torch']}"
+    need(torch == pinned, f"made with torch {torch}, not {pinned} as {LOCK} has it: make another with that")
+    told = f"; could not be told when it was made: {', '.join(unknown)}" if unknown else ""
+    return f"commit {commit[:12]}, {len(sources)} sources, torch {environment['torch']}{told}"
+
+
+def _commit_of(path: Path, origin: dict[str, Any], history: History) -> str:
+    """The commit that a record was made of; where git could not name one, the one here that has its sources."""
+    sources, unknown, made = origin.get("source"), origin.get("unknown"), origin.get("git") or {}
+    commit = made.get("commit")
+    if made.get("dirty"):
+        raise Gap(f"{path}: made with changes that are in no commit: {AGAIN}")
+    if commit and (unknown or made.get("dirty") is False):
+        if reason := history.why_without(commit):
+            raise Gap(f"{path}: {reason}")
+        return commit
+    if unknown and sources and (found := history.commit_with(sources, (origin.get("env") or {}).get("lock_sha256"))):
+        return found
+    if unknown:
+        reasons = f"{', '.join(unknown)}; none of the last {SEARCHED} commits here has its sources"
+        raise Gap(f"{path}: made outside of any commit ({reasons}): fetch the history that it was made of")
+    raise Gap(f"{path}: made outside of any commit: {AGAIN}")

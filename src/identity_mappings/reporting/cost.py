@@ -1,6 +1,5 @@
 """`identity-mappings cost`: weights and multiply-adds of every network, counted twice, beside the papers' figures."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from ..networks.cost import count
 from ..parameters import Project, load
 from ..records import cost, measurement, provenance
 from ..records.experiment import Experiment
-from ..records.files import canonical, json_bytes, sha256
+from ..records.files import canonical, json_bytes, parse_json, sha256
 from ..records.run import BadRecord
 from ..training.assembly import build
 from . import fingerprint, verdict
@@ -103,7 +102,7 @@ def is_current(project: Project, scale: str) -> bool:
     """Whether the cost record of a scale is of the networks that there are now."""
     path = project.root / project.scale(scale).results / cost.FOLDER / cost.NAME
     try:
-        return json.loads(path.read_bytes())["fingerprint"] == fingerprint.of_cost(project, scale)
+        return parse_json(path.read_bytes())["fingerprint"] == fingerprint.of_cost(project, scale)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -93,8 +93,10 @@ def _origin(judged: Judged) -> str:
 
 
 def _detail(judged: Judged) -> str:
+    runs = [len(side.values) for pair in judged.pairs for side in pair.sides]
+    fewest = f"; runs of a network: {min(runs)}" + (f" to {max(runs)}" if max(runs) > min(runs) else "") if runs else ""
     counts = _counted(judged.counts)
-    return f"; comparisons: {counts}" if counts else ""
+    return f"; comparisons: {counts}{fewest}" if counts else ""
 
 
 def _pictures(project: Project, records: Records) -> list[str]:

@@ -1,12 +1,11 @@
 """Whether a report is made of what is there now. Imports little: every call of Snakemake asks."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..parameters import Project
 from ..records import cost, imported, run
-from ..records.files import canonical, json_bytes, sha256, sha256_of, write_atomically
+from ..records.files import canonical, json_bytes, parse_json, sha256, sha256_of, write_atomically
 from ..records.propagation import RESPONSES, SIGNALS
 
 PACKAGE = Path(__file__).parent
@@ -80,7 +79,7 @@ def write(folder: Path, files: dict[str, bytes], origin: str, facts: dict[str, A
 def is_current(project: Project, scale: str, origin: Path) -> bool:
     """Whether the report that `origin` belongs to was made of what is there now, and has not been edited since."""
     try:
-        facts = json.loads(origin.read_text("utf-8"))
+        facts = parse_json(origin.read_text("utf-8"))
         whole = all(sha256_of(origin.parent / name) == digest for name, digest in facts["files"].items())
         return whole and facts["fingerprint"] == fingerprint(project, scale, origin.stem)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

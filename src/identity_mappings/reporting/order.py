@@ -60,10 +60,10 @@ def wanted(project: Project, scale: str, records: Records) -> Iterator[Wanted]:
             for seed in project.seeds(experiment)[: step.runs] if experiment else ():
                 if (experiment.folder, seed) not in seen:
                     seen.add((experiment.folder, seed))
-                    yield Wanted(step, *_state(records, experiment, seed))
+                    yield Wanted(step, *find_run(records, experiment, seed))
 
 
-def _state(records: Records, experiment: Experiment, seed: int) -> tuple[Experiment, int, run.Record | None]:
+def find_run(records: Records, experiment: Experiment, seed: int) -> tuple[Experiment, int, run.Record | None]:
     """A run in its arithmetic, with its record.
 
     Tables show an experiment in one arithmetic, that of its finished runs; the others would be trained for nothing.

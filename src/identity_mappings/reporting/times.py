@@ -53,8 +53,13 @@ def spent(record: run.Record) -> Spent:
     processes = (origin.get("seed") or {}).get("world_size", 1) if gpu else 1
     seconds = processes * sum(map(_seconds, sessions))
     peak = max((session.get("peak_memory_bytes", 0) for session in sessions), default=0) or None
-    device = f"{GPU} {gpu['model']}" if gpu else f"{CPU} {hardware.get('cpu', '')}".strip()
-    return Spent(device + _arithmetic(record.metrics["arithmetic"]), seconds, record.metrics["iterations"], peak)
+    device = device_name(gpu and gpu["model"], hardware.get("cpu", ""), record.metrics["arithmetic"])
+    return Spent(device, seconds, record.metrics["iterations"], peak)
+
+
+def device_name(gpu: str | None, cpu: str, arithmetic: str) -> str:
+    """ "GPU" or "CPU" with its model, and the arithmetic if that is not the papers'."""
+    return (f"{GPU} {gpu}" if gpu else f"{CPU} {cpu}".strip()) + _arithmetic(arithmetic)
 
 
 def _seconds(session: dict[str, Any]) -> float:
@@ -145,10 +150,13 @@ class Clock:
         self.iterations: Counter[str] = Counter()
         for one in runs:
             if one.record:
-                found = spent(one.record)
-                self.iterations[found.device] += found.iterations
-                self.of_network.setdefault((_network(one.experiment), found.device), Rate()).add(found)
-                self.of_kind.setdefault((kind(one.experiment), found.device), Rate()).add(found)
+                self.add(one.experiment, spent(one.record))
+
+    def add(self, experiment: Experiment, found: Spent) -> None:
+        """Count what a run of an experiment took."""
+        self.iterations[found.device] += found.iterations
+        self.of_network.setdefault((_network(experiment), found.device), Rate()).add(found)
+        self.of_kind.setdefault((kind(experiment), found.device), Rate()).add(found)
 
     def devices(self, kind: str) -> list[str]:
         """Those of a kind, GPU or CPU; that with the most iterations first."""
@@ -194,7 +202,7 @@ def times(project: Project, runs: list[Wanted], costs: dict[str, dict[str, Any]]
         kinds.setdefault(kind(one.experiment), []).append(one)
     rows = []
     for name, mine in kinds.items():
-        length, operations = mine[0].experiment.parameters["recipe"]["iterations"], _operations_left(mine, costs)
+        length, operations = mine[0].experiment.parameters["recipe"]["iterations"], count_operations_left(mine, costs)
         devices = dict.fromkeys(spent(one.record).device for one in mine if one.record)
         if not devices:
             nothing = clock.left(mine, ())
@@ -210,7 +218,7 @@ def times(project: Project, runs: list[Wanted], costs: dict[str, dict[str, Any]]
     for name, mine in sums.items():
         done, _, rate = _on(mine, devices)
         left = clock.left(mine, devices)
-        operations = _operations_left(mine, costs)
+        operations = count_operations_left(mine, costs)
         rows.append(Times(name, len(mine), done, device, None, None, None, rate.seconds, left, operations))
     return rows
 
@@ -226,7 +234,12 @@ def _on(runs: list[Wanted], devices: Iterable[str]) -> tuple[int, int | None, Ra
     return sum(one.done for one, _ in mine), peak, rate
 
 
-def _operations_left(runs: list[Wanted], costs: dict[str, dict[str, Any]]) -> int | None:
+def count_operations_left(runs: list[Wanted], costs: dict[str, dict[str, Any]]) -> int | None:
+    """Multiply-adds of the iterations that are left, forward and backward; None if a network was not counted.
+
+    Args:
+        costs: entries of the cost record, by network digest.
+    """
     total = 0
     for one in runs:
         entry = costs.get(one.experiment.network_digest)

@@ -3,20 +3,20 @@
 import contextlib
 import hashlib
 import io
-import pickle
 import re
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import UserError
+from ..records import files
 from ..records.files import write_atomically
 
 KEPT = 2  # the last, and the one before it in case the last is damaged
 _NAME = re.compile(r"checkpoint-(\d+)-([0-9a-f]{16})\.pt")
+_WRITTEN = re.compile(_NAME.pattern + r"|weights\.pt|moving-statistics\.pt")
 
 
 def _listed(folder: Path) -> list[tuple[int, str, Path]]:
@@ -25,11 +25,16 @@ def _listed(folder: Path) -> list[tuple[int, str, Path]]:
     return sorted(((int(m[1]), m[2], path) for m, path in matches if m), reverse=True)
 
 
-def save(folder: Path, iteration: int, state: dict[str, Any]) -> Path:
-    """Write a checkpoint, whose name carries the hash of its bytes, and remove all but the last ones."""
+def to_bytes(state: dict[str, Any]) -> bytes:
+    """A file of torch.save, made in memory: on a full disk torch.save itself says nothing of use."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    content = buffer.getvalue()
+    return buffer.getvalue()
+
+
+def save(folder: Path, iteration: int, state: dict[str, Any]) -> Path:
+    """Write a checkpoint, whose name carries the hash of its bytes, and remove all but the last ones."""
+    content = to_bytes(state)
     path = folder / f"checkpoint-{iteration:08d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
     write_atomically(path, content)
     for *_, old in [entry for entry in _listed(folder) if entry[2] != path][KEPT - 1 :]:
@@ -37,22 +42,34 @@ def save(folder: Path, iteration: int, state: dict[str, Any]) -> Path:
     return path
 
 
-def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, or None. A damaged one is renamed to *.damaged with a message."""
+def load(folder: Path, device: torch.device, run: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, or None. A damaged one is renamed to *.damaged with a message.
+
+    Args:
+        run: what the checkpoint's "run" must be: one of another run is set aside too.
+
+    Raises:
+        OSError: one cannot be read, or not be set aside.
+    """
     for _, digest, path in _listed(folder):
         try:
             content = path.read_bytes()
         except FileNotFoundError:  # another process of the run has set it aside
             continue
+        except IsADirectoryError:
+            content = b""
+        state, problem = None, "damaged"
         if hashlib.sha256(content).hexdigest()[:16] == digest:
-            try:
-                return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-            except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile):
-                pass
+            with contextlib.suppress(Exception):  # whatever is wrong with bytes that are no checkpoint
+                state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        if isinstance(state, dict):
+            if run is None or state.get("run") == run:
+                return state
+            problem = "of another run"
         aside = path.with_suffix(".damaged")
         with contextlib.suppress(FileNotFoundError):
             path.rename(aside)
-        print(f"{path}: damaged, not read; set aside as {aside.name}", file=sys.stderr, flush=True)
+        print(f"{path}: {problem}, not read; set aside as {aside.name}", file=sys.stderr, flush=True)
     return None
 
 
@@ -66,7 +83,7 @@ def read(path: Path) -> dict[str, Any]:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
+    except Exception:  # whatever is wrong with bytes that are neither
         saved = None
     try:
         weights = saved.get("network", saved)
@@ -82,6 +99,11 @@ def read(path: Path) -> dict[str, Any]:
 def newest(folder: Path) -> int | None:
     """Iteration of the newest checkpoint in a folder."""
     return next((iteration for iteration, *_ in _listed(folder)), None)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what a killed process left half written, while this process holds the run's lock."""
+    files.remove_partial_files(folder, _WRITTEN)
 
 
 def clear(folder: Path) -> None:

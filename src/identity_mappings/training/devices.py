@@ -1,7 +1,6 @@
 """The device of a run, and the settings that make it repeatable."""
 
 import contextlib
-import platform
 import time
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch.nn import functional as F
 
 from ..errors import UserError
 from ..records.experiment import Experiment
+from ..records.machine import cpu_model
 from . import memory
 from .assembly import build, initialize, recipe_of
 from .driver import ask
@@ -102,7 +102,7 @@ def any_gpu() -> torch.device:
 
 def describe(device: torch.device) -> dict[str, object]:
     """Hardware and drivers for the provenance."""
-    found: dict[str, object] = {"cpu": _cpu(), "gpu": None}
+    found: dict[str, object] = {"cpu": cpu_model(), "gpu": None}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         found["gpu"] = {
@@ -122,11 +122,3 @@ def libraries(device: torch.device) -> dict[str, object]:
         "cudnn": torch.backends.cudnn.version() if cuda else None,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

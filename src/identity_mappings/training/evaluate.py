@@ -152,7 +152,7 @@ def _write(folder: Path, record: run.Record, protocol: str, numbers: dict[str, A
 
 def made_by(root: Path) -> dict[str, Any]:
     """Commit, sources and environment of an evaluation."""
-    return {"git": provenance.git(root), "source": provenance.sources(), "env": provenance.environment(root)}
+    return provenance.code(root)
 
 
 def _numbers(result: Result) -> dict[str, Any]:

@@ -1,56 +1,32 @@
 """Runs, from their parameters to their records: read it from top to bottom."""
 
-import fcntl
 import gc
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 
 import torch
 
 from ..errors import UserError
-from ..records import provenance, run
+from ..records import git, heartbeat, provenance, run
 from ..records.experiment import Experiment
 from . import checkpoint, devices, memory, record
 from .assembly import recipe_of
 from .group import Group, LostWorker
+from .interrupted import Interrupted
+from .lock import hold_run
 from .optimizer import learning_rate
-from .progress import ProgressLine
+from .progress import Heartbeats, ProgressLine
 from .state import Progress
 from .trainer import Options, Trainer, trainer_of
 
 
 def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
-
-
-class Interrupted:
-    """Notes SIGTERM and SIGINT, so that a run ends between two iterations, with a checkpoint.
-
-    Attributes:
-        signal: that came.
-        deaf: whether they are without effect to the end of the process, which is ending by itself.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self.deaf = False
-
-    def __enter__(self) -> "Interrupted":
-        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, signal.SIG_IGN if self.deaf else handler)
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self.signal = number
 
 
 class Run:
@@ -65,7 +41,7 @@ class Run:
         self.group = group or Group()
         self.trainer = trainer_of(experiment, seed, device, options, group=self.group)
         self.progress = Progress()
-        saved = checkpoint.load(self.checkpoints, device)
+        saved = checkpoint.load(self.checkpoints, device, self.trainer.run)
         if saved is not None:
             self.trainer.restore(saved)
             self.progress = Progress.restored(saved["progress"])
@@ -75,13 +51,16 @@ class Run:
             self.say(f"goes on from iteration {self.progress.iteration}")
         self.end = min(self.trainer.recipe.iterations, options.stop_after or self.trainer.recipe.iterations)
         self.begin, self.started = self.progress.iteration, time.perf_counter()
+        provenance.sources()  # what this process runs, whatever becomes of the files meanwhile
         self.session = {
-            "git": provenance.git(options.root),
+            "git": git.describe(options.root),
             "device": self.trainer.device_name,
             "started": _now(),
             "from_iteration": self.begin,
             "device_seconds": 0.0,
         }
+        for reason in self.session["git"].get("unknown", ()) if self.under_way else ():
+            self.say(f"the record will not tell all of the sources: {reason}")
         self.steps: list[tuple[torch.Tensor, torch.Tensor, int]] = []
 
     def say(self, message: str) -> None:
@@ -153,21 +132,41 @@ class Run:
     def _sessions(self) -> list[dict]:
         return [*self.progress.sessions, self.session] if "finished" in self.session else self.progress.sessions
 
-    def leave(self) -> None:
-        """Write the record; of an unfinished run a checkpoint too."""
+    def try_to_save(self) -> None:
+        """Write a checkpoint; where there is no room for it the run goes on, and the ones before stay."""
+        try:
+            self.save()
+        except OSError as error:
+            newest = checkpoint.newest(self.checkpoints)
+            kept = "there is none yet" if newest is None else f"the last one, of iteration {newest}, is kept"
+            self.say(f"no checkpoint of iteration {self.progress.iteration}: {error.strerror} ({kept}): free some room")
+
+    def close(self) -> None:
+        """End the session with a checkpoint, before anything else is done or asked."""
         self.trainer.feed.close()
         self.progress.sessions = self._sessions()
         self.session = {}
-        if not self.group.leads or not self.progress.sessions:  # nothing was done: there is nothing to tell
+        if self.has_record_to_write:
+            self.try_to_save()
+
+    @property
+    def has_record_to_write(self) -> bool:
+        """Whether anything was done, and this process is the one to tell it."""
+        return self.group.leads and bool(self.progress.sessions)
+
+    def leave(self) -> None:
+        """Keep the weights of a run that is over, and write the record."""
+        if not self.has_record_to_write:
             return
         unfinished = f"unfinished after {self.progress.iteration} iterations; call again to go on"
         outcome = unfinished if self.status == "unfinished" else _outcome(self.progress)
         self.say(outcome)  # before the record, which holds the log's hash
-        record.write(self.trainer, self.progress, self.status, self.experiment, self.folder, self.options)
-        if self.status == "unfinished":
-            self.save()
-        else:
+        if self.status != "unfinished":
             record.keep_weights(self.trainer, self.checkpoints)
+        record.write(self.trainer, self.progress, self.status, self.experiment, self.folder, self.options)
+        if self.status != "unfinished":
+            run.keep_copy(self.folder, self.checkpoints)
+            heartbeat.remove(self.checkpoints)
 
 
 def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[int], options: Options) -> int:
@@ -197,7 +196,10 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
     devices.prepare(arithmetic, cpu_threads)
     with ExitStack() as held, Interrupted() as interrupted:
         for experiment, seed in wanted if group.leads else ():
-            held.enter_context(_lock(experiment, seed, options))
+            held.enter_context(hold_run(experiment, seed, options.results))
+        # What another process has finished between the first look and the lock.
+        if group.size == 1 and not (wanted := [one for one in wanted if not _has_record(*one, options)]):
+            return 0
         held.enter_context(group.joined(device))
         if not group.same([(experiment.folder, seed) for experiment, seed in wanted]):
             raise UserError(f"{first.name}: not all processes see the same records: give them one folder (--results)")
@@ -215,6 +217,8 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
                 state = "; ".join(f"{one.name}: {one.rescue()}" for one in runs)
                 gone = f"another process of this run is gone ({error})"
                 raise UserError(f"{gone}; {state}: call again to go on") from None
+            for one in runs:
+                one.close()
             for one in runs:
                 one.leave()
                 ended.append((one.status, one.checkpoints))
@@ -245,20 +249,12 @@ def _has_record(experiment: Experiment, seed: int, options: Options) -> bool:
         raise UserError(f"{error}: not trained again over it: move the folder away") from None
     if there:
         say(f"{folder}: finished before; nothing to do")
-    return there
-
-
-@contextmanager
-def _lock(experiment: Experiment, seed: int, options: Options) -> Iterator[None]:
+        return True
     checkpoints = run.checkpoints_of(options.results, experiment, seed)
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    with (checkpoints / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            folder = run.folder_of(options.results, experiment, seed)
-            raise UserError(f"{folder}: another process is training this run: wait for it, or stop it") from None
-        yield
+    if run.restore(folder, checkpoints, experiment, seed):
+        say(f"{folder}: finished before, and here again from {checkpoints}: remove that, too, to train it again")
+        return True
+    return False
 
 
 def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool]) -> None:
@@ -277,12 +273,15 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
         if one.progress.pending:
             one.note()
     counted = time.perf_counter()
-    with ProgressLine(name, recipe.iterations, begin, recipe.batch_size, group.leads) as line:
+    with (
+        Heartbeats(runs, group.leads) as heartbeats,
+        ProgressLine(name, recipe.iterations, begin, recipe.batch_size, group.leads) as line,
+    ):
         while there := [one for one in runs if one.under_way]:
             stop, due = asked()
             if due:
                 for one in there if group.leads else ():
-                    one.save()
+                    one.try_to_save()
                 saved = time.perf_counter()
             if stop:
                 break
@@ -295,12 +294,14 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
                     break
                 for one in together:
                     one.steps.append(one.trainer.step(iteration))
+                heartbeats.beat(together, counted)
             for one in together:
                 one.take()
             before, counted = counted, time.perf_counter()
             for one in together:
                 share = (counted - before) / len(together)
                 one.session["device_seconds"] = round(one.session["device_seconds"] + share, 3)
+            heartbeats.beat(together, counted)
             progress = runs[0].progress
             line.show(progress.iteration, progress.training_loss, progress.last and progress.last["test_error"])
             if unsaid:

@@ -9,6 +9,7 @@ import torch
 from ..networks.cost import weights
 from ..records import provenance, run
 from ..records.experiment import Experiment
+from ..records.files import write_atomically
 from . import checkpoint, devices
 from .state import Progress
 
@@ -77,12 +78,10 @@ def write(
 
 
 def keep_weights(trainer: "Trainer", checkpoints: Path) -> None:
-    """Keep the trained weights for `evaluate`; the record holds their hash.
+    """Keep the trained weights for `evaluate`; the record, which comes after them, holds their hash.
 
     Where the run ended with recomputed statistics of batch norm, the moving ones are kept beside them.
     """
     for name, state in ((run.WEIGHTS, trainer.network.state_dict()), (MOVING, trainer.moving)):
         if state is not None:
-            partial = checkpoints / f"{name}.partial"
-            torch.save(state, partial)
-            partial.replace(checkpoints / name)
+            write_atomically(checkpoints / name, checkpoint.to_bytes(state))

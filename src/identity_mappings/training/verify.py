@@ -1,6 +1,5 @@
 """`identity-mappings verify`: the first iterations again, against another time or against a record."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from ..errors import UserError
 from ..records import run
 from ..records.experiment import Experiment
+from ..records.files import parse_json
 from ..records.provenance import environment
 from . import checkpoint, devices
 from .assembly import recipe_of
@@ -80,8 +80,8 @@ def read(folder: Path, root: Path) -> tuple[Experiment, run.Record]:
     """A record and its experiment, from the parameters that it states."""
     path = folder / run.PARTIAL if not (folder / run.METRICS).is_file() else folder
     try:
-        metrics = json.loads((path / run.METRICS).read_bytes())
-        provenance = json.loads((path / run.PROVENANCE).read_bytes())
+        metrics = parse_json((path / run.METRICS).read_bytes())
+        provenance = parse_json((path / run.PROVENANCE).read_bytes())
         parameters = provenance["params"]["resolved"]
         custom = parameters["network"]["shortcut"]["kind"] == "custom"
         name, scale, seed = metrics["experiment"], metrics["scale"], int(folder.name.removeprefix("seed"))

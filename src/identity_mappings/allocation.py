@@ -1,0 +1,160 @@
+"""What a job asks of a cluster: memory and time, estimated from its experiment; and the start of its processes.
+
+The estimates are upper ones, and grow with each attempt. A training that is cut goes on in the next attempt.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import UserError
+from .networks.closed_form import closed_form, convolution_outputs
+from .parameters import Project
+from .records.experiment import Experiment
+from .reporting.cells import Records
+from .reporting.order import wanted
+from .reporting.times import CPU, GPU, PASSES, Clock
+
+# Bytes that a training keeps for each output of a convolution: it, batch norm's output and one more in float32 are the
+# most that any network of the papers keeps (2.6 of 4 bytes, counted by training.memory).
+BYTES_OF_OUTPUT = 3 * 4
+# MB of the host's memory: torch with its CUDA context and two processes of Snakemake; a process that decodes images.
+PROCESS_MB, WORKER_MB = 4000, 500
+WORKERS = 8  # processes that decode, for each GPU
+# Multiply-adds a second where no record says: a fifth of what a core did here (bench.md), a tenth of a GPU of 2017.
+MULTIPLY_ADDS_PER_SECOND = {CPU: 8e9, GPU: 0.7e12}
+SECONDS_OF_STEP = 0.05  # that a step takes beside its products, on a GPU where they are small
+MINUTES_TO_START = 15  # Snakemake on the node, torch, data, the last test
+MARGIN = 1.5  # of records: other nodes are slower, and share their disks
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job has to do.
+
+    Attributes:
+        experiment: of which it trains or tests `runs` at once.
+        kind: of its device, GPU or CPU.
+        processes: of each run, on all nodes together.
+        nodes: over which they are spread evenly.
+        share: of a training: 1, or less for a test.
+    """
+
+    experiment: Experiment
+    kind: str
+    runs: int = 1
+    processes: int = 1
+    nodes: int = 1
+    share: float = 1
+
+
+def count_activations(experiment: Experiment) -> int:
+    """Bytes that a forward pass of one batch norm's images keeps for the backward pass, in float32."""
+    parameters = experiment.parameters
+    recipe, dataset = parameters["recipe"], parameters["dataset"]
+    network = _countable(parameters["network"])
+    outputs = convolution_outputs(network, dataset.get("channels", 3), _size(experiment))
+    return math.ceil(BYTES_OF_OUTPUT * outputs * recipe.get("batch_norm_samples", 1) * _enlargement(experiment))
+
+
+def estimate_memory(work: Work, attempt: int = 1) -> int:
+    """MB of a node's memory. The second attempt asks for half as much more, later ones for twice as much."""
+    experiment, processes = work.experiment, work.processes // work.nodes
+    recipe, dataset = experiment.parameters["recipe"], experiment.parameters["dataset"]
+    weights = 4 * 4 * _cost(experiment).weights  # gradients, momentum, a copy for a checkpoint
+    image = math.ceil(dataset.get("channels", 3) * _size(experiment) ** 2 * _enlargement(experiment))
+    if experiment.streamed:
+        images = 4 * 4 * image * recipe["batch_size"]  # of a batch, made ahead
+    else:
+        images = 4 * image * (dataset["training_images"] + dataset["test_images"])
+    kept = count_activations(experiment) if work.kind == CPU else 0  # a GPU has a memory of its own
+    of_run = processes * (weights + kept) + images
+    decoding = WORKER_MB * WORKERS * processes if experiment.streamed and work.kind == GPU else 0
+    needed = PROCESS_MB * processes + decoding + 2 * work.runs * of_run / 1e6  # twice: freed memory is kept
+    return math.ceil(needed * min(1 + (attempt - 1) / 2, 2))
+
+
+def estimate_seconds(work: Work, clock: Clock) -> float:
+    """Seconds: by records of the same network, else by its multiply-adds."""
+    experiment, recipe = work.experiment, work.experiment.parameters["recipe"]
+    rates = [clock.rate(experiment, device) for device in clock.devices(work.kind)]
+    if known := [rate for rate in rates if rate]:
+        seconds = MARGIN * max(known)  # of one device; where several processes work, of all together
+    else:
+        products = PASSES * _cost(experiment).multiply_adds * _enlargement(experiment) * recipe["batch_size"]
+        speed = MULTIPLY_ADDS_PER_SECOND[work.kind] * (recipe["cpu_threads"] if work.kind == CPU else 1)
+        seconds = products / speed + (SECONDS_OF_STEP if work.kind == GPU else 0)
+    devices = work.processes if work.kind == GPU else 1  # processes on CPUs may share the cores of one
+    return seconds * recipe["iterations"] * work.runs * work.share / devices
+
+
+def request_minutes(seconds: float, limit: int, attempt: int = 1) -> int:
+    """What a job asks for: at most the queue's `limit`, after which it goes on in another attempt."""
+    return min(limit, math.ceil(attempt * (MINUTES_TO_START + seconds / 60)))
+
+
+def read_clock(project: Project, scale: str) -> Clock:
+    """How fast the runs of a scale were whose records exist."""
+    return Clock(wanted(project, scale, Records(project, scale)))
+
+
+def spread(processes: int, nodes: int) -> int:
+    """Processes of each node.
+
+    Raises:
+        UserError: the nodes cannot have as many each.
+    """
+    if processes % nodes:
+        raise UserError(
+            f"--config nodes={nodes}: {processes} processes do not go evenly into {nodes} nodes: give "
+            f"processes={nodes * max(1, round(processes / nodes))}, or another number of nodes"
+        )
+    return processes // nodes
+
+
+def start_on_nodes(nodes: int, cpus: int, gpus: int) -> str:
+    """The start of a command that Slurm runs once on each node of a job, where it sees `gpus` of that node's."""
+    if nodes == 1:
+        return ""
+    words = f"srun --nodes {nodes} --ntasks {nodes} --ntasks-per-node 1 --cpus-per-task {cpus} --kill-on-bad-exit=1 "
+    return words + (f"--gpus-per-node {gpus} " if gpus else "")
+
+
+def start_processes(processes: int, nodes: int) -> str:
+    """The start of a command that torchrun runs `processes` times on this node; nothing for one process alone.
+
+    On several nodes the first one's shell expands its name and a port that follows from the job's number.
+    """
+    if nodes > 1:
+        meeting = '--rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" '
+        meeting += '--rdzv-endpoint "$(uname -n):$((20000 + SLURM_JOB_ID % 10000))" '
+        return f"torchrun --nnodes {nodes} --nproc-per-node {processes} {meeting}--no-python -- "
+    return f"torchrun --standalone --nproc-per-node {processes} --no-python -- " if processes > 1 else ""
+
+
+def _cost(experiment: Experiment) -> Any:
+    dataset = experiment.parameters["dataset"]
+    network = _countable(experiment.parameters["network"])
+    return closed_form(network, dataset["classes"], dataset.get("channels", 3), _size(experiment))
+
+
+def _size(experiment: Experiment) -> int:
+    """Height and width of what the network sees; of a detection of what its backbone saw."""
+    parameters = experiment.parameters
+    if experiment.detects:
+        return parameters["backbone"]["size"]
+    return parameters["recipe"]["crop_size"] if experiment.streamed else parameters["dataset"]["size"]
+
+
+def _enlargement(experiment: Experiment) -> float:
+    """By how much a detection has more pixels than `_size` squared; twice, for the regions behind its feature map."""
+    if not experiment.detects:
+        return 1
+    return 2 * (experiment.parameters["recipe"]["longer_side"] / _size(experiment)) ** 2
+
+
+def _countable(network: dict[str, Any]) -> dict[str, Any]:
+    """A network that can be counted: a shortcut of the user's own is taken for the largest of the papers'."""
+    if network.get("shortcut", {}).get("kind") != "custom":
+        return network
+    return {**network, "shortcut": {"kind": "exclusive-gate"}}

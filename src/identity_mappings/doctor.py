@@ -1,0 +1,272 @@
+"""`identity-mappings doctor`: whether this machine will do, in two minutes, before anything long is started.
+
+Needs torch alone; what reads params/ (the hours of the whole graph) says so where pydantic is missing.
+"""
+
+import json
+import math
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .data.images import Images
+from .errors import UserError
+from .records.experiment import ARITHMETICS, Experiment
+from .training import checkpoint, devices, driver, memory
+from .training.trainer import Options, Trainer
+
+OK, NOTE, WRONG = "ok", "note", "wrong"
+STEPS, BATCH = 20, 16  # of each kind of step
+DISK_BYTES = 10 * 2**30  # checkpoints and weights of all CIFAR runs
+SHARED_BYTES = 2**30  # what workers that decode ImageNet pass on
+RECIPE: dict[str, Any] = {
+    "batch_size": BATCH, "batch_norm_samples": BATCH // 2, "epoch_end": "continue", "iterations": STEPS,
+    "learning_rate": [[0, 0.01], [2, 0.1]], "momentum": 0.9, "nesterov": False, "momentum_form": "caffe",
+    "weight_decay": 0.0001, "weight_decay_on": ["convolution", "linear"], "normalization": "per-pixel-mean",
+    "channel_mean": None, "channel_deviation": None, "crop_padding": 4, "padding_colour": "mean", "flip": True,
+    "crop": None, "convolution_initialization": "he-fan-in", "linear_initialization": "he-fan-in",
+    "batch_norm_eps": 1e-5, "batch_norm_momentum": 0.1, "running_statistics": "first-replica",
+    "test_statistics": "moving", "evaluate_every": STEPS, "log_every": STEPS, "cpu_threads": 1,
+}  # fmt: skip
+SHORTCUTS: dict[str, dict[str, Any]] = {
+    "identity": {"kind": "identity"},
+    "none": {"kind": "none"},
+    "scaled": {"kind": "scaled", "shortcut_scale": 0.5, "residual_scale": 0.5},
+    "exclusive gate": {"kind": "exclusive-gate", "gate_bias": -6.0},
+    "shortcut-only gate": {"kind": "shortcut-only-gate", "gate_bias": 0.0},
+    "convolution": {"kind": "convolution"},
+    "dropout": {"kind": "dropout", "ratio": 0.5},
+}
+ACTIVATIONS = ("bn-after-addition", "relu-before-addition", "relu-only-pre-activation", "full-pre-activation")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One finding: what was looked at, whether it is "ok", a "note" or "wrong", and what to do about it."""
+
+    name: str
+    status: str
+    text: str
+
+
+def list_kinds() -> dict[str, tuple[dict[str, Any], int]]:
+    """Every kind of step by name: the parameters of a short network, and the height and width of its images."""
+    basic = {"depth": 8, "unit": "basic", "activation": "original", "shortcut": SHORTCUTS["identity"]}
+    kinds = {f"{name} shortcut": ({**basic, "shortcut": shortcut}, 32) for name, shortcut in SHORTCUTS.items()}
+    kinds |= {activation: ({**basic, "activation": activation}, 32) for activation in ACTIVATIONS}
+    bottleneck = {**basic, "depth": 11, "unit": "bottleneck", "shape_change": "B"}
+    kinds["bottleneck"] = bottleneck, 32
+    kinds["bottleneck, full-pre-activation"] = {**bottleneck, "activation": ACTIVATIONS[-1]}, 32
+    kinds["1-layer skip"] = {**basic, "unit": "single"}, 32
+    imagenet = {**basic, "family": "imagenet", "depth": 18}
+    kinds["ImageNet, basic"] = imagenet, 32
+    kinds["ImageNet, bottleneck"] = {**imagenet, **bottleneck, "depth": 50}, 32
+    return {
+        name: ({"shape_change": "A", **network}, size) for name, (network, size) in kinds.items()
+    }  # fmt: skip
+
+
+def make_experiment(name: str, network: dict[str, Any], size: int, arithmetic: str) -> Experiment:
+    dataset = {"name": "random", "md5": "none", "classes": 10, "channels": 3, "size": size}
+    return Experiment(
+        name, "doctor", {"dataset": dataset, "network": network, "recipe": {**RECIPE, "arithmetic": arithmetic}}
+    )
+
+
+def make_images(size: int) -> Images:
+    numbers = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (4 * BATCH, 3, size, size), dtype=torch.uint8, generator=numbers)
+    labels = torch.randint(10, (4 * BATCH,), generator=numbers)
+    return Images(pixels, labels, pixels[:BATCH], labels[:BATCH])
+
+
+def train_steps(experiment: Experiment, device: torch.device, steps: int, eager: bool) -> tuple[list[float], str]:
+    """The losses of a network's first steps, and the hash of its weights behind them."""
+    devices.prepare(experiment.parameters["recipe"]["arithmetic"], 1)
+    options = Options(Path(), device="gpu" if device.type == "cuda" else "cpu", eager=eager)
+    trainer = Trainer(experiment, 0, device, options, make_images(experiment.parameters["dataset"]["size"]))
+    losses = [trainer.step(iteration)[0] for iteration in range(steps)]
+    return torch.stack(losses).tolist(), checkpoint.weights_sha256(trainer.state()["network"])
+
+
+def check_step(name: str, network: dict[str, Any], size: int, arithmetic: str, device: torch.device) -> Line:
+    """The same steps twice, and on a GPU recorded as a CUDA graph against launched one by one, bit by bit."""
+    experiment = make_experiment(name, network, size, arithmetic)
+    title = f"step: {name}, {arithmetic}"
+    try:
+        first, again = (train_steps(experiment, device, STEPS, False) for _ in range(2))
+        eager = train_steps(experiment, device, STEPS, True) if device.type == "cuda" else first
+    except (RuntimeError, UserError) as error:
+        cause = str(error).splitlines()[0]
+        return Line(title, WRONG, f"cannot be computed here ({cause}): report it, with the whole output of doctor")
+    if not all(map(math.isfinite, first[0])):
+        return Line(title, WRONG, "its loss is not a number: this build of torch or this device computes wrongly")
+    if first != again:
+        return Line(title, WRONG, "the same steps give other bits: records of this device cannot be repeated")
+    if first != eager:
+        return Line(title, WRONG, "a CUDA graph gives other bits than its kernels: train with --eager, and report it")
+    return Line(title, OK, f"{STEPS} steps twice, bit by bit" + (", and as a CUDA graph" * (device.type == "cuda")))
+
+
+def check_versions(root: Path) -> Iterator[Line]:
+    yield Line("Python", OK, platform.python_version())
+    lock = root / "requirements.lock"
+    if not lock.is_file():
+        yield Line("requirements.lock", WRONG, f"not in {root.absolute()}: call this from the project's root")
+        return
+    # A package may have several lines, for versions of Python.
+    pinned = {tuple(line.split()[0].split("==")) for line in lock.read_text().splitlines() if "==" in line[:60]}
+    for package in ("torch", "torchvision", "numpy"):
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            yield Line(package, NOTE if package == "torchvision" else WRONG, "not installed: make env")
+            continue
+        same = (package, found.partition("+")[0]) in pinned
+        text = found if same else f"{found} is not what requirements.lock pins: numbers may differ in bits (make env)"
+        yield Line(package, OK if same else NOTE, text)
+
+
+def check_devices() -> Iterator[Line]:
+    asked, count = driver.ask(), torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not asked.gpus and not count:
+        yield Line("GPU", NOTE, f"none ({asked.problem}): everything below is of the CPU")
+        return
+    yield Line(
+        "driver", NOTE if asked.problem else OK, f"{asked.version or 'version unknown'} {asked.problem or ''}".strip()
+    )
+    if not count:
+        text = (
+            f"the driver lists {len(asked.usable)}, torch {torch.__version__} sees none: is CUDA_VISIBLE_DEVICES empty?"
+        )
+        yield Line("GPU", WRONG, f"{text} Does the driver suit CUDA {torch.version.cuda}?")
+        return
+    for number in range(count):
+        found = torch.cuda.get_device_properties(number)
+        text = f"{found.name}, {found.total_memory / 2**30:.0f} GiB, compute capability {found.major}.{found.minor}"
+        yield Line(f"GPU {number}", OK, text)
+    yield Line("CUDA, cuDNN", OK, f"{torch.version.cuda}, {torch.backends.cudnn.version()}")
+
+
+def check_room(root: Path) -> Iterator[Line]:
+    free = shutil.disk_usage(root).free
+    text = f"{free / 2**30:.0f} GiB free"
+    if free < DISK_BYTES:
+        text += f": checkpoints and weights of all CIFAR runs take up to {DISK_BYTES / 2**30:.0f}: make room"
+    yield Line("disk", OK if free >= DISK_BYTES else WRONG, text)
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        free = shutil.disk_usage(shared).free
+        text = f"{free / 2**30:.1f} GiB free for processes that decode ImageNet"
+        if free < SHARED_BYTES:
+            text += ": too little for them (in a container: --shm-size=8g)"
+        yield Line("shared memory", OK if free >= SHARED_BYTES else NOTE, text)
+
+
+def check_data(folder: Path) -> Iterator[Line]:
+    from .data import imagenet, sources
+
+    for name in sources.LAYOUTS:
+        if not (folder / name).is_dir():
+            yield Line(f"data: {name}", NOTE, f"not here: identity-mappings data fetch {name}")
+            continue
+        wrong = sources.problems(name, folder)
+        cure = f": {wrong[0]}; identity-mappings data fetch {name}" if wrong else ""
+        yield Line(f"data: {name}", WRONG if wrong else OK, "as published" if not wrong else f"damaged{cure}")
+    missing = [file for file in imagenet.LAYOUTS["imagenet"].files if not (folder / "imagenet" / file).is_file()]
+    shards = (folder / "shards/imagenet").is_dir()
+    text = "not here: identity-mappings data fetch imagenet says how to get it"
+    yield Line("data: imagenet", OK if shards or not missing else NOTE, "here" if shards or not missing else text)
+
+
+def measure_step(device: torch.device) -> tuple[float, float]:
+    """Seconds of a step of ResNet-110 on CIFAR-10 in float32, and multiply-adds a second."""
+    from .networks.closed_form import closed_form
+
+    network = {**list_kinds()["identity shortcut"][0], "depth": 110}
+    experiment = make_experiment("ResNet-110", network, 32, "float32")
+    experiment.parameters["recipe"] |= {"batch_size": 128, "batch_norm_samples": 64}
+    devices.prepare("float32", 2 if device.type == "cpu" else 1)
+    options = Options(Path(), device="gpu" if device.type == "cuda" else "cpu")
+    trainer = Trainer(experiment, 0, device, options, make_images(32))
+    steps = 3 if device.type == "cpu" else 50
+
+    def run(begin: int) -> float:
+        start = time.perf_counter()
+        for iteration in range(begin, begin + steps):
+            loss, _, _ = trainer.step(iteration)
+        trainer.wait()
+        loss.item()
+        return (time.perf_counter() - start) / steps
+
+    run(0)
+    seconds = run(steps)
+    return seconds, 3 * 128 * closed_form(network, 10, 3, 32).multiply_adds / seconds
+
+
+def check_speed(device: torch.device, root: Path) -> Iterator[Line]:
+    seconds, rate = measure_step(device)
+    yield Line("speed", OK, f"a step of ResNet-110 on CIFAR-10 takes {seconds:.3g} s in float32")
+    try:
+        from .parameters import load
+        from .reporting.cells import Records
+        from .reporting.order import wanted
+        from .reporting.times import count_operations_left
+    except ImportError as error:
+        yield Line("whole graph", NOTE, f"its hours are not known without {error.name}: make env")
+        return
+    project = load(root)
+    for scale in project.scales:
+        records = Records(project, scale)
+        runs = list(wanted(project, scale, records))
+        operations = count_operations_left(runs, records.costs())
+        left = sum(not run.done for run in runs)
+        if operations is None:
+            yield Line(
+                f"scale {scale}",
+                NOTE,
+                f"{left} runs to go; identity-mappings cost --scale {scale} --record counts them",
+            )
+        else:
+            text = f"{left} runs to go, about {devices.duration(operations / rate)} on this one device"
+            yield Line(f"scale {scale}", OK, f"{text}, by their multiply-adds")
+
+
+def examine(root: Path, data: Path) -> Iterator[Line]:
+    """All findings, as they come."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    yield from check_versions(root)
+    yield from check_devices()
+    yield from check_room(root)
+    yield from check_data(data)
+    for arithmetic in ARITHMETICS:
+        if device.type == "cpu" and arithmetic == "tf32":
+            continue  # a CPU has none
+        for name, (network, size) in list_kinds().items():
+            yield check_step(name, network, size, arithmetic, device)
+    yield Line("memory", OK, f"{memory.peak(device) / 2**30:.2f} GiB at most so far")
+    yield from check_speed(device, root)
+
+
+def show(
+    as_json: bool = False, root: Path = Path(), data: Path = Path("data"), say: Callable[[str], None] = print
+) -> int:
+    """Print a line for each finding; returns the exit status: 1 if something is wrong."""
+    found = []
+    for line in examine(root, data):
+        found.append(line)
+        if not as_json:
+            say(f"{line.status:5}  {line.name}: {line.text}")
+    if as_json:
+        say(json.dumps([asdict(line) for line in found], indent=1))
+    else:
+        wrong = sum(line.status == WRONG for line in found)
+        say(f"{len(found)} lines: " + (f"{wrong} wrong, see above" if wrong else "this machine will do"))
+    return int(any(line.status == WRONG for line in found))

@@ -1,0 +1,151 @@
+"""What each job of the graph needs: devices, threads, memory, time, and the commands that start its processes.
+
+Methods that take `wildcards` are parameters and resources of rules; `attempt` counts Snakemake's retries from 1.
+"""
+
+from typing import Any
+
+from . import allocation
+from .allocation import Work
+from .graph import Graph
+from .reporting.times import CPU, GPU, Clock
+
+SHARE_OF_TEST = 0.1  # of a training, at most: a test by all protocols of ImageNet has a thirtieth of its products
+
+
+class Jobs:
+    """The needs of the jobs of a graph, as its config has them."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self._clocks: dict[str, Clock] = {}
+
+    def processes(self, wildcards: Any) -> int:
+        """How many processes train a run, on all nodes together: on GPUs one for each."""
+        experiment = self.graph.experiment_of(wildcards)
+        if not experiment.streamed:
+            return 1
+        least = self.graph.nodes if self.graph.device(wildcards) == "cpu" else experiment.gpus
+        count = self.graph.chosen_processes or least
+        return min(count, experiment.parameters["recipe"]["batch_size"]) if experiment.detects else count
+
+    def nodes(self, wildcards: Any) -> int:
+        """Over how many nodes these processes are spread."""
+        return self.graph.nodes if self.graph.experiment_of(wildcards).streamed else 1
+
+    def gpus(self, wildcards: Any) -> int:
+        """GPUs of a training, on all nodes together."""
+        if self.graph.device(wildcards) != "gpu":
+            return 0
+        experiment = self.graph.experiment_of(wildcards)
+        return self.processes(wildcards) if experiment.streamed else experiment.gpus
+
+    def gpus_of_node(self, wildcards: Any) -> int:
+        return allocation.spread(self.gpus(wildcards), self.nodes(wildcards))
+
+    def granted_to_node(self, wildcards: Any, resources: Any) -> int:
+        """Of the GPUs that Snakemake grants a training."""
+        return resources.gpu // self.nodes(wildcards)
+
+    def one_gpu(self, wildcards: Any) -> int:
+        """GPUs of a test or a measurement."""
+        return 1 if self.graph.device(wildcards) == "gpu" else 0
+
+    def cpu_threads(self, wildcards: Any) -> int:
+        """Threads of a test, or of each process of a training."""
+        return self.graph.experiment_of(wildcards).parameters["recipe"]["cpu_threads"]
+
+    def threads_of_training(self, wildcards: Any) -> int:
+        return self.processes(wildcards) * self.cpu_threads(wildcards)
+
+    def threads_of_signals(self, wildcards: Any) -> int:
+        return max((e.parameters["recipe"]["cpu_threads"] for e in self._propagated(wildcards)), default=1)
+
+    # Of a cluster.
+
+    def cpus_of_training(self, wildcards: Any) -> int:
+        """CPUs of each node, with those of the processes that decode images."""
+        return self._cpus(wildcards, allocation.spread(self.processes(wildcards), self.nodes(wildcards)))
+
+    def cpus_of_test(self, wildcards: Any) -> int:
+        return self._cpus(wildcards, 1)
+
+    def memory_of_training(self, wildcards: Any, attempt: int) -> int:
+        """MB of each node."""
+        return allocation.estimate_memory(self._training(wildcards), attempt)
+
+    def memory_of_test(self, wildcards: Any, attempt: int) -> int:
+        return allocation.estimate_memory(self._test(wildcards), attempt)
+
+    def memory_of_signals(self, wildcards: Any, attempt: int) -> int:
+        kind = self._kind(wildcards)
+        return max(allocation.estimate_memory(Work(e, kind), attempt) for e in self._propagated(wildcards))
+
+    def minutes_of_training(self, wildcards: Any, attempt: int) -> int:
+        return self._minutes(wildcards, attempt, [self._training(wildcards)])
+
+    def minutes_of_test(self, wildcards: Any, attempt: int) -> int:
+        return self._minutes(wildcards, attempt, [self._test(wildcards)])
+
+    def minutes_of_signals(self, wildcards: Any, attempt: int) -> int:
+        project = self.graph.project
+        iterations, kind = project.scale(self.graph.scale_of(wildcards)).signal_iterations, self._kind(wildcards)
+        found = self._propagated(wildcards)
+        works = [Work(e, kind, share=iterations / e.parameters["recipe"]["iterations"]) for e in found]
+        return self._minutes(wildcards, attempt, works)
+
+    # Several nodes: Slurm's srun starts torchrun on each, and that the processes of one run.
+
+    def tasks(self, wildcards: Any) -> int | None:
+        """Of Slurm's job, one a node; unset where there is one node."""
+        nodes = self.nodes(wildcards)
+        return nodes if nodes > 1 else None
+
+    def mpi(self, wildcards: Any) -> str | None:
+        """Says to Snakemake's plugin that the rule calls srun itself; unset where there is one node."""
+        return "srun" if self.nodes(wildcards) > 1 else None
+
+    def tasks_per_gpu(self, wildcards: Any) -> int | None:
+        """0 so that the plugin does not take `tasks` for it; unset where there is one node."""
+        return 0 if self.nodes(wildcards) > 1 else None
+
+    def gres(self, wildcards: Any) -> str | None:
+        """The same number of GPUs on each node; unset where there is one node."""
+        gpus = self.gpus_of_node(wildcards)
+        return f"gpu:{gpus}" if gpus and self.nodes(wildcards) > 1 else None
+
+    def on_each_node(self, wildcards: Any) -> str:
+        """What starts the rest of a command on each node; nothing for one node."""
+        cpus, gpus = self.cpus_of_training(wildcards), self.gpus_of_node(wildcards)
+        return allocation.start_on_nodes(self.nodes(wildcards), cpus, gpus)
+
+    def launcher(self, wildcards: Any) -> str:
+        """What starts the processes of a node; nothing for one that is alone."""
+        nodes = self.nodes(wildcards)
+        return allocation.start_processes(allocation.spread(self.processes(wildcards), nodes), nodes)
+
+    def _propagated(self, wildcards: Any) -> list[Any]:
+        return self.graph.project.propagated(self.graph.scale_of(wildcards))
+
+    def _kind(self, wildcards: Any) -> str:
+        return GPU if self.graph.device(wildcards) == "gpu" else CPU
+
+    def _cpus(self, wildcards: Any, processes: int) -> int:
+        streams = self.graph.experiment_of(wildcards).streamed and self._kind(wildcards) == GPU
+        return processes * (self.cpu_threads(wildcards) + (allocation.WORKERS if streams else 0))
+
+    def _training(self, wildcards: Any) -> Work:
+        experiment, runs = self.graph.experiment_of(wildcards), 1
+        if not hasattr(wildcards, "seed"):  # several seeds at once
+            runs = min(self.graph.runs_per_gpu, len(self.graph.project.seeds(experiment)))
+        return Work(experiment, self._kind(wildcards), runs, self.processes(wildcards), self.nodes(wildcards))
+
+    def _test(self, wildcards: Any) -> Work:
+        return Work(self.graph.experiment_of(wildcards), self._kind(wildcards), share=SHARE_OF_TEST)
+
+    def _minutes(self, wildcards: Any, attempt: int, works: list[Work]) -> int:
+        scale = self.graph.scale_of(wildcards)
+        if scale not in self._clocks:
+            self._clocks[scale] = allocation.read_clock(self.graph.project, scale)
+        seconds = sum(allocation.estimate_seconds(work, self._clocks[scale]) for work in works)
+        return allocation.request_minutes(seconds, self.graph.time_limit, attempt)

@@ -1,0 +1,97 @@
+"""What git can tell of a checkout, in bounded time, and in words what it cannot tell."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from .files import sha256, sha256_of
+
+RUNS_ON = ("src", "params")
+PATIENCE = 20  # seconds that git has for an answer
+# Of the caller's environment: what would make git answer for another repository than the one around the folder.
+_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
+_QUIET = {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+_REASONS = {  # in git's own words: ours, which name no person and no folder
+    "dubious ownership": "git refuses a checkout of another owner: git config --global --add safe.directory FOLDER",
+    "not a git repository": "the folder is in no git repository (an archive, or a copy): clone the project",
+    "Needed a single revision": "HEAD names no commit (an empty or damaged repository): git fsck, or clone it again",
+}
+
+
+class Untold(Exception):
+    """Why git did not tell something, with the cure; names no person, host or folder."""
+
+
+def ask(root: Path, *words: str) -> bytes:
+    """The standard output of a git command that only reads.
+
+    Raises:
+        Untold: no git, no repository, an error, or no answer within PATIENCE.
+    """
+    environment = {**{key: value for key, value in os.environ.items() if key not in _ELSEWHERE}, **_QUIET}
+    call = ["git", "-c", "core.fsmonitor=false", *words]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    try:
+        # In a session of its own: a signal to this process' group is not for git, and all that git starts ends with it.
+        with subprocess.Popen(call, cwd=root, env=environment, start_new_session=True, **pipes) as process:
+            try:
+                output, error = process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                raise Untold(f"`git {words[0]}` did not answer within {PATIENCE} s: call it by hand") from None
+            finally:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+    except OSError:
+        raise Untold("git is not installed, or cannot be started: install it") from None
+    if process.returncode:
+        said = error.decode("utf-8", "replace")
+        reason = next((ours for theirs, ours in _REASONS.items() if theirs in said), None)
+        raise Untold(reason or f"`git {words[0]}` failed with exit status {process.returncode}: call it by hand")
+    return output
+
+
+def shown(path: bytes) -> str:
+    """A file's name as one line of text, whatever bytes it has."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fsdecode(path))
+
+
+def describe(root: Path) -> dict[str, Any]:
+    """The commit of a checkout, and the hash of what differs from it below RUNS_ON.
+
+    Returns:
+        "commit", "dirty" and "diff_sha256", null where they cannot be told; and, only where something cannot be told,
+        "unknown": a list of what and why.
+    """
+    told: dict[str, Any] = {"commit": None, "dirty": None, "diff_sha256": None}
+    unknown: list[str] = []
+    try:
+        commit = ask(root, "rev-parse", "--verify", "HEAD^{commit}").strip().decode("ascii", "replace")
+        if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", commit):
+            raise Untold("`git rev-parse` names no commit: call it by hand")
+        if not ask(root, "ls-files", "-z", "--", *RUNS_ON):
+            raise Untold("the git repository around the folder does not hold its sources: clone the project")
+        told["commit"] = commit
+        plain = ("--no-ext-diff", "--no-textconv", "--no-color")
+        difference = ask(root, "diff", *plain, "HEAD", "--", *RUNS_ON)
+        others = ask(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *RUNS_ON)
+        for path in filter(None, others.split(b"\0")):
+            difference += _added(root, path, unknown)
+        told |= {"dirty": bool(difference), "diff_sha256": sha256(difference) if difference else None}
+    except Untold as reason:
+        unknown.append(str(reason))
+    return {**told, "unknown": unknown} if unknown else told
+
+
+def _added(root: Path, path: bytes, unknown: list[str]) -> bytes:
+    """What a file that git does not know adds to the difference: nothing, if it holds nothing that could be read."""
+    file = root / os.fsdecode(path)
+    try:
+        return sha256_of(file).encode() + b" " + path + b"\n"
+    except OSError as error:
+        unknown.append(f"{shown(path)}: {error.strerror}")
+        # A link to nothing, such as an editor's lock, and a file that has vanished since hold nothing.
+        return b"" if isinstance(error, FileNotFoundError) else b"unread " + path + b"\n"

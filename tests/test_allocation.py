@@ -1,0 +1,126 @@
+"""What jobs ask of a cluster."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from identity_mappings import allocation
+from identity_mappings.allocation import Work
+from identity_mappings.errors import UserError
+from identity_mappings.graph import Graph
+from identity_mappings.jobs import Jobs
+from identity_mappings.parameters import load
+from identity_mappings.reporting.times import CPU, GPU, Clock, Rate, _network
+from identity_mappings.training import memory
+from identity_mappings.training.assembly import build
+
+ROOT = Path(__file__).parents[1]
+OWN = "cifar10-resnet110-convolutional-gate"
+CIFAR, IMAGENET = "cifar10-resnet110", "imagenet-resnet50"
+
+
+@pytest.fixture(scope="module")
+def project():
+    return load(ROOT)
+
+
+def jobs(name: str, **config: object) -> tuple[Jobs, SimpleNamespace]:
+    graph = Graph(ROOT, config)
+    digest = graph.project.resolve(name).digest
+    return Jobs(graph), SimpleNamespace(root="results", experiment=name, digest=digest, seed="0")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        CIFAR,
+        "cifar10-resnet110-dropout",
+        "cifar10-resnet110-exclusive-gate-b6",
+        "cifar10-resnet110-convolution",
+        "cifar10-resnet164-relu-before-addition",
+        "imagenet-plain18",
+        IMAGENET,
+        "imagenet-resnet200-full-pre-activation",
+    ],
+)
+def test_activations_are_an_upper_bound_of_what_torch_keeps_and_no_wild_one(project, name):
+    experiment = project.resolve(name)
+    recipe, dataset = experiment.parameters["recipe"], experiment.parameters["dataset"]
+    size = recipe["crop_size"] if experiment.streamed else dataset["size"]
+    with torch.device("meta"):
+        network = build(experiment, ROOT)
+    kept = memory.kept(network, recipe["batch_norm_samples"], (dataset["channels"], size, size))
+    assert kept <= allocation.count_activations(experiment) <= 2 * kept
+
+
+def test_a_shortcut_of_ones_own_counts_as_the_largest_of_the_papers(project):
+    own = allocation.count_activations(project.resolve(OWN))
+    assert own >= allocation.count_activations(project.resolve(CIFAR))
+
+
+def test_memory_grows_with_the_attempt_up_to_twice(project):
+    asked = [allocation.estimate_memory(Work(project.resolve(CIFAR), CPU), attempt) for attempt in (1, 2, 3, 9)]
+    assert asked[0] < asked[1] < asked[2] == asked[3] <= 2 * asked[0] + 1
+    experiment = project.resolve("cifar10-resnet1202")
+    assert 1e6 * allocation.estimate_memory(Work(experiment, CPU)) > memory.needed(experiment, ROOT)
+    assert allocation.estimate_memory(Work(experiment, GPU)) < allocation.estimate_memory(Work(experiment, CPU))
+
+
+def test_time_grows_with_the_attempt_up_to_the_limit_of_the_queue():
+    assert [allocation.request_minutes(3600, 200, attempt) for attempt in (1, 2, 3)] == [75, 150, 200]
+
+
+def test_time_is_that_of_records_of_the_network_else_of_its_products(project):
+    experiment, clock = project.resolve(CIFAR), Clock([])
+    guess = allocation.estimate_seconds(Work(experiment, GPU), clock)
+    assert 64_000 * 0.05 < guess < 48 * 3600
+    deep = allocation.estimate_seconds(Work(project.resolve("cifar10-resnet1202"), GPU), clock)
+    assert deep > 5 * guess
+    clock.of_network[(_network(experiment), "GPU slow")] = Rate(seconds=10.0, iterations=100)
+    clock.of_network[(_network(experiment), "GPU quick")] = Rate(seconds=1.0, iterations=100)
+    clock.iterations.update({"GPU slow": 100, "GPU quick": 100})
+    known = allocation.estimate_seconds(Work(experiment, GPU), clock)
+    assert known == pytest.approx(1.5 * 0.1 * 64_000), "of the slower device: the queue may give either"
+    assert allocation.estimate_seconds(Work(experiment, GPU, runs=5), clock) == pytest.approx(5 * known)
+    assert allocation.estimate_seconds(Work(experiment, CPU), clock) > known, "a record of a GPU says nothing of a CPU"
+
+
+def test_a_run_of_imagenet_is_spread_over_nodes():
+    needs, imagenet = jobs(IMAGENET, nodes=2)
+    assert (needs.gpus(imagenet), needs.gpus_of_node(imagenet), needs.tasks(imagenet)) == (8, 4, 2)
+    assert (needs.mpi(imagenet), needs.gres(imagenet), needs.tasks_per_gpu(imagenet)) == ("srun", "gpu:4", 0)
+    assert needs.granted_to_node(imagenet, SimpleNamespace(gpu=4)) == 2, "which the lease refuses"
+    start = needs.on_each_node(imagenet)
+    assert start.startswith("srun --nodes 2 --ntasks 2 ") and "--gpus-per-node 4 " in start
+    assert "torchrun --nnodes 2 --nproc-per-node 4 " in needs.launcher(imagenet)
+    alone, _ = jobs(IMAGENET)
+    assert alone.on_each_node(imagenet) == "" and alone.mpi(imagenet) is None
+    assert "--standalone --nproc-per-node 8" in alone.launcher(imagenet)
+    assert needs.memory_of_training(imagenet, 1) < alone.memory_of_training(imagenet, 1), "of each node"
+
+
+def test_a_run_of_cifar_stays_on_one_node():
+    needs, cifar = jobs(CIFAR, nodes=2)
+    assert (needs.nodes(cifar), needs.tasks(cifar), needs.mpi(cifar), needs.gres(cifar)) == (1, None, None, None)
+    assert needs.on_each_node(cifar) == needs.launcher(cifar) == ""
+
+
+def test_processes_that_do_not_go_evenly_into_nodes_are_refused():
+    needs, imagenet = jobs(IMAGENET, nodes=2, processes=3)
+    with pytest.raises(UserError, match="3 processes do not go evenly into 2 nodes: give processes=4"):
+        needs.launcher(imagenet)
+
+
+@pytest.mark.parametrize("config", [{"nodes": 0}, {"nodes": True}, {"time_limit": "1:00"}, {"nodes": None}])
+def test_settings_of_a_cluster_outside_their_sense_are_refused(config):
+    [key] = config
+    with pytest.raises(UserError, match=f"--config {key}=.*: give a whole number from 1"):
+        Graph(ROOT, config)
+
+
+def test_a_longer_limit_of_the_queue_is_used():
+    short, cifar = jobs("cifar10-resnet1202", time_limit=60)
+    longer, _ = jobs("cifar10-resnet1202", time_limit=100_000)
+    assert short.minutes_of_training(cifar, 1) == 60 < longer.minutes_of_training(cifar, 1)

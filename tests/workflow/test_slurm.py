@@ -1,0 +1,187 @@
+"""A part of the demo through a real Slurm that the test starts: runs that are cut or killed go on by themselves.
+
+The runs of the copy wait in each step, so that they last longer than Slurm's shortest time limit, which is a minute.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from one_node_slurm import NoSlurm, Slurm
+
+from identity_mappings.parameters import load
+from identity_mappings.records import run
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+CUT, CANCELLED, KILLED = "cifar10-resnet20", "cifar10-plain20", "cifar10-resnet110-convolution"
+ON_NODES = "imagenet-resnet18"  # two nodes with a process each
+EVERY = (CUT, CANCELLED, KILLED, ON_NODES)
+PATIENCE = 420  # seconds for all runs
+
+
+def folder(root: Path, name: str, results: str = "results/demo") -> Path:
+    return run.folder_of(root / results, load(ROOT).resolve(name, "demo"), 0)
+
+
+def read_outputs(record: Path) -> dict[str, bytes]:
+    return {name: (record / name).read_bytes() for name in (run.METRICS, run.CURVE)}
+
+
+def wait_for(condition, seconds: float, process: subprocess.Popen, log: Path):
+    """What `condition` returns once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline and process.poll() is None, log.read_text()[-6000:]
+        time.sleep(0.5)
+    return found
+
+
+def list_jobs(slurm: Slurm) -> dict[str, dict[str, str]]:
+    """{number: facts} of all jobs of which Slurm knows."""
+    jobs = {}
+    for line in slurm.call("scontrol", "--oneliner", "show", "jobs").splitlines():
+        facts = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        if "JobId" in facts:
+            jobs[facts["JobId"]] = facts
+    return jobs
+
+
+def has_checkpoint(project, name: str) -> bool:
+    checkpoints = run.checkpoints_of(project.root / "results/demo", load(ROOT).resolve(name, "demo"), 0)
+    return any(checkpoints.glob("checkpoint-*"))
+
+
+def find_training(project, name: str) -> int | None:
+    """The process that trains an experiment in the copy."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (place / "cmdline").read_bytes().split(b"\0")
+            if (place / "cwd").resolve() != project.root.resolve():
+                continue
+        except OSError:
+            continue
+        if b"train" in words[:5] and name.encode() in words and not any(b"snakemake" in word for word in words[:5]):
+            return int(place.name)
+    return None
+
+
+def jobs_of(jobs: dict[str, dict[str, str]], name: str) -> list[dict[str, str]]:
+    """Of an experiment, in the order in which they were submitted."""
+    log = f"_{name}_{load(ROOT).resolve(name, 'demo').digest}_"
+    return [facts for _, facts in sorted(jobs.items(), key=lambda job: int(job[0])) if log in facts.get("StdOut", "")]
+
+
+@pytest.fixture(scope="module")
+def ran(project_copy, tmp_path_factory):
+    """The copy after a call of Snakemake in which each run met its accident; the jobs of Slurm; the logs."""
+    with tempfile.TemporaryDirectory(prefix="slurm") as short:  # a socket's path may have 107 letters
+        Path(short).chmod(0o755)
+        try:
+            with Slurm(Path(short) / "slurm") as slurm:
+                yield _run(project_copy(tmp_path_factory.mktemp("slurm") / "project"), slurm)
+        except NoSlurm as error:
+            pytest.skip(str(error))
+
+
+def _run(project, slurm: Slurm) -> SimpleNamespace:
+    step = "            size = self.feed.seek(iteration)\n"
+    wait = "            __import__('time').sleep(0.7)\n"
+    project.edit("src/identity_mappings/training/trainer.py", step, wait + step)
+    project.edit(
+        "workflow/rules/train.smk", "identity-mappings train ", "identity-mappings train --checkpoint-seconds 4 "
+    )
+    settings = ["slurm_account=test", "slurm_partition=main", "mem_mb=1000", "runtime=10"]
+    limits = f"train:runtime=1 if wildcards.experiment == '{CUT}' else 10"
+    words = ["snakemake", "--profile", "profiles/slurm", "--jobs", "6", "--config", "scale=demo", "nodes=2"]
+    words += ["--default-resources", *settings, "--set-resources", limits]
+    words += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]
+    words += ["--latency-wait", "10", "--"]
+    words += [str((folder(project.root, name) / run.METRICS).relative_to(project.root)) for name in EVERY]
+    environment = {**project.environment, **slurm.environment, "PYTHONPATH": str(project.root / "src")}
+    environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), slurm.environment["PATH"]))
+    log = project.root / "snakemake.log"
+    options = {"cwd": project.root, "env": environment, "stdout": log.open("w"), "stderr": subprocess.STDOUT}
+    with subprocess.Popen(words, start_new_session=True, **options) as process:
+        try:
+            wait_for(lambda: has_checkpoint(project, KILLED), 120, process, log)
+            os.kill(wait_for(lambda: find_training(project, KILLED), 20, process, log), signal.SIGKILL)
+            wait_for(lambda: has_checkpoint(project, CANCELLED), 120, process, log)
+            [job] = [facts for facts in jobs_of(list_jobs(slurm), CANCELLED) if facts["JobState"] == "RUNNING"]
+            slurm.call("scancel", job["JobId"])
+            status = process.wait(timeout=PATIENCE)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    logs = "\n".join(path.read_text(errors="replace") for path in sorted((project.root / "logs").rglob("*.log")))
+    text = log.read_text()
+    assert status == 0, f"{text[-6000:]}\n{logs[-6000:]}\n{slurm.logs()}"
+    return SimpleNamespace(project=project, jobs=list_jobs(slurm), output=text)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ran):
+    """Trains an experiment of the demo by hand, without Slurm and without waiting; gives the folder of its record."""
+
+    def train(name: str, results: str, *launcher: str) -> Path:
+        words = ["train", name, "--scale", "demo", "--device", "cpu", "--results", results]
+        environment = {**ran.project.environment, "PYTHONPATH": str(ROOT / "src")}
+        command = [sys.executable, *launcher, "-m", "identity_mappings", *words]
+        done = subprocess.run(
+            command, cwd=ran.project.root, env=environment, capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr
+        return folder(ran.project.root, name, results)
+
+    return train
+
+
+@pytest.mark.parametrize(("name", "state"), [(CUT, "TIMEOUT"), (CANCELLED, "CANCELLED"), (KILLED, "FAILED")])
+def test_a_run_that_met_an_accident_went_on_to_the_bytes_of_an_undisturbed_one(ran, undisturbed, name, state):
+    found = jobs_of(ran.jobs, name)
+    states = [facts["JobState"] for facts in found]
+    assert state in states and states[-1] == "COMPLETED", states
+    record = folder(ran.project.root, name)
+    sessions = json.loads((record / run.PROVENANCE).read_bytes())["sessions"]
+    assert len(sessions) > 1 and sessions[-1]["from_iteration"] > 0, "it went on from a checkpoint"
+    assert read_outputs(record) == read_outputs(undisturbed(name, "results/undisturbed"))
+
+
+def test_two_nodes_train_as_two_processes_on_one(ran, undisturbed):
+    [*_, job] = jobs_of(ran.jobs, ON_NODES)
+    assert (job["NumNodes"], job["JobState"]) == ("2", "COMPLETED")
+    record = folder(ran.project.root, ON_NODES)
+    provenance = json.loads((record / run.PROVENANCE).read_bytes())
+    assert provenance["seed"]["world_size"] == 2
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    assert read_outputs(record) == read_outputs(undisturbed(ON_NODES, "results/two", *launcher))
+    # One process computes the same function; its sums are rounded in another order.
+    single = undisturbed(ON_NODES, "results/one")
+    both, one = (json.loads((path / run.METRICS).read_bytes()) for path in (record, single))
+    losses = [[float(loss) for loss in found["first_losses"][:5]] for found in (both, one)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_jobs_ask_for_what_their_experiment_needs(ran):
+    limits = {name: "00:01:00" if name == CUT else "00:10:00" for name in EVERY}
+    for name in EVERY:
+        job = jobs_of(ran.jobs, name)[0]
+        assert (job["Account"], job["Partition"], job["TimeLimit"]) == ("test", "main", limits[name])
+        assert job["NumCPUs"] == ("2" if name == ON_NODES else "1"), job
+        assert job["MinMemoryNode"] not in ("0", "1000M"), "of the experiment, not the default"
+
+
+def test_logs_of_slurm_lie_beside_those_of_the_runs(ran):
+    logs = ran.project.root / "logs"
+    assert list((logs / "slurm").rglob("*.log")), "those of failed jobs are kept"
+    for name in EVERY:
+        experiment = load(ROOT).resolve(name, "demo")
+        assert (logs / "results/demo" / experiment.folder / "seed0.log").is_file()
