@@ -280,7 +280,8 @@ class Walks:
     def _devices(self) -> list[str]:
         """GPUs first, each with the most iterations first."""
         known = sorted(self._clock.iterations, key=lambda name: (-self._clock.iterations[name], name))
-        return [*self._clock.gpus, *(device for device in known if device not in self._clock.gpus)]
+        gpus = self._clock.devices(times.GPU)
+        return [*gpus, *(device for device in known if device not in gpus)]
 
     def _speed(self, device: str) -> float | None:
         """Multiply-adds a second, forward and backward, of all that was trained on a device."""
