@@ -54,13 +54,15 @@ def test_the_parameters_of_the_checkout_load():
     project = load(ROOT)
     assert set(project.scales) == {"paper", "overnight", "demo"}
     assert set(project.recipes) == {
-        "he2015-cifar", "he2015-imagenet", "he2016-cifar", "he2016-imagenet", "released-code", "released-code-imagenet",
-        "vgg-imagenet",
+        "he2015-cifar", "he2015-imagenet", "he2016-cifar", "he2016-cifar-split", "he2016-imagenet", "released-code",
+        "released-code-imagenet", "vgg-imagenet",
     }  # fmt: skip
     assert set(project.tables) == {
         *(f"he2015-table{number}" for number in range(1, 9)),
         *(f"he2016-table{number}" for number in range(1, 6)),
+        "he2015-text",
         "he2016-text",
+        "he2016-text-times",
         "own-figure6",
         "own-gates",
     }

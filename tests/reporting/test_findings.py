@@ -26,7 +26,7 @@ def page_of(bench, scale: str = "paper") -> str:
 
 def test_without_a_run_it_says_so(bench):
     page = page_of(bench)
-    assert "225 wanted; to do 225." in page
+    assert "236 wanted; to do 236." in page
     assert "No run is finished yet." in section(page, "Errors beside the published ones")
     assert "None: no error differs" in section(page, "Surprises")
     assert "Nothing yet" in section(page, "What was compared")
@@ -48,9 +48,9 @@ def test_an_error_stands_beside_the_published_one_with_its_spread(bench):
     median = [part.strip() for part in line.strip("|").split("|")]
     assert median[1] == "test error %"
     assert median[3:] == ["6.61", "6.60", "3", "0.21", "6.50", "-0.01", "agrees", "float32", "GPU NVIDIA H200"]
-    assert median[2] == "he2016, Table 1; he2016, Table 2; he2016, Table 3; he2016, Table 4"
+    assert median[2] == "he2016, Table 1; he2016, Table 2; he2016, Table 3; he2016, Table 4; A convolutional gate"
     times = row(section(page, "Time"), "ResNet-110, cifar10")
-    assert times[1:4] == ["105", "3", "GPU NVIDIA H200"]
+    assert times[1:4] == ["116", "3", "GPU NVIDIA H200"]
     assert times[5] == "1.00" and times[7:9] == ["3.00", "102.00"]
     total = row(section(page, "Time"), "all of he2016's CIFAR tables")
     assert total[1:4] == ["175", "3", "GPU"]

@@ -125,6 +125,8 @@ def _errors(cells: list[Filled], compare: bool) -> list[str]:
     places: dict[tuple, list[Filled]] = {}
     for cell in measured:
         key = (cell.experiment.digest, cell.cell.metric, cell.cell.tested_by, cell.cell.published)
+        if cell.cell.published is None:  # a row of our own repeats a number of the papers' tables
+            key = next((known for known in places if known[:3] == key[:3]), key)
         places.setdefault(key, []).append(cell)
     rows = []
     for found in places.values():
