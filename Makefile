@@ -29,6 +29,7 @@ demo: $(READY)  ## Tables 1 to 3 and the figures on embedded data: results/demo/
 	@$(BIN)/snakemake --cores $(CORES) $(BRIEF) -- demo || \
 	  { $(BIN)/identity-mappings status --scale demo; false; }
 	@$(BIN)/identity-mappings diff --scale demo
+	@echo "demo: open results/demo/report.html in a browser: every number opens the way back to its run"
 
 # Says how long it will take from the speed of the runs so far; where there is none, after the first minutes.
 overnight: $(READY)  ## the tables on real images at half resolution, a night on a laptop: results/overnight/
@@ -51,6 +52,7 @@ lint: $(READY)  ## lint, format and graph checks
 	$(BIN)/snakemake --lint
 	$(BIN)/snakemake --dry-run --quiet --cores 1 all demo tables figures
 	$(BIN)/identity-mappings audit
+	$(BIN)/identity-mappings audit --scale overnight
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

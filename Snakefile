@@ -1,6 +1,6 @@
 # Every number of the tables and figures of both papers, from params/ and data.dvc:
 #   snakemake --cores 8 --resources gpu=4
-# Targets: all (default), demo, tables, figures, data. --config scale=NAME takes another scale of params/scales,
+# Targets: all (default), demo, tables, figures, page, data. --config scale=NAME takes another scale of params/scales,
 # --config device=cpu trains on the CPU.
 from snakemake.utils import min_version
 
@@ -23,10 +23,12 @@ wildcard_constraints:
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/detect.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/page.smk"
 
 
 localrules:
@@ -37,6 +39,8 @@ localrules:
     data,
     make_tables,
     make_figures,
+    make_page,
+    page,
     update_reports,
     cost,
 
@@ -66,6 +70,11 @@ rule figures:
         GRAPH.figures(GRAPH.scale),
 
 
+rule page:
+    input:
+        GRAPH.page(GRAPH.scale),
+
+
 rule data:
     input:
         GRAPH.datasets(GRAPH.scale),
@@ -76,5 +85,6 @@ onerror:
     for results, scale in GRAPH.roots.items():
         if (ROOT / results / "runs").is_dir() and scale in (GRAPH.scale, "demo"):
             shell(
-                "identity-mappings tables --scale {scale} && identity-mappings figures --scale {scale}"
+                "identity-mappings tables --scale {scale} && identity-mappings figures --scale {scale} "
+                "&& identity-mappings report --scale {scale}"
             )

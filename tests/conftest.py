@@ -53,6 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
         if item.get_closest_marker("slurm") and not shutil.which("sbatch"):
             item.add_marker(pytest.mark.skip(reason="no Slurm here"))
+        if item.get_closest_marker("browser") and not (shutil.which("chromium") and shutil.which("chromedriver")):
+            item.add_marker(pytest.mark.skip(reason="no Chromium here: apt-get install chromium chromium-driver"))
 
 
 class Copy:

@@ -53,9 +53,8 @@ def count_activations(experiment: Experiment) -> int:
     parameters = experiment.parameters
     recipe, dataset = parameters["recipe"], parameters["dataset"]
     network = _countable(parameters["network"])
-    size = recipe["crop_size"] if experiment.streamed else dataset["size"]
-    outputs = convolution_outputs(network, dataset["channels"], size)
-    return BYTES_OF_OUTPUT * outputs * recipe["batch_norm_samples"]
+    outputs = convolution_outputs(network, dataset.get("channels", 3), _size(experiment))
+    return math.ceil(BYTES_OF_OUTPUT * outputs * recipe.get("batch_norm_samples", 1) * _enlargement(experiment))
 
 
 def estimate_memory(work: Work, attempt: int = 1) -> int:
@@ -63,7 +62,7 @@ def estimate_memory(work: Work, attempt: int = 1) -> int:
     experiment, processes = work.experiment, work.processes // work.nodes
     recipe, dataset = experiment.parameters["recipe"], experiment.parameters["dataset"]
     weights = 4 * 4 * _cost(experiment).weights  # gradients, momentum, a copy for a checkpoint
-    image = dataset["channels"] * (recipe["crop_size"] if experiment.streamed else dataset["size"]) ** 2
+    image = math.ceil(dataset.get("channels", 3) * _size(experiment) ** 2 * _enlargement(experiment))
     if experiment.streamed:
         images = 4 * 4 * image * recipe["batch_size"]  # of a batch, made ahead
     else:
@@ -82,7 +81,7 @@ def estimate_seconds(work: Work, clock: Clock) -> float:
     if known := [rate for rate in rates if rate]:
         seconds = MARGIN * max(known)  # of one device; where several processes work, of all together
     else:
-        products = PASSES * _cost(experiment).multiply_adds * recipe["batch_size"]
+        products = PASSES * _cost(experiment).multiply_adds * _enlargement(experiment) * recipe["batch_size"]
         speed = MULTIPLY_ADDS_PER_SECOND[work.kind] * (recipe["cpu_threads"] if work.kind == CPU else 1)
         seconds = products / speed + (SECONDS_OF_STEP if work.kind == GPU else 0)
     devices = work.processes if work.kind == GPU else 1  # processes on CPUs may share the cores of one
@@ -135,8 +134,23 @@ def start_processes(processes: int, nodes: int) -> str:
 
 def _cost(experiment: Experiment) -> Any:
     dataset = experiment.parameters["dataset"]
-    size = experiment.parameters["recipe"]["crop_size"] if experiment.streamed else dataset["size"]
-    return closed_form(_countable(experiment.parameters["network"]), dataset["classes"], dataset["channels"], size)
+    network = _countable(experiment.parameters["network"])
+    return closed_form(network, dataset["classes"], dataset.get("channels", 3), _size(experiment))
+
+
+def _size(experiment: Experiment) -> int:
+    """Height and width of what the network sees; of a detection of what its backbone saw."""
+    parameters = experiment.parameters
+    if experiment.detects:
+        return parameters["backbone"]["size"]
+    return parameters["recipe"]["crop_size"] if experiment.streamed else parameters["dataset"]["size"]
+
+
+def _enlargement(experiment: Experiment) -> float:
+    """By how much a detection has more pixels than `_size` squared; twice, for the regions behind its feature map."""
+    if not experiment.detects:
+        return 1
+    return 2 * (experiment.parameters["recipe"]["longer_side"] / _size(experiment)) ** 2
 
 
 def _countable(network: dict[str, Any]) -> dict[str, Any]:

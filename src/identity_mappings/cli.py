@@ -113,6 +113,12 @@ def parser() -> argparse.ArgumentParser:
         "--workers", type=_natural, help="processes that decode images, for each that trains (default: as many as suit)"
     )
 
+    added.add_argument(
+        "--backbone", type=Path, metavar="FILE", help="a detection's, in torchvision's names, trained elsewhere"
+    )
+    added.add_argument("--backbone-name", type=_name, help="of these weights: lower case, digits and dashes")
+    added.add_argument("--backbone-source", help="where they come from, in words; stands in the table")
+
     added = command(commands.verify, "train the first iterations again, and compare bit by bit")
     of_run(added, "+", target="experiments, with --twice; or folders of records, results/runs/EXPERIMENT/seedK")
     added.add_argument("--twice", action="store_true", help="compare two trainings with each other, not with a record")
@@ -154,6 +160,12 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="the CPU is never taken silently")
     added.add_argument("--workers", type=_natural, help="processes that decode images (default: as many as suit)")
 
+    added = command(commands.export, "write a finished run's weights as safetensors, with a model card and its network")
+    added.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="results/runs/EXPERIMENT-DIGEST/seedK")
+    added.add_argument("--output", "-o", type=Path, metavar="FOLDER", help="of all exports (default: models)")
+    added.add_argument("--track", action="store_true", help="put models/ into DVC's cache and write models.dvc")
+    added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
+
     added = command(commands.responses, "measure the layer responses of a trained network (he2015, Figure 7)")
     of_run(added)
     added.add_argument(
@@ -176,7 +188,7 @@ def parser() -> argparse.ArgumentParser:
 
     added = command(commands.data, "get a dataset, check it, or prepare it for training (ImageNet: archives to shards)")
     added.add_argument("action", choices=("fetch", "prepare", "verify"))
-    added.add_argument("name", help="cifar10, cifar100, imagenet or imagenet-small")
+    added.add_argument("name", help="cifar10, cifar100, imagenet, voc-0712, coco-2014 or a small one")
     added.add_argument("--commit", action="store_true", help="put imagenet into DVC's cache; CIFAR always is")
     added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
 
@@ -209,6 +221,7 @@ def parser() -> argparse.ArgumentParser:
         (commands.figures, "make the figures from the records that are there"),
         (commands.diff, "compare with the papers; exit status 1 if a cell contradicts them"),
         (commands.audit, "walk every number of the tables back to its bytes; exit status 1 at the first gap"),
+        (commands.report, "make report.html, the page of tables and figures, from the records that are there"),
     ):
         command(function, text).add_argument("--scale", default="paper")
     added = command(
@@ -225,6 +238,16 @@ def parser() -> argparse.ArgumentParser:
         help="how long the rest would take on so many GPUs or CPU cores, and on which runs that rests "
         "(without a value: on this machine)",
     )
+    added = command(commands.explain, "walk a table's cell back to its runs, commit, data and parameters")
+    added.add_argument("table", help='for example "Table 1", or "he2016, Table 1"')
+    added.add_argument("row", nargs="?", help="its name, or a part of it (default: all)")
+    added.add_argument("column", nargs="?", help="(default: all)")
+    added.add_argument("--scale", default="paper")
+    added = command(
+        commands.rocrate, "write results, parameters, workflow and provenance as an RO-Crate, for an archive"
+    )
+    added.add_argument("output", type=Path, metavar="OUT", help="a new folder, or a file that ends in .zip")
+    added.add_argument("--scale", default="paper")
     added = command(commands.next_runs, "the next runs of the order of work, with the commands to type", "next")
     added.add_argument("--scale", default="paper")
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: only what a CPU does in hours")

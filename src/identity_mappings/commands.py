@@ -69,16 +69,38 @@ def _check_digest(arguments: argparse.Namespace) -> None:
 def train(arguments: argparse.Namespace) -> int:
     _check_digest(arguments)
     by_name = {name: _to_train(arguments, name) for name in arguments.experiments}
+    if arguments.backbone:
+        return _train_on_imported(arguments, by_name)
     folders = {_results(arguments, experiment, name) for name, experiment in by_name.items()}
     if len(folders) > 1:
         raise UserError(
             f"{', '.join(arguments.experiments)}: their records lie in several folders: give one (--results)"
         )
+    return _train(arguments, list(by_name.values()), folders.pop())
+
+
+def _train_on_imported(arguments: argparse.Namespace, by_name: dict[str, Experiment]) -> int:
+    """Detections on weights that were trained elsewhere; their records lie apart, and rebuild no cell."""
+    from .detection import backbone, parameters
+
+    if not all(experiment.detects for experiment in by_name.values()):
+        raise UserError("--backbone: only detections begin from other weights (params/detection.yaml)")
+    if not (arguments.backbone_name and arguments.backbone_source):
+        raise UserError("--backbone needs --backbone-name and --backbone-source, which stand in the table")
+    statuses = []
+    for name, experiment in by_name.items():
+        results = _results(arguments, experiment, name) / "imported"
+        taken = backbone.read_imported(arguments.backbone, arguments.backbone_name, arguments.backbone_source, results)
+        statuses.append(_train(arguments, [parameters.with_imported(experiment, taken)], results))
+    return max(statuses)
+
+
+def _train(arguments: argparse.Namespace, experiments: list[Experiment], results: Path) -> int:
     from .training.loop import train
     from .training.trainer import Options
 
     options = Options(
-        results=folders.pop(),
+        results=results,
         data_folder=arguments.data,
         device=arguments.device,
         stop_after=arguments.stop_after,
@@ -88,7 +110,7 @@ def train(arguments: argparse.Namespace) -> int:
         recompute=arguments.recompute,
         workers=arguments.workers,
     )
-    return train(list(by_name.values()), arguments.seed, options)
+    return train(experiments, arguments.seed, options)
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -158,6 +180,20 @@ def import_weights(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def export(arguments: argparse.Namespace) -> int:
+    from .training.export import export, track
+    from .training.trainer import Options
+
+    if arguments.track and arguments.output:
+        raise UserError("export: --track is of models/, the folder that models.dvc names: leave --output out")
+    for folder in arguments.runs:
+        print(export(folder, Options(Path("results"), arguments.data), arguments.output))
+    if arguments.track:
+        track(Path())
+        print("models.dvc: commit it; `dvc push` sends the weights to a remote of yours, `dvc pull models` brings them")
+    return 0
+
+
 def responses(arguments: argparse.Namespace) -> int:
     experiment = _to_train(arguments)
     from .training.propagation import responses
@@ -199,7 +235,11 @@ def cost(arguments: argparse.Namespace) -> int:
 
 def data(arguments: argparse.Namespace) -> int:
     from .data import sources
+    from .detection import datasets
 
+    if arguments.name in datasets.LAYOUTS:
+        print(getattr(datasets, arguments.action)(arguments.name, arguments.data))
+        return 0
     actions = {"fetch": sources.fetch, "prepare": sources.prepare, "verify": sources.verify}
     said = actions[arguments.action](arguments.name, arguments.data)
     if arguments.commit or not arguments.name.startswith("imagenet"):
@@ -269,6 +309,26 @@ def figures(arguments: argparse.Namespace) -> int:
     from .reporting.figures import write
 
     write(arguments.scale)
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    from .reporting.page import write
+
+    write(arguments.scale)
+    return 0
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    from .reporting.explain import show
+
+    return show(arguments.scale, arguments.table, arguments.row, arguments.column)
+
+
+def rocrate(arguments: argparse.Namespace) -> int:
+    from .reporting.archive import write
+
+    write(arguments.scale, arguments.output)
     return 0
 
 

@@ -17,6 +17,7 @@ from .records.experiment import ARITHMETICS, Experiment
 from .records.files import parse_json, sha256_of
 from .records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, responses_of
 from .reporting.fingerprint import is_current, of_cost, of_signals
+from .reporting.run_states import BY_HAND
 
 # runs_per_gpu: how many runs of an experiment one job trains at once on a GPU.
 # processes: how many train a run of ImageNet; null: as many as the experiment wants GPUs, on CPUs one a node.
@@ -31,8 +32,6 @@ CONFIG = {
     "nodes": 1,
     "time_limit": 1440,
 }
-
-BY_HAND = ("imagenet",)  # behind a registration: no run on it is wanted until it is here
 
 
 class Graph:
@@ -86,11 +85,11 @@ class Graph:
             protocols = self.project.protocols(experiment)
             for seed in self.project.seeds(experiment) if protocols else ():
                 folder = run.folder_of(results, experiment, seed)
-                weights = run.checkpoints_of(results, experiment, seed) / run.WEIGHTS
+                weights = self._has_weights(results, experiment, seed)
                 trained = self._exists(folder / run.METRICS)
                 for protocol in protocols:
                     path = run.evaluation_of(folder, protocol)
-                    if not trained or self._exists(weights) or self._exists(path):
+                    if not trained or weights or self._exists(path):
                         paths.append(path.as_posix())
         return paths
 
@@ -105,9 +104,9 @@ class Graph:
             if experiment.name not in self._names_with_responses():
                 continue
             path = responses_of(results, experiment, 0) / RESPONSES_CSV
-            weights = run.checkpoints_of(results, experiment, 0) / run.WEIGHTS
+            weights = self._has_weights(results, experiment, 0)
             trained = self._exists(run.folder_of(results, experiment, 0) / run.METRICS)
-            if not trained or self._exists(weights) or self._exists(path):
+            if not trained or weights or self._exists(path):
                 paths.append(path)
         if self.project.propagated(scale):
             paths.append(results / SIGNALS / SIGNALS_DONE)
@@ -119,7 +118,7 @@ class Graph:
         results = self.project.scale(scale).results
         complete = all(self._exists(path) for path in records)
         if complete and self._cost_is_current(scale) and self._signals_are_current(scale):
-            return [*self.tables(scale), *self.figures(scale)]
+            return [*self.tables(scale), *self.figures(scale), *self.page(scale)]
         return [f"logs/{results}/reports-updated"]
 
     def tables(self, scale: str) -> list[str]:
@@ -128,12 +127,20 @@ class Graph:
     def figures(self, scale: str) -> list[str]:
         return [f"{self.project.scale(scale).results}/figures/{name}.svg" for name in self.figure_names]
 
+    def page(self, scale: str) -> list[str]:
+        return [f"{self.project.scale(scale).results}/report.html"]
+
     def datasets(self, scale: str) -> list[str]:
         """Stamps of the datasets that the wanted runs need; the embedded one needs none."""
         stamps = [stamp for experiment in self._wanted(scale) for stamp in self._stamps(experiment)]
         return list(dict.fromkeys(stamps))
 
     # What makes the rules.
+
+    @property
+    def detections(self) -> list[str]:
+        """Names of the experiments that are detections."""
+        return list(self.project.detections.experiments)
 
     def seed_groups(self) -> dict[tuple[str, tuple[int, ...]], list[str]]:
         """Seeds that one job trains at once on a GPU: {(folder of results, seeds): experiments}."""
@@ -176,6 +183,14 @@ class Graph:
         measured = self._exists(f"{_folder(wildcards)}/{wildcards.partial}{RESPONSES}/{RESPONSES_CSV}")
         return [] if measured else _ancient(self._stamps(self.experiment_of(wildcards)))
 
+    def backbone_of_run(self, wildcards: Any) -> list[str]:
+        """The record of the run on ImageNet from whose weights a detection begins."""
+        if self._is_trained(wildcards):
+            return []
+        chosen = self.experiment_of(wildcards).parameters["backbone"]
+        folder = f"{wildcards.root}/runs/{chosen['experiment']}-{chosen['digest']}/seed{chosen['seed']}"
+        return _ancient([f"{folder}/{run.METRICS}"])
+
     def datasets_of_signals(self, wildcards: Any) -> list[str]:
         experiments = self.project.propagated(self.roots[wildcards.root])
         return _ancient(dict.fromkeys(stamp for experiment in experiments for stamp in self._stamps(experiment)))
@@ -194,6 +209,9 @@ class Graph:
 
     def changed_figures(self, wildcards: Any) -> list[str]:
         return self._changed(wildcards.root, "figures/figures.json")
+
+    def changed_page(self, wildcards: Any) -> list[str]:
+        return self._changed(wildcards.root, "report.json")
 
     def outdated_cost(self, wildcards: Any) -> list[str]:
         """The cost record, for a report, where it has to be made first; one that is current is left alone."""
@@ -260,7 +278,19 @@ class Graph:
     def _has_data(self, experiment: Experiment) -> bool:
         """Whether a dataset that only a person can get is here; the others are fetched or made when they are needed."""
         name = experiment.parameters["dataset"]["name"]
-        return name not in BY_HAND or self._exists(f"data/{name}") or self._exists(f"data/shards/{name}")
+        if name in BY_HAND and not self._exists(f"data/{name}") and not self._exists(f"data/shards/{name}"):
+            return False
+        if not experiment.detects:
+            return True
+        # The backbone of a detection has its weights, or can be trained.
+        chosen, results = experiment.parameters["backbone"], Path(self.project.scale(experiment.scale).results)
+        folder = f"{chosen['experiment']}-{chosen['digest']}/seed{chosen['seed']}"
+        if self._exists(results / "checkpoints" / folder / run.WEIGHTS):
+            return True
+        return self._has_data(self.project.resolve(chosen["experiment"], experiment.scale))
+
+    def _has_weights(self, results: Path, experiment: Experiment, seed: int) -> bool:
+        return run.weights_of(self.project.root / results, experiment, seed, self.project.root) is not None
 
     def _names_with_responses(self) -> set[str]:
         return {
@@ -293,7 +323,7 @@ class Graph:
         if experiment.untrainable:
             raise UserError(experiment.untrainable)
         dataset = experiment.parameters["dataset"]
-        dataset = dataset["made_from"] or dataset  # the files that are read
+        dataset = dataset.get("made_from") or dataset  # the files that are read
         return [f"data/.verified/{dataset['name']}-{dataset['md5']}"] if dataset["md5"].endswith(".dir") else []
 
     def _changed(self, root: str, origin: str) -> list[str]:

@@ -26,7 +26,8 @@ class Jobs:
         if not experiment.streamed:
             return 1
         least = self.graph.nodes if self.graph.device(wildcards) == "cpu" else experiment.gpus
-        return self.graph.chosen_processes or least
+        count = self.graph.chosen_processes or least
+        return min(count, experiment.parameters["recipe"]["batch_size"]) if experiment.detects else count
 
     def nodes(self, wildcards: Any) -> int:
         """Over how many nodes these processes are spread."""

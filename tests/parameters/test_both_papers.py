@@ -230,7 +230,8 @@ def test_what_of_imagenet_is_wanted_and_that_all_of_it_is_counted(scale):
     wanted, counted = ({e.name for e in found(scale)} for found in (project.wanted, project.counted))
     of_imagenet = {name for name in project.experiments if name.startswith("imagenet-")}
     trained = {
-        "paper": of_imagenet - {"imagenet-vgg16", "imagenet-vgg19", "imagenet-resnet101-full-pre-activation"},
+        "paper": of_imagenet
+        - {"imagenet-vgg16", "imagenet-vgg19", "imagenet-vgg16-trained", "imagenet-resnet101-full-pre-activation"},
         "demo": {
             "imagenet-plain18", "imagenet-resnet18", "imagenet-resnet152", "imagenet-resnet152-full-pre-activation",
             "imagenet-resnet101-bn-after-addition",
@@ -239,7 +240,9 @@ def test_what_of_imagenet_is_wanted_and_that_all_of_it_is_counted(scale):
     assert wanted & of_imagenet == trained[scale]
     assert not {e.name for e in project.propagated(scale)} & of_imagenet
     # The dagger row of Table 5 differs from the row above it in its stride: another network, which is counted too.
-    assert counted & of_imagenet == (of_imagenet if scale == "paper" else trained["demo"])
+    # A backbone of detections is a dependency of theirs: trained where they are, and in no table itself.
+    backbone = {"imagenet-vgg16-trained"}  # at the papers' scale the same network as imagenet-vgg16
+    assert counted & of_imagenet == (of_imagenet - backbone if scale == "paper" else trained["demo"] | backbone)
 
 
 def test_without_a_hash_nothing_is_trained_on_a_dataset(copy):

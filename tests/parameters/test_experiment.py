@@ -262,7 +262,8 @@ def test_what_several_tables_share_is_wanted_once():
     of_figures = [f"cifar10-plain{depth}" for depth in (20, 32, 44, 56, 110)]
     wanted = [e.name for e in PROJECT.wanted("paper") if e.parameters["dataset"]["name"] != "imagenet"]
     own = ["cifar10-resnet110-convolutional-gate"]
-    assert sorted(wanted) == sorted({*cells, *of_he2015, *of_figures, *own})
+    detections = [f"{data}-{network}" for data in ("voc", "coco") for network in ("vgg16", "resnet101")]
+    assert sorted(wanted) == sorted({*cells, *of_he2015, *of_figures, *own, *detections})
 
 
 def test_what_only_a_figure_shows_is_wanted_too(copy):

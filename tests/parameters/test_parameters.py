@@ -55,9 +55,10 @@ def test_the_parameters_of_the_checkout_load():
     assert set(project.scales) == {"paper", "overnight", "demo"}
     assert set(project.recipes) == {
         "he2015-cifar", "he2015-imagenet", "he2016-cifar", "he2016-imagenet", "released-code", "released-code-imagenet",
+        "vgg-imagenet",
     }  # fmt: skip
     assert set(project.tables) == {
-        *(f"he2015-table{number}" for number in range(1, 7)),
+        *(f"he2015-table{number}" for number in range(1, 9)),
         *(f"he2016-table{number}" for number in range(1, 6)),
         "he2016-text",
         "own-figure6",
@@ -108,7 +109,8 @@ MISSPELT = {
         DEMO, "evaluate_every: 40\n    log_every", "evaluate_evry: 40\n    log_every", "evaluate_evry", "evaluate_every"
     ),
     "a recipe's keys in an overlay": (
-        DEMO, "crop_size: 32\n      shorter", "crop_sise: 32\n      shorter", "crop_sise", "crop_size"
+        DEMO, "samples: 8\n      crop_size: 32\n      shorter", "samples: 8\n      crop_sise: 32\n      shorter",
+        "crop_sise", "crop_size"
     ),
     "recipes of an overlay": (DEMO, "he2016-imagenet: *", "he2016-imagnet: *", "he2016-imagnet", "he2016-imagenet"),
     "table": (TABLE1, "columns:", "colums:", "colums", "columns"),

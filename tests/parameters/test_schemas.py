@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 KINDS = {
     "claims.yaml": "claims",
     "datasets.yaml": "datasets",
+    "detection.yaml": "detection",
     "order.yaml": "order",
     "reporting.yaml": "reporting",
     "experiments": "experiments",

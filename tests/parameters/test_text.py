@@ -40,6 +40,7 @@ def params(tmp_path_factory) -> Path:
     """A folder with params/ that a test may change, if it puts the file back."""
     root = tmp_path_factory.mktemp("text")
     shutil.copytree(ROOT / "params", root / "params")
+    shutil.copytree(ROOT / "examples", root / "examples")
     return root
 
 

@@ -108,6 +108,11 @@ def bench(copy) -> Bench:
 
 
 @pytest.fixture(scope="session")
+def bench_type() -> type[Bench]:
+    return Bench
+
+
+@pytest.fixture(scope="session")
 def cost_record(tmp_path_factory) -> Path:
     """Folder of the cost record of all networks of the papers, counted once. Only to be copied."""
     root = tmp_path_factory.mktemp("counted")

@@ -13,7 +13,7 @@ from identity_mappings.parameters import load
 from identity_mappings.records import run
 from identity_mappings.records.files import json_bytes, sha256
 from identity_mappings.reporting import cost as counting
-from identity_mappings.reporting import figures, tables
+from identity_mappings.reporting import figures, page, tables
 from identity_mappings.reporting.audit import audit
 from identity_mappings.training.evaluate import evaluate
 from identity_mappings.training.loop import train
@@ -269,11 +269,22 @@ def test_an_edited_page_is_found(root, capsys, name):
     assert f"{name}: missing, or edited" in gap(root, capsys)
 
 
+def test_an_edited_report_is_found_though_its_hash_was_edited_too(root, capsys):
+    page.write("tiny", root)
+    assert audit("tiny", root) == 0
+    path, origin = root / "results/tiny/report.html", root / "results/tiny/report.json"
+    path.write_text(path.read_text().replace("Rebuilt so far", "All rebuilt"))
+    facts = json.loads(origin.read_bytes())
+    facts["files"]["report.html"] = sha256(path.read_bytes())
+    origin.write_bytes(json_bytes(facts))
+    assert "report.html: not what the records give" in gap(root, capsys)
+
+
 def test_an_edited_page_is_found_though_its_hash_was_edited_too(root, capsys):
-    page, path = root / "results/tiny/README.md", root / "results/tiny/tables.json"
-    page.write_text(page.read_text().replace("3 wanted", "4 wanted"))
+    readme, path = root / "results/tiny/README.md", root / "results/tiny/tables.json"
+    readme.write_text(readme.read_text().replace("3 wanted", "4 wanted"))
     facts = json.loads(path.read_bytes())
-    facts["files"]["README.md"] = sha256(page.read_bytes())
+    facts["files"]["README.md"] = sha256(readme.read_bytes())
     path.write_bytes(json_bytes(facts))
     assert "README.md: not what the records give" in gap(root, capsys)
 

@@ -54,6 +54,7 @@ def test_every_run_on_cifar_that_is_wanted_has_its_place_once(root_of_project):
         if experiment.parameters["dataset"]["name"].startswith("cifar")
         for seed in project.seeds(experiment)
     )
+    expected.update((name, 0) for name in project.experiments if project.holds_out(name))  # choices, one run each
     found = order.wanted(project, "paper", Records(project, "paper"))
     assert Counter((one.experiment.name, one.seed) for one in found) == expected
     assert set(expected.values()) == {1}

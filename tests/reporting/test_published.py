@@ -198,7 +198,7 @@ def test_the_rows_of_table_1_are_made_by_their_shortcuts():
         assert shortcuts == (expected if isinstance(expected, list) else [expected])
 
 
-@pytest.mark.parametrize("origin", ["results/tables.json", "results/figures/figures.json"])
+@pytest.mark.parametrize("origin", ["results/tables.json", "results/figures/figures.json", "results/report.json"])
 def test_the_committed_reports_are_made_of_what_is_committed(origin):
     """If not: `snakemake tables figures --cores 1`, and commit what it made."""
     assert is_current(load(ROOT), "paper", ROOT / origin)

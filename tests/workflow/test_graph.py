@@ -365,13 +365,23 @@ def test_with_all_triggers_nothing_that_is_finished_is_lost(trained, tmp_path):
 
 
 def test_committed_records_make_the_tables_of_a_clone(trained, clone):
-    expected = clone.bytes_of("results/tiny", *REPORTS)
-    for name in ("tables.md", "paper.md", "comparison.md", "tables.json", "metrics.json", "figures"):
+    pages = (*REPORTS, "report.html")  # which tells of the times of these very runs
+    expected = clone.bytes_of("results/tiny", *pages)
+    for name in (
+        "tables.md",
+        "paper.md",
+        "comparison.md",
+        "tables.json",
+        "metrics.json",
+        "figures",
+        "report.html",
+        "report.json",
+    ):
         target = clone.root / "results/tiny" / name
         shutil.rmtree(target) if target.is_dir() else target.unlink()
-    answer = clone.snakemake("tables", "figures", *TINY)
+    answer = clone.snakemake("tables", "figures", "page", *TINY)
     assert answer.returncode == 0 and "rule train" not in answer.stdout, answer.stdout
-    assert clone.bytes_of("results/tiny", *REPORTS) == expected == trained.bytes_of("results/tiny", *REPORTS)
+    assert clone.bytes_of("results/tiny", *pages) == expected == trained.bytes_of("results/tiny", *pages)
 
 
 def test_one_core_and_two_cores_give_the_same_bytes(trained, copy):

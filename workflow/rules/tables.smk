@@ -51,4 +51,5 @@ rule update_reports:
         scale=GRAPH.scale_of,
     shell:
         "(identity-mappings tables --scale {params.scale} && "
-        "identity-mappings figures --scale {params.scale}) > {log} 2>&1"
+        "identity-mappings figures --scale {params.scale} && "
+        "identity-mappings report --scale {params.scale}) > {log} 2>&1"

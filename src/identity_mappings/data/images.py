@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from .sampling import generator
 
 
 class Images(NamedTuple):
@@ -12,3 +15,12 @@ class Images(NamedTuple):
     training_labels: Tensor
     test: Tensor
     test_labels: Tensor
+
+
+def hold_out(images: Images, count: int) -> Images:
+    """The training images but `count`, and these in the place of the test set: which are the same for every seed."""
+    order = torch.randperm(len(images.training), generator=generator(0, "validation"))
+    held, kept = order[:count].sort().values, order[count:].sort().values
+    return Images(
+        images.training[kept], images.training_labels[kept], images.training[held], images.training_labels[held]
+    )

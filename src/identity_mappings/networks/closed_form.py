@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .depth import LAYERS_OF_UNIT, stages
+from .depth import LAYERS_OF_UNIT, SHORT_VGG_DEPTH, stages
 
 # (width of the stages, kernel of the stem, its stride, stride of the pooling behind it)
 ASSEMBLIES = {"cifar": ((16, 32, 64), 3, 1, 1), "imagenet": ((64, 128, 256, 512), 7, 2, 2)}
-VGG_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+VGG_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4), SHORT_VGG_DEPTH: (1, 1, 1, 1, 1)}
 VGG_WIDTHS = (64, 128, 256, 512, 512)
 
 
@@ -152,7 +152,8 @@ def _vgg(depth: int, classes: int, channels: int, size: int) -> list[_Layer]:
             layers.append(_Layer(inputs, width, 3, size**2, bias=True))
             inputs = width
         size //= 2
-    ends = (inputs * size**2, 4096, 4096, classes)
+    hidden = 512 if depth == SHORT_VGG_DEPTH else 4096
+    ends = (inputs * size**2, hidden, hidden, classes)
     return [*layers, *(_Layer(ends[i], ends[i + 1], bias=True, linear=True) for i in range(3))]
 
 

@@ -19,7 +19,9 @@ SHORT_IMAGENET_STAGES = {
     26: ("bottleneck", (2, 2, 2, 2)),
 }
 VGG_DEPTHS = (16, 19)
+SHORT_VGG_DEPTH = 8  # a convolution in each stage, for a scale that only demonstrates
 VGG_SIZE = 224  # height and width of its images: the first linear layer depends on them
+VGG_STRIDE = 32  # that they must be a multiple of
 
 
 def units_per_stage(unit: str, depth: int) -> int:
@@ -58,7 +60,7 @@ def stages(family: str, unit: str, depth: int) -> tuple[int, ...]:
             raise ValueError(f"unit {unit!r}: {depth} layers on ImageNet have {wanted} units: write unit: {wanted}")
         return counts
     if family == "vgg":
-        if depth not in VGG_DEPTHS:
+        if depth not in (*VGG_DEPTHS, SHORT_VGG_DEPTH):
             raise ValueError(f"depth {depth} is none of VGG's: {_listed(VGG_DEPTHS)}")
         return ()
     raise ValueError(f"family {family!r} is none of cifar, imagenet, vgg")

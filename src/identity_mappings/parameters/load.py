@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from ..detection import parameters as detection
 from ..errors import UserError
-from ..networks.depth import VGG_SIZE, stages
+from ..networks.depth import VGG_STRIDE, stages
 from ..records.experiment import Experiment as Resolved
 from ..records.files import sha256_of
+from ..records.run import DETECTION_PROTOCOLS
 from . import models, reports, work
 from .explain import explain, nearest
 from .text import read_yaml
@@ -29,12 +31,14 @@ SCHEMAS: dict[str, Any] = {
     "reporting": reports.Reporting,
     "claims": work.Claims,
     "order": work.Order,
+    "detection": detection.Detections,
 }
+PARTS: dict[str, Any] = {"detection-recipe": detection.Recipe}  # of files, which are checked by themselves
 
 
 @cache
 def _adapter(kind: str) -> TypeAdapter:
-    return TypeAdapter(SCHEMAS[kind])
+    return TypeAdapter((SCHEMAS | PARTS)[kind])
 
 
 def read(path: Path, kind: str) -> Any:
@@ -69,6 +73,7 @@ class Project:
     reporting: reports.Reporting
     claims: work.Claims
     order: work.Order
+    detections: detection.Detections
 
     def scale(self, name: str) -> models.Scale:
         if name not in self.scales:
@@ -81,8 +86,10 @@ class Project:
         Raises:
             UserError: no such experiment or scale, or the scale makes something of it that cannot be.
         """
+        if name in self.detections.experiments:
+            return detection.resolve(self, name, scale)
         if name not in self.experiments:
-            raise UserError(f"params/experiments: no experiment {name!r}: {nearest(name, self.experiments)}")
+            raise UserError(f"params/experiments: no experiment {name!r}: {nearest(name, self.names)}")
         experiment, overlay = self.experiments[name], self.scale(scale).overlay
         path = self.root / "params" / "scales" / f"{scale}.yaml"
         dataset = overlay.datasets.get(experiment.dataset, experiment.dataset)
@@ -96,6 +103,13 @@ class Project:
             changed = {**self.recipes[experiment.recipe].model_dump(), **overlay.recipe, **of_recipe}
             place = ("recipes", experiment.recipe) if of_recipe else ("recipe",)
             recipe = check(changed, path, "recipe", ("overlay", *place))
+        if recipe and recipe.validation and recipe.validation >= self.datasets[dataset].training_images:
+            if self.scale(scale).published:
+                raise UserError(
+                    f"params/recipes/{experiment.recipe}.yaml: validation: {dataset} has no more than "
+                    f"{self.datasets[dataset].training_images} training images: hold out fewer"
+                )
+            return None
         if recipe and recipe.channel_mean and len(recipe.channel_mean) != self.datasets[dataset].channels:
             raise UserError(
                 f"{path}: overlay: {name} takes {dataset}, for whose channels its recipe has no channel_mean: "
@@ -105,8 +119,10 @@ class Project:
             stages(network.family or "cifar", network.unit, depth)
         except ValueError as error:
             raise UserError(f"{path}: overlay.depths.{network.unit}: {error}") from None
-        if network.family == "vgg" and self.datasets[dataset].size != VGG_SIZE:
-            raise UserError(f"params/experiments: {name}: VGG takes images of {VGG_SIZE} pixels, not {dataset}'s")
+        if network.family == "vgg" and self.datasets[dataset].size % VGG_STRIDE:
+            raise UserError(
+                f"params/experiments: {name}: VGG takes images of a multiple of {VGG_STRIDE} pixels, not {dataset}'s"
+            )
         network = network.model_copy(update={"depth": depth})
         resolved_network = network.model_dump()
         custom = None
@@ -124,22 +140,29 @@ class Project:
             parameters["recipe"]["learning_rate"] = [list(pair) for pair in recipe.learning_rate.items()]
         return Resolved(name, scale, parameters, experiment.gpus, custom)
 
+    @property
+    def names(self) -> list[str]:
+        """Of all experiments, detections among them."""
+        return [*self.experiments, *self.detections.experiments]
+
     def resolve_dataset(self, name: str) -> dict[str, Any]:
         """A dataset with its name; one that is made from another has that one's hash, too."""
-        dataset = {"name": name, **self.datasets[name].model_dump()}
-        if dataset["made_from"]:
+        dataset = {"name": name, **{**self.datasets, **self.detections.datasets}[name].model_dump()}
+        if dataset.get("made_from"):
             dataset["made_from"]["md5"] = self.datasets[dataset["made_from"]["name"]].md5
         return dataset
 
     def seeds(self, experiment: Resolved) -> range:
         """The seeds of an experiment that its scale wants."""
         settings = self.scale(experiment.scale)
+        if experiment.detects:
+            return range(1)  # as he2015 has it
         return range(settings.runs_on.get(experiment.parameters["dataset"]["name"], settings.runs))
 
     def protocols(self, experiment: Resolved) -> list[str]:
         """The protocols, beside the run's own test, by which tables show an experiment."""
         asked = {cell.tested_by for cell in self.cells() if not cell.is_cost and experiment.name in cell.experiments}
-        return sorted(protocol for protocol in asked if protocol != reports.SINGLE_VIEW)
+        return sorted(protocol for protocol in asked if protocol not in (reports.SINGLE_VIEW, *DETECTION_PROTOCOLS))
 
     def cells(self, paper: str | None = None) -> list[reports.Cell]:
         """Of all tables, or of a paper's."""
@@ -148,7 +171,8 @@ class Project:
 
     def shown(self, scale: str) -> list[Resolved]:
         """The experiments whose runs fill the tables and figures of a scale, each once."""
-        names = [name for cell in self.cells() if not cell.is_cost for name in cell.experiments]
+        cells = [cell for cell in self.cells() if not cell.is_cost and cell.metric != reports.SPLIT]
+        names = [name for cell in cells for name in cell.experiments]
         drawn = [name for figure in self.figures.values() for name in figure.runs]
         return self._resolved([*names, *drawn], scale)
 
@@ -165,6 +189,13 @@ class Project:
         names = self.scale(scale).experiments
         experiments = self.shown(scale) if names is None else self._resolved(names, scale)
         return [experiment for experiment in experiments if not experiment.untrainable]
+
+    def holds_out(self, name: str) -> bool:
+        """Whether an experiment is tested on held-out training images, for a choice, and stands in no table."""
+        if name not in self.experiments:  # a detection
+            return False
+        recipe = self.experiments[name].recipe
+        return recipe is not None and self.recipes[recipe].validation is not None
 
     def propagated(self, scale: str) -> list[Resolved]:
         """The experiments whose signals the figures show, of those that a scale names, and that can be trained."""
@@ -220,6 +251,7 @@ def load(root: Path = Path()) -> Project:
         read(params / "reporting.yaml", "reporting"),
         read(params / "claims.yaml", "claims"),
         read(params / "order.yaml", "order"),
+        read(params / "detection.yaml", "detection"),
     )
     _check_references(project, params)
     return project
@@ -242,6 +274,8 @@ def _check_references(project: Project, params: Path) -> None:
         for name in read(path, "experiments"):
             known(project.experiments[name].dataset, project.datasets, f"{path}: {name}.dataset")
             known(project.experiments[name].recipe, project.recipes, f"{path}: {name}.recipe")
+    for name, one in project.detections.experiments.items():
+        known(one.backbone, project.experiments, f"{params / 'detection.yaml'}: experiments.{name}.backbone")
     for name, scale in project.scales.items():
         place = f"{params / 'scales' / name}.yaml"
         for old, new in scale.overlay.datasets.items():
@@ -267,8 +301,14 @@ def _check_references(project: Project, params: Path) -> None:
             for key, cell in row.cells.items():
                 place = f"{params / 'tables' / name}.yaml: rows.{row.name}.cells.{key}"
                 for experiment in cell.experiments:
-                    known(experiment, project.experiments, f"{place}.experiments")
+                    known(experiment, project.names, f"{place}.experiments")
                 known(cell.share_of, project.experiments, f"{place}.share_of")
+                for experiment in cell.experiments if cell.metric != reports.SPLIT else ():
+                    if project.holds_out(experiment):
+                        raise UserError(
+                            f"{place}.experiments: {experiment}: its recipe tests on held-out training images: a table "
+                            "shows tests on the test set: name another experiment"
+                        )
     for name, figure in project.figures.items():
         for place, experiment in figure.places():
             known(experiment, project.experiments, f"{params / 'figures' / name}.yaml: panels.{place}.experiment")
@@ -290,7 +330,7 @@ def _check_references(project: Project, params: Path) -> None:
             raise UserError(f"{place}: results: another scale has {scale.results} too: give each a folder of its own")
     for name in project.reporting.fail_above:
         known(name, project.datasets, f"{params / 'reporting.yaml'}: fail_above")
-    for name in project.datasets:
+    for name in [*project.datasets, *project.detections.datasets]:
         for key in ("prior_deviation", "resolution"):
             if name not in getattr(project.reporting, key):
                 raise UserError(f"{params / 'reporting.yaml'}: {key}: nothing for the dataset {name!r}: add a line")

@@ -126,7 +126,7 @@ Shortcut = Annotated[
 
 
 class Network(Parameters):
-    """A network of the papers (networks.cifar, networks.imagenet), or VGG (networks.vgg), which is only counted."""
+    """A network of the papers (networks.cifar, networks.imagenet), or VGG (networks.vgg)."""
 
     family: Annotated[
         Literal["cifar", "imagenet", "vgg"] | None, Field(description="null: cifar; which stem, stages and widths")
@@ -228,6 +228,13 @@ class Recipe(Parameters):
     channel_deviation: Annotated[
         list[Annotated[float, Field(gt=0, le=255)]] | None, Field(description="by colour channel, in 0 to 255")
     ] = None
+    validation: Annotated[
+        Positive | None,
+        Field(
+            description="training images that are held out, the same for all seeds: the training sees the others, and "
+            "every test is of these, never of the test set; for choices (he2015, Section 4.2: 5,000); null: none"
+        ),
+    ] = None
     crop_padding: Annotated[int, Field(ge=0, le=1000, description="pixels padded on each side before the random crop")]
     padding_colour: Annotated[
         Literal["mean", "black"], Field(description="pad after the normalization (zeros: the mean), or black before it")
@@ -259,6 +266,9 @@ class Recipe(Parameters):
         Positive | None,
         Field(description="open choice: images are permuted over so many shards at a time; null: over all"),
     ] = None
+    dropout: Annotated[
+        float | None, Field(ge=0, lt=1, description="VGG: of the outputs of its hidden linear layers; null: none")
+    ] = None
     convolution_initialization: Literal["he-fan-in", "he-fan-out"]
     linear_initialization: Literal["he-fan-in", "torch"]
     batch_norm_eps: Annotated[float, Field(gt=0, le=1)]
@@ -285,6 +295,8 @@ class Recipe(Parameters):
             raise ValueError("learning_rate has no rate for iteration 0: add the line '0: RATE'")
         if list(self.learning_rate) != sorted(self.learning_rate):
             raise ValueError("learning_rate is not in the order of iterations: sort its lines")
+        if self.crop and self.validation:
+            raise ValueError("validation is of data sets in memory (CIFAR), not of recipes with a crop: remove it")
         for key in ("crop_size", "decoder"):
             if self.crop and not getattr(self, key):
                 raise ValueError(f"crop: {self.crop} needs {key}")

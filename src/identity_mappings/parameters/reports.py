@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from ..records.run import DETECTION_PROTOCOLS
 from .models import Name, Natural, Parameters, Percent, Positive, Runs
 
 AboveZero = Annotated[float, Field(gt=0, le=100)]
@@ -14,12 +15,20 @@ Published = Percent | Literal["fail"] | str | None
 TEST_ERROR, BEST_RUN = "test error %", "test error %, best run"
 MEAN = "test error %, mean ± standard deviation"
 TOP_1, TOP_5 = "top-1 error %", "top-5 error %"
+MAP_50, MAP = "mAP %", "mAP@[.5, .95] %"
 PARAMETERS, MULTIPLY_ADDS = "parameters", "multiply-adds"
 COUNTS = (PARAMETERS, MULTIPLY_ADDS)
+TEST_BOUND, TRAINING_BOUND = "test error %, bound", "training error %, bound"
+TRAINING_TIME, SPLIT = "training time", "training and validation images"
+FACTS = (TEST_BOUND, TRAINING_BOUND, TRAINING_TIME, SPLIT)  # of the text: no error that a table prints
 SINGLE_VIEW = "single-view"
 FORMS = {  # of published values that are not plain numbers, by metric
     MEAN: (r"\d+\.\d+±\d+\.\d+", "a mean like 4.89±0.14"),
     PARAMETERS: (r"\d*\.?\d+M", "a number of weights like 1.7M"),
+    TEST_BOUND: (r"[<>]\d+(\.\d+)?", "a bound like >60"),
+    TRAINING_BOUND: (r"[<>]\d+(\.\d+)?", "a bound like <0.1"),
+    TRAINING_TIME: (r"\d+ (hours|weeks)", "a time like 27 hours"),
+    SPLIT: (r"\d+k/\d+k", "two numbers of images like 45k/5k"),
     MULTIPLY_ADDS: (r"\d+(\.\d+)?(×10\^9|%)", "a count like 3.6×10^9, or a share like 18%"),
 }
 
@@ -34,17 +43,23 @@ class Cell(Parameters):
             "test error %, mean ± standard deviation",
             "top-1 error %",
             "top-5 error %",
+            "mAP %",
+            "mAP@[.5, .95] %",
             "parameters",
             "multiply-adds",
+            "test error %, bound",
+            "training error %, bound",
+            "training time",
+            "training and validation images",
         ],
         Field(description="errors: the median over the runs, at the last iteration, unless it says mean or best run"),
     ] = "test error %"
     protocol: Annotated[
-        Literal["single-view", "centre-224", "centre-320", "10-crop", "multi-scale"] | None,
+        Literal["single-view", "centre-224", "centre-320", "10-crop", "multi-scale", "voc-11-point", "coco"] | None,
         Field(
             description="how the trained network is tested; null: single-view, on CIFAR. centre-224: of shorter side "
             "256; centre-320: of shorter side 320; 10-crop: of shorter side 256, softmax averaged; multi-scale: fully "
-            "convolutional, scores averaged over shorter sides 224, 256, 384, 480, 640"
+            "convolutional, scores averaged over shorter sides 224, 256, 384, 480, 640; boxes: voc-11-point, coco"
         ),
     ] = None
     counted: Annotated[
@@ -75,6 +90,15 @@ class Cell(Parameters):
     def is_cost(self) -> bool:
         """Whether it needs a cost record, not a training."""
         return self.metric in COUNTS
+
+    @property
+    def is_fact(self) -> bool:
+        """Whether it is a fact of the text: a bound, a time, a number of images."""
+        return self.metric in FACTS
+
+    @property
+    def is_error(self) -> bool:
+        return not self.is_cost and not self.is_fact
 
     @property
     def tested_by(self) -> str | None:
@@ -112,6 +136,8 @@ class Cell(Parameters):
             raise ValueError(f"counted: nothing is counted for {self.metric}, or it is quoted: remove it")
         if self.metric in (TOP_1, TOP_5) and not self.protocol and not self.quoted:
             raise ValueError(f"{self.metric} needs a protocol: centre-224, centre-320, 10-crop or multi-scale")
+        if (self.metric in (MAP_50, MAP)) != (self.protocol in DETECTION_PROTOCOLS):
+            raise ValueError("mAP belongs to the protocols voc-11-point and coco: give both or neither")
         percent = isinstance(self.published, str) and self.published.endswith("%")
         if bool(self.share_of) != percent:
             raise ValueError("share_of belongs to a published share like 18%: give both or neither")

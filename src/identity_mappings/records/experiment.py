@@ -27,6 +27,16 @@ def identity(parameters: Any) -> Any:
     return parameters
 
 
+def image_counts(parameters: dict[str, Any]) -> dict[str, int]:
+    """Images that a run trains on and is tested on, by its resolved parameters."""
+    dataset, held_out = parameters["dataset"], (parameters["recipe"] or {}).get("validation")
+    training, test = dataset["training_images"], dataset["test_images"]
+    return {
+        "training_images": training - (held_out or 0),
+        "test_images": held_out or test,
+    }
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Dataset, network and recipe, with nothing left to look up.
@@ -66,13 +76,18 @@ class Experiment:
     def network_digest(self) -> str:
         """12 hexadecimal digits of the network and of the shape of its inputs and outputs: what its cost depends on."""
         dataset = self.parameters["dataset"]
-        shape = {key: dataset[key] for key in ("classes", "channels", "size")}
+        shape = {key: dataset.get(key) for key in ("classes", "channels", "size")}
         return sha256(canonical(identity({"inputs": shape, "network": self.parameters["network"]})))[:12]
 
     @property
     def streamed(self) -> bool:
-        """Whether its images come from shards, as on ImageNet, and are not all in memory."""
-        return (self.parameters["recipe"] or {}).get("crop") is not None
+        """Whether its images come from shards or files, as on ImageNet, and are not all in memory."""
+        return self.detects or (self.parameters["recipe"] or {}).get("crop") is not None
+
+    @property
+    def detects(self) -> bool:
+        """Whether it is a detection, which begins from the weights of another experiment's run."""
+        return "backbone" in self.parameters
 
     @property
     def untrainable(self) -> str | None:

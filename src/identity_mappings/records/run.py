@@ -13,10 +13,12 @@ FORMAT = 1
 FIRST_LOSSES = 50  # that a record keeps in full precision, so that `verify` can repeat a run's beginning
 METRICS, CURVE, PROVENANCE, PARTIAL = "metrics.json", "curve.csv", "provenance.json", "partial"
 FINAL = ("finished", "diverged")
+MODELS = "models"  # exported weights, which DVC tracks (models.dvc): `dvc pull models` brings them
 WEIGHTS = "weights.pt"  # with the checkpoints: they stay where a run was trained
 COPY = "record"  # there, too: a copy of the record
 _ERRORS = {"test_error": "wrong", "top_5_error": "wrong_top_5"}
 CIFAR_PROTOCOLS = ("single-view", "single-view-recomputed")
+DETECTION_PROTOCOLS = ("voc-11-point", "coco")  # a detection is tested in its training, and by no other
 IMAGENET_PROTOCOLS = ("centre-224", "centre-320", "10-crop", "multi-scale")  # the first: of the tests in the training
 
 
@@ -26,6 +28,13 @@ def folder_of(results: Path, experiment: Experiment, seed: int) -> Path:
 
 def checkpoints_of(results: Path, experiment: Experiment, seed: int) -> Path:
     return results / "checkpoints" / experiment.folder / f"seed{seed}"
+
+
+def weights_of(results: Path, experiment: Experiment, seed: int, root: Path = Path()) -> Path | None:
+    """The file of a run's trained weights: where it was trained, or exported; None if they are not here."""
+    exported = root / MODELS / experiment.folder / f"seed{seed}" / "model.safetensors"
+    kept = checkpoints_of(results, experiment, seed) / WEIGHTS
+    return next((path for path in (kept, exported) if path.is_file()), None)
 
 
 def evaluation_of(folder: Path, protocol: str) -> Path:

@@ -11,7 +11,7 @@ from ..records import cost, imported
 from ..records.files import canonical, parse_json, sha256_of
 from ..records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, signals_of
 from ..records.run import BadRecord
-from . import basis
+from . import basis, detections, page
 from .basis import Gap, History
 from .cells import Records
 from .fingerprint import fingerprint, is_current
@@ -73,9 +73,15 @@ def _walk(project: Project, scale: str, root: Path) -> tuple[dict[Path, str], Co
             lambda path, history: basis.of_code(path, imported.read(path)["made_by"], history, basis.OF_TEST),
             path,
         )
+    for folder in detections.imported_folders(results):
+        record = detections.read_imported(folder)
+        walk(record.path, basis.of_code, record.path, record.provenance)
     origin = results / "figures" / "figures.json"
     if b"](figures/" in made.pages["README.md"] and not is_current(project, scale, origin):
         raise Gap(f"{origin}: the figures are not those of these records: identity-mappings figures --scale {scale}")
+    if (results / page.NAME).is_file() and (results / page.NAME).read_bytes() != page.render(project, scale, made):
+        cure = f"make it again: identity-mappings report --scale {scale}"
+        raise Gap(f"{results / page.NAME}: not what the records give: {cure}")
     return walked, used
 
 

@@ -11,12 +11,14 @@ from typing import Any
 from ..networks.closed_form import closed_form
 from ..parameters import Project
 from ..records import cost, git, measurement, run
-from ..records.experiment import Experiment, identity
+from ..records.experiment import Experiment, identity, image_counts
 from ..records.files import canonical, parse_json, sha256
 from ..records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS_CSV
+from .detections import backbone_of
 
 LOCK = "requirements.lock"
 # Of the package: what no record of its kind can be made without.
+OF_DETECTION = ("detection/evaluation.py", "detection/networks.py", "detection/training.py", "training/loop.py")
 OF_RUN = ("data/sampling.py", "networks/residual.py", "training/loop.py", "training/trainer.py")
 OF_SIGNALS = ("evaluation/propagation.py", "networks/residual.py", "training/propagation.py", "training/trainer.py")
 OF_TEST = ("evaluation/protocols.py", "networks/residual.py", "training/evaluate.py")
@@ -109,8 +111,9 @@ def of_run(project: Project, record: run.Record, history: History) -> str:
 
     parameters = origin["params"]["resolved"]
     _check_parameters(need, project, origin["params"], (origin.get("data") or {}).get("dvc_md5"))
-    for key in ("training_images", "test_images"):
-        need(origin["data"].get(key) == parameters["dataset"][key], f"{key} differ from the dataset's")
+    counts = image_counts(parameters)
+    for key, count in counts.items():
+        need(origin["data"].get(key) == count, f"{key} differ from the dataset's")
     named = {key: found[key] for key in ("experiment", "digest", "seed")}
     need(origin.get("wildcards") == named, "experiment, digest or seed are not those of its provenance")
     need(origin.get("weights_sha256") == found["weights_sha256"], "two hashes of its weights")
@@ -131,11 +134,14 @@ def of_run(project: Project, record: run.Record, history: History) -> str:
     _check_curve(need, path.parent / run.CURVE, found, recipe)
     for test in (found["test"], found["best"]):
         if test is not None:
-            need(test["images"] == parameters["dataset"]["test_images"], "a test of other images than the dataset's")
-            need(
-                test["test_error"] == round(100 * test["wrong"] / test["images"], 6), "test_error is not wrong / images"
-            )
-    return of_code(path, origin, history, OF_RUN)
+            need(test["images"] == counts["test_images"], "a test of other images than the dataset's")
+            precision = test.get("mean_average_precision")
+            error = 100 * test["wrong"] / test["images"] if precision is None else 100 - precision
+            need(test["test_error"] == round(error, 6), "test_error is not wrong / images, or 100 less its mAP")
+    if "backbone" not in parameters:
+        return of_code(path, origin, history, OF_RUN)
+    backbone = of_run(project, backbone_of(project, record), history)
+    return f"{of_code(path, origin, history, OF_DETECTION)}; on a backbone of {backbone}"
 
 
 def _check_sessions(need, path: Path, found: dict[str, Any], sessions: list[dict[str, Any]], history: History) -> None:

@@ -7,10 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from ..parameters import Project
-from ..parameters.reports import BEST_RUN, MEAN, MULTIPLY_ADDS, SINGLE_VIEW, TOP_5, Cell, Row, Table
+from ..parameters.reports import (
+    BEST_RUN,
+    MAP,
+    MAP_50,
+    MEAN,
+    MULTIPLY_ADDS,
+    SINGLE_VIEW,
+    TOP_5,
+    TRAINING_BOUND,
+    Cell,
+    Row,
+    Table,
+)  # fmt: skip
 from ..records import cost, run
 from ..records.experiment import ARITHMETICS, Experiment
-from . import verdict
+from . import facts, verdict
 
 NOT_RUN, NO_COUNTERPART, NOT_COUNTED, NOT_REBUILT = "not run", "no counterpart", "not counted", "not rebuilt"
 NO_MEAN, NOT_COMPARABLE = "a run diverged", "not comparable"
@@ -66,6 +78,8 @@ class Records:
     def tested(self, experiment: Experiment, protocol: str) -> list["Tested"]:
         """Of these, those that were tested by a protocol."""
         found = self.of(experiment)
+        if protocol in run.DETECTION_PROTOCOLS:
+            return [Tested(record, record.path, record.metrics["test"] or {}) for record in found]
         if protocol == SINGLE_VIEW:
             return [Tested(record, record.path, {"test_error": record.test_error}) for record in found]
         tested = []
@@ -108,7 +122,11 @@ class Tested:
     numbers: dict[str, Any]
 
     def error(self, cell: Cell) -> float | None:
-        """In %, of the cell's kind; None if the run diverged."""
+        """In %, of the cell's kind, of detections the mean average precision; None if the run diverged."""
+        if cell.metric in (MAP_50, MAP):
+            return self.numbers.get("map_50" if cell.metric == MAP_50 else "map")
+        if cell.metric == TRAINING_BOUND:
+            return None if self.record.metrics["status"] == "diverged" else self.record.metrics["training_error"]
         return self.numbers["top_5_error" if cell.metric == TOP_5 else "test_error"]
 
 
@@ -223,6 +241,14 @@ def published_text(cell: Cell) -> str:
     return f"{text} (quoted)" if cell.quoted else text
 
 
+def published_number(cell: Cell) -> tuple[float | str, Cell]:
+    """A published error as a number (or "fail"), and the cell with the deviation that stands beside a mean."""
+    if cell.metric == MEAN and isinstance(cell.published, str) and cell.published != verdict.FAIL:
+        mean, deviation = cell.published.split("±")
+        return float(mean), cell.model_copy(update={"published_deviation": float(deviation)})
+    return cell.published, cell
+
+
 def counted_value(project: Project, scale: str, cell: Cell, costs: dict[str, dict[str, Any]]) -> float | int | None:
     """The number of a cost cell, by its convention, from the entries of a cost record; None if it was not counted."""
 
@@ -273,6 +299,10 @@ def _fill(project: Project, scale: str, records: Records, table: Table, row: Row
         judged = verdict.judge_count(value, cell.published) if comparable else NOT_COMPARABLE
         text = verdict.count_text(value, cell.published)
         return filled(there[0], [], text, value, judged, records.results / cost.FOLDER / cost.NAME)
+    if cell.is_fact:
+        tests = records.tested(there[0], SINGLE_VIEW)
+        fact = facts.rebuild(project, scale, cell, there[0], tests) if tests else None
+        return filled(there[0], tests, *(fact or (NOT_RUN, None, NOT_RUN)))
     candidates = [(experiment, found) for experiment in there if (found := records.tested(experiment, cell.tested_by))]
     if not candidates:
         return filled(there[0], [], NOT_RUN, None, NOT_RUN)
@@ -307,12 +337,7 @@ def _fill(project: Project, scale: str, records: Records, table: Table, row: Row
         return filled(experiment, found, text, measured, NOT_COMPARABLE)
     if cell.metric == BEST_RUN:  # chosen among the runs by the test set
         return filled(experiment, found, text, measured, verdict.NOT_JUDGED)
-    published = cell.published
-    if of_mean and isinstance(published, str):
-        mean, deviation = published.split("±")
-        published, cell_of_rule = float(mean), cell.model_copy(update={"published_deviation": float(deviation)})
-    else:
-        cell_of_rule = cell
+    published, cell_of_rule = published_number(cell)
     judged = verdict.judge(value, published, errors, cell_of_rule, dataset, project.reporting, of_mean)
     if len(candidates) < len(there) and judged == verdict.AGREES:
         judged = verdict.UNDECIDED  # not all experiments of the row were run

@@ -53,7 +53,7 @@ def _in_short(runs: list[Wanted], cells: list[Filled], judged: list[Judged]) -> 
     states = Counter(one.state for one in runs)
     verdicts = Counter("made after it was seen" if one.claim.seen else one.verdict for one in judged)
     counts = Counter(cell.verdict for cell in cells if cell.cell.is_cost and cell.measured is not None)
-    errors = Counter(cell.verdict for cell in cells if not cell.cell.is_cost and cell.measured is not None)
+    errors = Counter(cell.verdict for cell in cells if cell.cell.is_error and cell.measured is not None)
 
     def said(counted: Counter[str]) -> str:
         return ", ".join(f"{word} {count}" for word, count in sorted(counted.items())) or "none"
@@ -119,7 +119,7 @@ def _errors(cells: list[Filled], compare: bool) -> list[str]:
     Args:
         compare: whether the published errors are of the same networks and data.
     """
-    measured = [cell for cell in cells if cell.measured is not None and not cell.cell.is_cost]
+    measured = [cell for cell in cells if cell.measured is not None and cell.cell.is_error]
     if not measured:
         return ["No run is finished yet.", ""]
     places: dict[tuple, list[Filled]] = {}
@@ -192,15 +192,15 @@ def _comparisons(judged: list[Judged], compare: bool) -> list[str]:
 def _compared(pair: Pair, metric: str, published: bool) -> list[str]:
     row = []
     for name, side in zip(pair.names, (pair.lower, pair.higher), strict=True):
-        row += [f"`{name}`", _value(side, metric), str(len(side.values))]
-    row += [_difference(pair.lower, pair.higher, metric, pair.error), pair.verdict]
+        row += [f"`{name}`", value_text(side, metric), str(len(side.values))]
+    row += [difference_text(pair.lower, pair.higher, metric, pair.error), pair.verdict]
     if published:
-        row.append("" if None in pair.published else " and ".join(map(_published, pair.published)))
+        row.append("" if None in pair.published else " and ".join(map(published_text, pair.published)))
         row.append(pair.on_paper or "")
     return row
 
 
-def _difference(lower: Side, higher: Side, metric: str, error: float | None) -> str:
+def difference_text(lower: Side, higher: Side, metric: str, error: float | None) -> str:
     """How far one lies above the other: a factor of gradients, else points."""
     if lower.value is None or higher.value is None:
         return ""
@@ -209,11 +209,11 @@ def _difference(lower: Side, higher: Side, metric: str, error: float | None) -> 
     return f"{higher.value - lower.value:+.2f}" + ("" if error is None else f" ± {error:.2f}")
 
 
-def _published(value: float | str) -> str:
+def published_text(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.2f}"
 
 
-def _value(side: Side, metric: str) -> str:
+def value_text(side: Side, metric: str) -> str:
     """As the tables print it: errors in %, with the spread of the runs; gradients and losses with their digits."""
     form = ".2g" if metric in GRADIENTS else ".2f" if metric.endswith("%") else ".4f"
     none = "no number" if metric in GRADIENTS else verdict.FAIL
@@ -228,7 +228,7 @@ def _value(side: Side, metric: str) -> str:
 def _surprises(project: Project, scale: str, records: Records, cells: list[Filled], judged: list[Judged]) -> list[str]:
     """What differs from the paper, or contradicts it, each with its first suspicion."""
     lines = []
-    differing = [cell for cell in cells if cell.verdict == verdict.DIFFERS and not cell.cell.is_cost]
+    differing = [cell for cell in cells if cell.verdict == verdict.DIFFERS and cell.cell.is_error]
     for name in dict.fromkeys(cell.experiment.name for cell in differing):
         mine = [cell for cell in differing if cell.experiment.name == name]
         texts = dict.fromkeys(f"{cell.text} where {cell.published_text} was published" for cell in mine)
@@ -236,8 +236,8 @@ def _surprises(project: Project, scale: str, records: Records, cells: list[Fille
     for one in judged:
         if one.verdict == CONTRADICTED:
             texts = [
-                f"`{pair.names[1]}` ({_value(pair.higher, one.claim.metric)}) is below `{pair.names[0]}` "
-                f"({_value(pair.lower, one.claim.metric)})"
+                f"`{pair.names[1]}` ({value_text(pair.higher, one.claim.metric)}) is below `{pair.names[0]}` "
+                f"({value_text(pair.lower, one.claim.metric)})"
                 for pair in one.pairs
                 if pair.verdict == CONTRADICTED
             ]
@@ -259,11 +259,11 @@ def _tested(project: Project, scale: str, records: Records, suspicion: Suspicion
         experiment = project.resolve(name, scale)
         side = claims.side_of(project, records, metric, experiment) if experiment else None
         sides.append(side)
-        texts.append(f"`{name}` " + (f"{_value(side, metric)} (n = {len(side.values)})" if side else "not run"))
+        texts.append(f"`{name}` " + (f"{value_text(side, metric)} (n = {len(side.values)})" if side else "not run"))
     text = f"Tested: {texts[1]} against {texts[0]}"
     if None in sides:
         return f"{text}."
-    return f"{text}: {_difference(*sides, metric, None) or 'no difference to be told'}."
+    return f"{text}: {difference_text(*sides, metric, None) or 'no difference to be told'}."
 
 
 def _order(runs: list[Wanted], scale: str) -> list[str]:
@@ -307,7 +307,7 @@ def _times(project: Project, records: Records, runs: list[Wanted]) -> list[str]:
                 "" if each is None else _hours(each * row.iterations),
                 "" if row.peak_memory is None else f"{row.peak_memory / 2**30:.2f}",
                 "" if row.seconds is None else _hours(row.seconds),
-                _left(row.left),
+                left_text(row.left),
                 "" if row.operations_left is None else f"{row.operations_left / 1e15:,.1f}",
             ]
         )
@@ -318,7 +318,7 @@ def _times(project: Project, records: Records, runs: list[Wanted]) -> list[str]:
     return [TIMES.format(device=times.summed_device(project, runs)), "", grid(headers, rows), ""]
 
 
-def _left(left: times.Left) -> str:
+def left_text(left: times.Left) -> str:
     if not left.unknown_runs:
         return _hours(left.seconds) if left.runs else ""
     if left.unknown_runs == left.runs:

@@ -9,6 +9,7 @@ from ..records.files import canonical, json_bytes, parse_json, sha256, sha256_of
 from ..records.propagation import RESPONSES, SIGNALS
 
 PACKAGE = Path(__file__).parent
+TEMPLATES = PACKAGE / "templates"
 NETWORKS = PACKAGE.parent / "networks"
 
 
@@ -37,7 +38,7 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
     """Hash of all that a report is made of: parameters, records and the code that renders them.
 
     Args:
-        report: "tables" or "figures".
+        report: "tables", "figures" or "report".
     """
     settings = project.scale(scale)
     results = project.root / settings.results
@@ -52,8 +53,13 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
     ]
     patterns = [f"seed*/{name}" for name in (run.METRICS, run.CURVE, run.PROVENANCE)]
     patterns += [f"seed*/{run.evaluation_of(Path(), protocol)}" for protocol in run.IMAGENET_PROTOCOLS]
-    if report == "tables":
-        parts += [_hashes(results / cost.FOLDER, "*.json"), _hashes(results / imported.FOLDER, "*/*.json")]
+    if report == "report":
+        parts += [_hashes(TEMPLATES, "*"), _hashes(results / "figures", "*.csv")]
+    if report != "figures":
+        parts += [
+            _hashes(results / cost.FOLDER, "*.json"),
+            _hashes(results / imported.FOLDER, "*/*.json", "runs/*/*/*.json"),
+        ]
         parts.append(_hashes(results / SIGNALS, "*/*"))
         patterns += [f"seed*/{run.PARTIAL}/{name}" for name in (run.METRICS, run.CURVE, run.PROVENANCE)]
     else:

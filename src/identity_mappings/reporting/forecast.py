@@ -151,6 +151,8 @@ class Speeds:
 
     def multiply_adds(self, experiment: Experiment) -> int | None:
         """Of an iteration's forward pass; None for a network that neither the cost record nor a closed form knows."""
+        if experiment.detects:  # what a detection costs depends on its images and boxes
+            return None
         entry, parameters = self.costs.get(experiment.network_digest), experiment.parameters
         dataset, network = parameters["dataset"], parameters["network"]
         if entry:

@@ -51,13 +51,15 @@ class Wanted:
 def wanted(project: Project, scale: str, records: Records) -> Iterator[Wanted]:
     """The runs of a scale in the order of work, each once; those of a scale for CPUs are all for a CPU."""
     seen, names = set(), {experiment.name for experiment in project.wanted(scale)}
+    if project.scale(scale).experiments is None:  # choices, which no table shows
+        names |= {name for step in project.order.steps for name in step.experiments if project.holds_out(name)}
     steps = project.order.steps
     if project.scale(scale).device == "cpu":
         steps = [step.model_copy(update={"device": "cpu"}) for step in steps]
     for step in steps:
         for name in step.experiments:
             experiment = project.resolve(name, scale) if name in names else None
-            for seed in project.seeds(experiment)[: step.runs] if experiment else ():
+            for seed in project.seeds(experiment)[: step.runs] if experiment and not experiment.untrainable else ():
                 if (experiment.folder, seed) not in seen:
                     seen.add((experiment.folder, seed))
                     yield Wanted(step, *find_run(records, experiment, seed))

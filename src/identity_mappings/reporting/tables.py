@@ -10,7 +10,7 @@ from typing import Any
 from ..parameters import Project, load
 from ..records import imported, run
 from ..records.files import json_bytes
-from . import claims, findings, fingerprint, verdict
+from . import claims, detections, facts, findings, fingerprint, verdict
 from .cells import NO_COUNTERPART, NOT_REBUILT, Filled, Records, fill
 from .claims import Judged
 from .markdown import grid, laid_out, padded
@@ -84,6 +84,7 @@ def comparison(project: Project, scale: str, cells: list[Filled], bad: list[str]
     if settings.published:
         lines += [verdict.rule(project.reporting), ""]
         lines += [verdict.COUNT_RULE, ""]
+        lines += [facts.RULE.format(differs=project.reporting.differs_beyond), ""]
     else:
         lines += [f"**Scale `{scale}`.** {settings.description} So there is no verdict.", ""]
     lines += [
@@ -133,11 +134,15 @@ def metrics(cells: list[Filled]) -> dict[str, Any]:
     for cell in cells:
         if cell.measured is not None:
             value: dict[str, Any] = {"count": cell.measured}
-            if not cell.cell.is_cost:
+            if cell.cell.is_fact:
+                value = {"value": cell.measured}
+            elif not cell.cell.is_cost:
                 value = {"runs": len(cell.records), "test_error": verdict.median(cell.errors), "mean": cell.mean}
             place = tree.setdefault(cell.table.paper, {}).setdefault(cell.table.table, {})
             place.setdefault(cell.row.name, {})[cell.column] = {
-                name: round(number, 4) for name, number in value.items() if number is not None
+                name: round(number, 4) if isinstance(number, float) else number
+                for name, number in value.items()
+                if number is not None
             }
     return tree
 
@@ -200,7 +205,8 @@ def report(project: Project, scale: str) -> Report:
     cells = list(fill(project, scale, records))
     judged = list(claims.judge(project, scale, records))
     rebuilt, published = documents(project, scale, cells)
-    more = _imported(project.root / project.scale(scale).results, records.bad)
+    results = project.root / project.scale(scale).results
+    more = "\n".join(filter(None, (table(results, records.bad) for table in (_imported, detections.imported_table))))
     findings_page = findings.page(project, scale, records, cells, judged)
     pages = {
         "paper.md": published.encode(),

@@ -19,6 +19,8 @@ PASSES = 3
 def kind(experiment: Experiment) -> str:
     """What a network is called in the table of times: runs of one kind take about the same time."""
     network, dataset = experiment.parameters["network"], experiment.parameters["dataset"]["name"]
+    if experiment.detects:
+        return f"Faster R-CNN, {network['family']} {network['depth']}, {dataset}"
     name = "plain" if network["shortcut"]["kind"] == "none" else "ResNet"
     skip = ", 1-layer skip" if network["unit"] == "single" else ""
     batch = experiment.parameters["recipe"]["batch_size"]

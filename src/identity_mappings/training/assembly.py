@@ -42,14 +42,15 @@ def custom_shortcut(source: Path, sha256: str, class_name: str) -> type[Shortcut
     return found
 
 
-def build(experiment: Experiment, root: Path = Path()) -> nn.Module:
-    """The experiment's network, not yet initialized; `root` is what a custom shortcut's path is relative to."""
+def arguments_of(experiment: Experiment) -> tuple[str, dict[str, Any]]:
+    """Family and keyword arguments of an experiment's network, as JSON has them."""
     # A key that is null is one that the paper's network does not have.
     network = {key: value for key, value in experiment.parameters["network"].items() if value is not None}
     dataset = experiment.parameters["dataset"]
     family, sizes = network.pop("family", "cifar"), {"classes": dataset["classes"], "in_channels": dataset["channels"]}
     if family == "vgg":
-        return FAMILIES[family](network["depth"], **sizes)
+        dropout = (experiment.parameters["recipe"] or {}).get("dropout")
+        return family, {"depth": network["depth"], **sizes, "size": dataset["size"], "dropout": dropout}
     batch_norm: dict[str, Any] = {}
     if experiment.parameters["recipe"] is not None:
         recipe = recipe_of(experiment)
@@ -59,7 +60,15 @@ def build(experiment: Experiment, root: Path = Path()) -> nn.Module:
             "batch_norm_momentum": recipe.batch_norm_momentum,
             "running_statistics": recipe.running_statistics,
         }
-    shortcut, shortcut_class = dict(network.pop("shortcut")), None
+    return family, {**sizes, **batch_norm, **network}
+
+
+def build(experiment: Experiment, root: Path = Path()) -> nn.Module:
+    """The experiment's network, not yet initialized; `root` is what a custom shortcut's path is relative to."""
+    family, arguments = arguments_of(experiment)
+    if family == "vgg":
+        return FAMILIES[family](**arguments)
+    shortcut, shortcut_class = dict(arguments.pop("shortcut")), None
     if shortcut["kind"] == "custom":
         if experiment.custom_source is None:
             raise UserError(f"{experiment.name}: the resolved parameters name no file of its custom shortcut")
@@ -67,7 +76,7 @@ def build(experiment: Experiment, root: Path = Path()) -> nn.Module:
         shortcut_class = custom_shortcut(source, shortcut["sha256"], shortcut["class_name"])
         shortcut = {"kind": "custom", **shortcut["arguments"]}
     try:
-        return FAMILIES[family](**sizes, shortcut=shortcut, shortcut_class=shortcut_class, **batch_norm, **network)
+        return FAMILIES[family](shortcut=shortcut, shortcut_class=shortcut_class, **arguments)
     except TypeError as error:
         if shortcut_class is None:
             raise

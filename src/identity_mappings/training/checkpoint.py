@@ -13,6 +13,7 @@ import torch
 from ..errors import UserError
 from ..records import files
 from ..records.files import write_atomically
+from .exported import NORMALIZATION
 
 KEPT = 2  # the last, and the one before it in case the last is damaged
 _NAME = re.compile(r"checkpoint-(\d+)-([0-9a-f]{16})\.pt")
@@ -79,6 +80,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, or it is neither.
     """
+    if path.suffix == ".safetensors":
+        return _exported(path)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -94,6 +97,20 @@ def read(path: Path) -> dict[str, Any]:
     if not whole:
         raise UserError(f"{path}: neither weights nor a checkpoint of this project, or damaged: fetch it again")
     return saved
+
+
+def _exported(path: Path) -> dict[str, Any]:
+    """The weights of an export, without its normalization."""
+    from safetensors import SafetensorError  # which a machine that only trains may lack
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: not weights of an export ({error}): fetch it again") from None
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(NORMALIZATION)}
 
 
 def newest(folder: Path) -> int | None:

@@ -83,6 +83,8 @@ def choose(kind: str, experiment: Experiment, root: Path = Path(), group: Group 
         raise UserError(
             f"{experiment.name}: {group.local_size} processes, but {found} GPU(s): start as many (--nproc-per-node)"
         )
+    if experiment.detects:
+        raise UserError(f"no GPU for {experiment.name}: if you want the CPU, say --device cpu")
     threads = recipe_of(experiment).cpu_threads
     raise UserError(
         f"no GPU for {experiment.name}. On this CPU, with {threads} thread(s), a run would take about "

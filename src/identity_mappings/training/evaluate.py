@@ -39,6 +39,8 @@ def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], option
         UserError: no record, no weights, other weights than the record's, another dataset's protocol, or a repeated
             test that differs on the same kind of device.
     """
+    if experiment.detects:
+        raise UserError(f"{experiment.name}: a detection is tested at the end of its training: its record has the mAP")
     protocols = _known(experiment, protocols)
     folder = run.folder_of(options.results, experiment, seed)
     try:
@@ -50,9 +52,12 @@ def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], option
     if record.test_error is None:
         return [_write(folder, record, protocol, DIVERGED, options) for protocol in protocols]
     kept = run.checkpoints_of(options.results, experiment, seed)
-    path = kept / run.WEIGHTS
-    if not path.is_file():
-        raise UserError(f"{path}: the trained weights are not here; they stay where the run was trained: fetch them")
+    path = run.weights_of(options.results, experiment, seed, options.root)
+    if path is None:
+        raise UserError(
+            f"{kept / run.WEIGHTS}: the trained weights are not here; they stay where the run was trained, unless they "
+            "were exported: fetch them, or `dvc pull models`"
+        )
     weights = checkpoint.read(path)
     if checkpoint.weights_sha256(weights) != record.metrics["weights_sha256"]:
         raise UserError(f"{path}: not the weights of the record {record.path}: remove the file and train the run again")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.augmentation import Augmentation
-from ..data.images import Images
+from ..data.images import Images, hold_out
 from ..data.sampling import DeviceViews, Sampler
 from ..evaluation import single_view
 
@@ -55,6 +55,9 @@ class Resident:
 
     def __init__(self, images: Images, recipe: SimpleNamespace, seed: int, device: torch.device):
         self.recipe, self.replicas = recipe, recipe.batch_size // recipe.batch_norm_samples
+        if held_out := getattr(recipe, "validation", None):  # records of before have no such key
+            images = hold_out(images, held_out)
+            self.protocol = f"single view of {held_out} held-out training images"
         self.shape = tuple(images.training.shape[1:])
         self.counts = {"training_images": len(images.training), "test_images": len(images.test)}
         self.labels = images.training_labels.to(device)

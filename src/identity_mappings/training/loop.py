@@ -22,7 +22,7 @@ from .lock import hold_run
 from .optimizer import learning_rate
 from .progress import Heartbeats, ProgressLine
 from .state import Progress
-from .trainer import Options, Trainer
+from .trainer import Options, Trainer, trainer_of
 
 
 def say(message: str) -> None:
@@ -39,7 +39,7 @@ class Run:
         self.folder = run.folder_of(options.results, experiment, seed)
         self.checkpoints = run.checkpoints_of(options.results, experiment, seed)
         self.group = group or Group()
-        self.trainer = Trainer(experiment, seed, device, options, group=self.group)
+        self.trainer = trainer_of(experiment, seed, device, options, group=self.group)
         self.progress = Progress()
         saved = checkpoint.load(self.checkpoints, device, self.trainer.run)
         if saved is not None:
@@ -203,7 +203,7 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
         held.enter_context(group.joined(device))
         if not group.same([(experiment.folder, seed) for experiment, seed in wanted]):
             raise UserError(f"{first.name}: not all processes see the same records: give them one folder (--results)")
-        several = len(wanted) > 1 and group.size == 1
+        several = len(wanted) > 1 and group.size == 1 and not any(experiment.detects for experiment, _ in wanted)
         batches = memory.batches(wanted, device, options.root) if several else ([one] for one in wanted)
         ended: list[tuple[str, Path]] = []  # not the runs: their memory is the next batch's
         for batch in batches:
@@ -323,10 +323,10 @@ def _note(trainer: Trainer, progress: Progress) -> None:
     recipe = trainer.recipe
     last = progress.iteration == recipe.iterations
     if progress.iteration % recipe.evaluate_every == 0 or last:
-        if last and recipe.test_statistics == "recomputed":
+        if last and getattr(recipe, "test_statistics", "frozen") == "recomputed":  # a detector's are frozen
             trainer.recompute_statistics()
         result = trainer.test()
-        progress.tested(*result)
+        progress.detected(result) if isinstance(result, dict) else progress.tested(*result)
     if progress.iteration % recipe.log_every == 0 or last:
         progress.row(learning_rate(recipe.learning_rate, progress.iteration - 1))
 
@@ -334,6 +334,8 @@ def _note(trainer: Trainer, progress: Progress) -> None:
 def _outcome(progress: Progress) -> str:
     if progress.diverged_at is not None:
         return f"diverged: the loss of iteration {progress.diverged_at} is not finite"
+    if "mean_average_precision" in progress.last:
+        return f"mAP {progress.last['mean_average_precision']:.2f} % after {progress.iteration} iterations"
     return f"test error {progress.last['test_error']:.2f} % after {progress.iteration} iterations"
 
 

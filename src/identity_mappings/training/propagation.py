@@ -114,8 +114,8 @@ def responses(experiment: Experiment, seed: int, options: Options, file: Path | 
         raise UserError(reason)
     kept = run.checkpoints_of(options.results, experiment, seed)
     weights, iteration = None, experiment.parameters["recipe"]["iterations"]
-    path = file or kept / run.WEIGHTS
-    if file or path.is_file():
+    path = file or run.weights_of(options.results, experiment, seed, options.root)
+    if path:
         saved = checkpoint.read(path)
     elif (saved := checkpoint.load(kept, torch.device("cpu"))) is None:
         raise UserError(f"{kept}: no weights and no checkpoint here; they stay where the run was trained: fetch them")

@@ -73,6 +73,7 @@ def write(
         weights_sha256=digest,
         log=options.log,
     )
+    origin["parents"] = getattr(trainer, "parents", {})
     run.write(folder, metrics, progress.curve(), origin)
 
 

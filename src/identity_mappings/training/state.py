@@ -79,13 +79,20 @@ class Progress:
         if self.best is None or wrong < self.best["wrong"]:
             self.best = self.last
 
+    def detected(self, found: dict[str, Any]) -> None:
+        """Note a test of a detector: {"images", "mean_average_precision": in %, ...}; its error is 100 % less that."""
+        error = round(100 - found["mean_average_precision"], 6)
+        self.last = {"iteration": self.iteration, "test_error": error, **found, "test_loss": None}
+        if self.best is None or error < self.best["test_error"]:
+            self.best = self.last
+
     def row(self, learning_rate: float) -> None:
         """End a row of the curve at the present iteration."""
         if not self.losses:
             return
         tested = self.last if self.last and self.last["iteration"] == self.iteration else {}
         self.training_loss = math.fsum(self.losses) / len(self.losses)
-        self.training_error = 100 * self.wrong / self.images
+        self.training_error = 100 * self.wrong / self.images if self.images else None
         values = (
             self.iteration,
             learning_rate,

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,15 @@ class Options:
     eager: bool = False
     recompute: bool | None = None
     workers: int | None = None
+
+
+def trainer_of(experiment: Experiment, *arguments: Any, **options: Any) -> Any:
+    """The trainer of an experiment: a `Trainer`, or of a detection a `detection.training.DetectionTrainer`."""
+    if not experiment.detects:
+        return Trainer(experiment, *arguments, **options)
+    from ..detection.training import DetectionTrainer
+
+    return DetectionTrainer(experiment, *arguments, **options)
 
 
 class Forward(nn.Module):

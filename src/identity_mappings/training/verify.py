@@ -1,6 +1,7 @@
 """`identity-mappings verify`: the first iterations again, against another time or against a record."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..records.files import parse_json
 from ..records.provenance import environment
 from . import checkpoint, devices
 from .assembly import recipe_of
-from .trainer import Options, Trainer
+from .trainer import Options, trainer_of
 
 # On another kind of device sums are added up in another order, and training magnifies that from step to step. Measured
 # on ten networks of Tables 1, 2 and 6, AVX2 against AVX-512: at most 2.4 % over three iterations, 4.2 % over six.
@@ -25,7 +26,7 @@ def first_losses(experiment: Experiment, seed: int, options: Options, iterations
     recipe = recipe_of(experiment)
     device = devices.choose(options.device, experiment, options.root)
     devices.prepare(recipe.arithmetic, recipe.cpu_threads)
-    trainer = Trainer(experiment, seed, device, options)
+    trainer = trainer_of(experiment, seed, device, options)
     losses = [trainer.step(iteration)[0] for iteration in range(iterations)]
     weights = checkpoint.weights_sha256(trainer.state()["network"])
     return torch.stack(losses).tolist(), weights
@@ -52,6 +53,7 @@ def record(folder: Path, options: Options, iterations: int = run.FIRST_LOSSES) -
         UserError: no record there, or one that is not to be believed.
     """
     experiment, found = read(folder, options.root)
+    options = replace(options, results=folder.absolute().parents[2])  # a detection's backbone lies there
     recorded = found.metrics["first_losses"][:iterations]
     if not recorded:
         raise UserError(f"{folder}: its record has no losses: the run diverged at once; nothing to compare")

@@ -1,0 +1,212 @@
+"""Faster R-CNN on torchvision's parts, with a network of he2015 as its backbone (Section 4.3, Appendix A)."""
+
+from collections import OrderedDict
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.roi_heads import fastrcnn_loss
+from torchvision.ops import FrozenBatchNorm2d, RoIAlign
+
+from ..data.sampling import generator
+from ..networks.batch_norm import BatchNorm2d
+from ..networks.depth import VGG_STRIDE, stages
+from ..networks.families import FAMILIES
+from ..networks.vgg import CONVOLUTIONS, Vgg
+
+STRIDE = 16  # of conv4, and of VGG's conv5_3
+STEPS = ("rpn", "detector", "rpn on shared layers", "detector on shared layers")
+
+
+class _PooledRegions(torch.autograd.Function):
+    """torchvision's RoI pooling with a backward pass that adds up in one order, also on a GPU.
+
+    torchvision's own adds with atomics there; `index_put_` sorts first where deterministic algorithms are asked for.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rois: Tensor, scale: float, size: int) -> Tensor:
+        pooled, places = torch.ops.torchvision.roi_pool(x, rois, scale, size, size)
+        ctx.shape = x.shape
+        ctx.save_for_backward(rois, places)
+        return pooled
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        rois, places = ctx.saved_tensors
+        n, c, h, w = ctx.shape
+        planes = rois[:, :1].long() * c + torch.arange(c, device=rois.device)
+        index = planes[:, :, None, None] * (h * w) + places
+        filled = places >= 0  # an empty bin has no maximum
+        out = gradient.new_zeros(n * c * h * w)
+        out.index_put_((index[filled],), gradient[filled], accumulate=True)
+        return out.view(n, c, h, w), None, None, None
+
+
+class RegionPooling(nn.Module):
+    """Regions of a feature map of stride 16, each as a square of features.
+
+    Args:
+        kind: "pool" (RoI pooling, as he2015 has it) or "align".
+        size: of the square.
+
+    Shape: {"0": (N, C, H, W)} and a list of N tensors (R, 4) of boxes in pixels to (sum of R, C, size, size).
+    """
+
+    def __init__(self, kind: str, size: int):
+        super().__init__()
+        self.kind, self.size = kind, size
+        self.align = RoIAlign(size, 1 / STRIDE, sampling_ratio=2)
+
+    def forward(self, features: dict[str, Tensor], boxes: list[Tensor], _: Any = None) -> Tensor:
+        if self.kind == "align":
+            return self.align(features["0"], boxes)
+        rois = torch.cat([torch.cat([box.new_full((len(box), 1), i), box], 1) for i, box in enumerate(boxes)])
+        return _PooledRegions.apply(features["0"], rois, 1 / STRIDE, self.size)
+
+
+def build_backbone(network: dict[str, Any], backbone: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
+    """A trained classification network, its batch norms frozen.
+
+    Args:
+        network, backbone: of a detection's parameters.
+        state: of the trained network; of replicas' statistics the first is taken: recomputed ones are all the same.
+    """
+    arguments = {key: value for key, value in network.items() if value is not None}
+    if arguments.pop("family") == "vgg":
+        made = Vgg(arguments["depth"], backbone["classes"], 3, backbone["size"], backbone["dropout"])
+    else:
+        eps = backbone["batch_norm_eps"]
+        made = FAMILIES["imagenet"](classes=backbone["classes"], batch_norm_eps=eps, **arguments)
+    statistics = ("running_mean", "running_var")
+    made.load_state_dict({name: x[:1] if name.endswith(statistics) else x for name, x in state.items()})
+    return _frozen(made)
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    """The module with torchvision's frozen batch norm in the place of ours: constant scales and offsets."""
+    if isinstance(module, BatchNorm2d):
+        frozen = FrozenBatchNorm2d(module.channels, module.eps)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(frozen, name).copy_(getattr(module, name).detach().view(-1))
+        return frozen
+    for name, child in module.named_children():
+        setattr(module, name, _frozen(child))
+    return module
+
+
+def split(network: nn.Module, parameters: dict[str, Any], frozen_stages: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """conv1 to conv4, which are shared, and what acts on each region; of VGG all convolutions, and fc6 and fc7.
+
+    The first stages' weights take no gradient any more.
+    """
+    if parameters["family"] == "vgg":
+        layers = list(network.features)[:-1]  # RoI pooling takes the last pooling's place
+        body, head = nn.Sequential(*layers), nn.Sequential(nn.Flatten(), *list(network.linear)[:-1])
+        convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+        fixed = convolutions[: sum(CONVOLUTIONS[parameters["depth"]][:frozen_stages])]
+    else:
+        counts = stages("imagenet", parameters["unit"], parameters["depth"])
+        first, units = sum(counts[:3]), list(network.units)
+        body = nn.Sequential(network.stem, *units[:first])
+        head = nn.Sequential(*units[first:], network.last, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        fixed = [network.stem, *units[: sum(counts[: frozen_stages - 1])]] if frozen_stages else []
+    for module in fixed:
+        module.requires_grad_(False)
+    return body, head
+
+
+class Detector(FasterRCNN):
+    """torchvision's FasterRCNN whose training is that of a step: `joint`, or one of `STEPS`.
+
+    Args:
+        experiment_parameters: of a detection.
+        state: of the backbone's trained network.
+        seed: of the run, for the new layers.
+    """
+
+    def __init__(self, experiment_parameters: dict[str, Any], state: dict[str, Tensor], seed: int):
+        parameters, recipe = experiment_parameters, SimpleNamespace(**experiment_parameters["recipe"])
+        network, backbone = parameters["network"], parameters["backbone"]
+        body, head = split(build_backbone(network, backbone, state), network, recipe.frozen_stages)
+        with torch.no_grad():
+            body.out_channels = body(torch.zeros(1, 3, 64, 64)).shape[1]
+            size = recipe.pooled_size or backbone["size"] // (VGG_STRIDE if network["family"] == "vgg" else STRIDE)
+            features = head.eval()(torch.zeros(1, body.out_channels, size, size)).shape[1]
+        classes = parameters["dataset"]["classes"] + 1  # 0: background
+        super().__init__(
+            body,
+            rpn_anchor_generator=AnchorGenerator((tuple(recipe.anchor_sizes),), (tuple(recipe.anchor_ratios),)),
+            box_head=head,
+            box_predictor=FastRCNNPredictor(features, classes),
+            min_size=recipe.shorter_side,
+            max_size=recipe.longer_side,
+            image_mean=backbone["mean"],
+            image_std=backbone["deviation"],
+            rpn_pre_nms_top_n_train=recipe.proposals_before_nms,
+            rpn_post_nms_top_n_train=recipe.proposals_training,
+            rpn_pre_nms_top_n_test=recipe.proposals_test_before_nms,
+            rpn_post_nms_top_n_test=recipe.proposals_test,
+            rpn_nms_thresh=recipe.rpn_nms,
+            rpn_batch_size_per_image=recipe.rpn_anchors,
+            box_score_thresh=recipe.score_threshold,
+            box_nms_thresh=recipe.nms,
+            box_detections_per_img=recipe.detections,
+            box_batch_size_per_image=recipe.regions,
+            box_positive_fraction=recipe.positive_regions,
+        )
+        self.roi_heads.box_roi_pool = RegionPooling(recipe.roi, size)  # the constructor takes no other than its own
+        self.proposer: nn.Module | None = None  # alternating: the RPN's own layers, while the detector has others
+        self._initialize(seed)
+
+    def _initialize(self, seed: int) -> None:
+        """N(0, 0.01), and N(0, 0.001) for the boxes of the detector; no biases (Fast R-CNN, Section 2.3)."""
+        new = {**dict(self.rpn.head.named_modules(prefix="rpn")), **dict(self.roi_heads.box_predictor.named_modules())}
+        for name, module in new.items():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                deviation = 0.001 if name == "bbox_pred" else 0.01
+                with torch.no_grad():
+                    module.weight.normal_(0, deviation, generator=generator(seed, "initialization", name))
+                    module.bias.zero_()
+
+    def losses(self, images: list[Tensor], targets: list[dict[str, Tensor]], step: str) -> tuple[Tensor, Tensor, int]:
+        """Loss of a step; regions (of the RPN alone: none) that were taken for another class; and how many there were.
+
+        Args:
+            images: float (3, H, W), in 0 to 255.
+            targets: {"boxes": (K, 4) in pixels, "labels": (K) from 1}.
+        """
+        images, targets = self.transform(images, targets)
+        fixed = step.endswith("on shared layers")
+        with torch.set_grad_enabled(not fixed):
+            features = OrderedDict([("0", self.backbone(images.tensors))])
+        if "rpn" in step:
+            _, losses = self.rpn(images, features, targets)
+            return sum(losses.values()), images.tensors.new_zeros((), dtype=torch.int64), 0
+        if step == "joint":
+            proposals, losses = self.rpn(images, features, targets)
+        else:
+            with torch.no_grad():
+                seen = features if fixed else OrderedDict([("0", self.proposer(images.tensors))])
+                proposals, losses = self.rpn(images, seen, targets)[0], {}
+        heads = self.roi_heads
+        proposals, _, labels, box_targets = heads.select_training_samples(proposals, targets)
+        scores, boxes = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, proposals)))
+        total = sum([*losses.values(), *fastrcnn_loss(scores, boxes, labels, box_targets)])
+        every = torch.cat(labels)
+        return total, (scores.detach().argmax(1) != every).sum(), len(every)
+
+
+class Forward(nn.Module):
+    """The losses of a detector as the forward pass of a module, which DistributedDataParallel wants."""
+
+    def __init__(self, detector: Detector):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]], step: str) -> tuple[Tensor, Tensor, int]:
+        return self.detector.losses(images, targets, step)

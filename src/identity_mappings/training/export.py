@@ -1,0 +1,156 @@
+"""`identity-mappings export`: a run's trained weights, to be used without this project."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import data
+from ..data.augmentation import Augmentation
+from ..data.images import hold_out
+from ..errors import UserError
+from ..networks import families
+from ..records import run
+from ..records.experiment import Experiment
+from ..records.files import json_bytes, write_atomically
+from . import checkpoint, exported, verify
+from .assembly import arguments_of, recipe_of
+from .group import Group
+from .trainer import Options
+
+CARD, PACKAGE = "README.md", "network"
+MODULES = (
+    "families", "cifar", "imagenet", "vgg", "residual", "units", "shortcuts", "batch_norm", "depth",
+)  # fmt: skip
+
+
+def export(folder: Path, options: Options, output: Path | None = None) -> Path:
+    """Write the trained weights of a finished run with all that it takes to use them.
+
+    Args:
+        folder: of the run's record, results/runs/EXPERIMENT-DIGEST/seedK.
+        options: where the data lie, for the mean image.
+        output: folder of all exports (default: models/ in the project's root).
+
+    Returns:
+        The folder of this export: model.safetensors, config.json, README.md (a model card) and network/ (its code).
+
+    Raises:
+        UserError: no finished record, no weights or others than the record's, no data, or a shortcut of the user's own.
+    """
+    try:
+        from safetensors.torch import save
+    except ImportError:
+        raise UserError(
+            "export: the package safetensors is not installed: make env, or pip install safetensors"
+        ) from None
+    folder = folder if folder.is_dir() else folder.parent
+    experiment, record = verify.read(folder, options.root)
+    if record.metrics["status"] != "finished":
+        raise UserError(f"{folder}: {record.metrics['status']}: only the weights of a finished run are exported")
+    if experiment.parameters["network"]["shortcut"]["kind"] == "custom":
+        raise UserError(f"{folder}: its shortcut is of your own file, without which its weights are nothing")
+    weights = _weights(folder, experiment, record, options.root)
+    family, arguments = arguments_of(experiment)
+    tensors = exported.as_tensors(weights, *_normalization(experiment, record.metrics["seed"], options))
+    about = {key: str(record.metrics[key]) for key in ("experiment", "digest", "seed", "weights_sha256")}
+    target = (output or options.root / run.MODELS) / experiment.folder / folder.name
+    write_atomically(target / exported.WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    config = {"family": family, "arguments": arguments, "experiment": experiment.as_json(), "weights": about}
+    write_atomically(target / exported.CONFIG, json_bytes(config))
+    sources = Path(inspect.getfile(families)).parent
+    for name in MODULES:
+        write_atomically(target / PACKAGE / f"{name}.py", (sources / f"{name}.py").read_bytes())
+    init = Path(inspect.getfile(exported)).read_text("utf-8").replace("from ..networks.", "from .")
+    write_atomically(target / PACKAGE / "__init__.py", init.encode())
+    write_atomically(target / CARD, _card(experiment, record, tensors, options.root))
+    return target
+
+
+def _weights(folder: Path, experiment: Experiment, record: run.Record, root: Path) -> dict[str, Tensor]:
+    results = folder.parents[2]
+    path = run.weights_of(results, experiment, record.metrics["seed"], root)
+    if path is None:
+        kept = run.checkpoints_of(results, experiment, record.metrics["seed"]) / run.WEIGHTS
+        raise UserError(
+            f"{kept}: the trained weights are not here; they stay where the run was trained: export it there"
+        )
+    weights = checkpoint.read(path)
+    if checkpoint.weights_sha256(weights) != record.metrics["weights_sha256"]:
+        raise UserError(f"{path}: not the weights of the record {record.path}: remove the file and train the run again")
+    return weights
+
+
+def _normalization(experiment: Experiment, seed: int, options: Options) -> tuple[Tensor, Tensor]:
+    """Mean and deviation that the network's images were normalized by."""
+    recipe, dataset, cpu = recipe_of(experiment), experiment.parameters["dataset"], torch.device("cpu")
+    if recipe.normalization == "channel-mean-and-deviation":
+        return torch.tensor(recipe.channel_mean).view(-1, 1, 1), torch.tensor(recipe.channel_deviation).view(-1, 1, 1)
+    deviation = torch.ones(dataset["channels"], 1, 1)
+    if experiment.streamed:
+        from .streamed import Streamed  # needs torchvision and Pillow
+
+        feed = Streamed(dataset, recipe, seed, cpu, Group(), options.data_folder, options.workers)
+        mean = feed.normalize.image[0].contiguous()
+        feed.close()
+        return mean, deviation
+    images = data.load(dataset, options.data_folder)
+    if held_out := getattr(recipe, "validation", None):
+        images = hold_out(images, held_out)
+    return Augmentation(images.training, recipe.normalization, 0, recipe.padding_colour).mean, deviation
+
+
+def _card(experiment: Experiment, record: run.Record, tensors: dict[str, Tensor], root: Path) -> bytes:
+    """The model card: a YAML head with the model-index that model hubs read, and a page for people."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("identity_mappings.reporting")
+    environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    environment.filters["json"] = lambda value: json_bytes(value).decode().strip()
+    text = environment.get_template("model-card.md.jinja").render(
+        experiment=experiment,
+        metrics=record.metrics,
+        origin=record.provenance,
+        dataset=experiment.parameters["dataset"],
+        network=experiment.parameters["network"],
+        recipe=experiment.parameters["recipe"],
+        others=_siblings(experiment, record),
+        count=sum(tensor.numel() for name, tensor in tensors.items() if not name.startswith(exported.NORMALIZATION)),
+    )
+    return (text.strip() + "\n").encode()
+
+
+def _siblings(experiment: Experiment, record: run.Record) -> dict[str, Any]:
+    """Errors of all finished runs of the experiment that are here, for the spread."""
+    errors = {}
+    for folder in sorted(record.path.parents[1].glob("seed*")):
+        seed = folder.name.removeprefix("seed")
+        try:
+            found = run.read(folder, experiment, int(seed)) if seed.isdecimal() else None
+        except run.BadRecord:
+            continue
+        if found and found.test_error is not None:
+            errors[int(seed)] = found.test_error
+    values = list(errors.values())
+    mean = sum(values) / len(values)
+    deviation = torch.tensor(values, dtype=torch.float64).std().item() if len(values) > 1 else None
+    return {"errors": dict(sorted(errors.items())), "mean": mean, "deviation": deviation}
+
+
+def track(root: Path) -> None:
+    """Put models/ into DVC's cache and write models.dvc, so that `dvc push` and `dvc pull` carry the weights.
+
+    Raises:
+        UserError: this is no DVC repository.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import NoSCMError
+
+    try:
+        with Repo(str(root)) as repo:
+            repo.add(str(root / run.MODELS))
+    except (DvcException, NoSCMError) as error:
+        raise UserError(f"{root / run.MODELS}: exported, but DVC could not take it into its cache: {error}") from None

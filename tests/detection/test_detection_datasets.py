@@ -1,0 +1,131 @@
+"""Archives in VOC's and COCO's layout: pinned, prepared, and what is wrong with them named."""
+
+import hashlib
+import json
+import tarfile
+
+import pytest
+from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+from identity_mappings.detection import datasets, small
+from identity_mappings.errors import UserError
+from identity_mappings.parameters import load
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("voc-small", "coco-small"):
+        datasets.prepare(name, folder)
+    return folder
+
+
+def test_vocs_archives_are_those_that_torchvision_checks():
+    used = (DATASET_YEAR_DICT[year] for year in ("2007", "2007-test", "2012"))
+    published = {entry["filename"]: (entry["md5"], entry["url"]) for entry in used}
+    layout = datasets.LAYOUTS["voc-0712"]
+    assert {file: (md5, layout.urls[file]) for file, md5 in layout.files.items()} == published
+    assert len(layout.files) == 3 and len(layout.classes) == 20
+
+
+def test_parameters_pin_the_archives(root_of_project):
+    pinned = load(root_of_project).detections.datasets
+    assert set(pinned) == set(datasets.LAYOUTS)
+    for name, one in pinned.items():
+        assert (one.md5, one.kind) == (datasets.LAYOUTS[name].md5, datasets.LAYOUTS[name].kind)
+
+
+@pytest.mark.parametrize("name", ["voc-small", "coco-small"])
+def test_small_archives_are_the_pinned_bytes_each_time(name):
+    found = {file: hashlib.md5(content).hexdigest() for file, content in small.archives(name).items()}
+    assert found == datasets.LAYOUTS[name].files
+
+
+def test_both_layouts_give_the_same_objects(prepared, root_of_project):
+    pinned = load(root_of_project).detections.datasets
+    both = {}
+    for name in ("voc-small", "coco-small"):
+        index = datasets.read_pinned({"name": name, **pinned[name].model_dump()}, prepared)
+        both[name] = index
+    for split in ("training", "test"):
+        voc, coco = (both[name][split] for name in both)
+        assert len(voc) == len(coco) > 10
+        for one, other in zip(voc, coco, strict=True):
+            assert (one["boxes"], one["labels"]) == (other["boxes"], other["labels"])
+            assert int(one["id"]) == other["id"]
+            assert all(0 <= b[0] < b[2] <= one["width"] and 0 <= b[1] < b[3] <= one["height"] for b in one["boxes"])
+    assert {label for image in both["voc-small"]["training"] for label in image["labels"]} == {1, 2, 3}
+    assert sum(sum(image["difficult"]) for image in both["voc-small"]["test"]) > 0
+    assert both["coco-small"]["categories"] == [2, 5, 9]
+
+
+def test_prepared_once_and_verified(prepared):
+    assert datasets.prepare("voc-small", prepared).endswith("prepared before")
+    assert datasets.verify("voc-small", prepared) == "voc-small: as published"
+
+
+@pytest.mark.parametrize("name", ["voc-0712", "coco-2014"])
+def test_missing_archives_are_named_with_their_addresses(name, tmp_path):
+    with pytest.raises(UserError) as caught:
+        datasets.prepare(name, tmp_path)
+    for file, url in datasets.LAYOUTS[name].urls.items():
+        assert f"{tmp_path / name / file}: missing: {url}" in str(caught.value)
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    small.make("coco-small", tmp_path)
+    path = tmp_path / "coco-small" / datasets.COCO_TEST
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    [found] = datasets.problems("coco-small", tmp_path)
+    assert found.startswith(f"{path}: damaged or another file: MD5 ")
+    with pytest.raises(UserError, match=r"val2014.zip: damaged"):
+        datasets.verify("coco-small", tmp_path)
+
+
+def test_damaged_and_missing_images_are_named(tmp_path):
+    datasets.prepare("voc-small", tmp_path)
+    folder = tmp_path / "detection" / "voc-small"
+    images = sorted(folder.rglob("*.jpg"))
+    images[0].write_bytes(b"no image")
+    images[1].unlink()
+    with pytest.raises(UserError) as caught:
+        datasets.verify("voc-small", tmp_path)
+    assert f"{images[0]}: damaged" in str(caught.value) and f"{images[1]}: missing" in str(caught.value)
+    assert "remove" in str(caught.value) and "prepare it again" in str(caught.value)
+
+
+def test_an_index_that_is_no_index_is_refused(tmp_path):
+    datasets.prepare("voc-small", tmp_path)
+    path = tmp_path / "detection" / "voc-small" / datasets.INDEX
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"index.json: damaged"):
+        datasets.read_index("voc-small", tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match=r"not prepared: call `identity-mappings data prepare voc-small`"):
+        datasets.read_index("voc-small", tmp_path)
+
+
+def test_other_archives_than_the_pinned_are_refused(tmp_path, root_of_project):
+    datasets.prepare("voc-small", tmp_path)
+    pinned = {"name": "voc-small", **load(root_of_project).detections.datasets["voc-small"].model_dump()}
+    with pytest.raises(UserError, match="not the pinned one"):
+        datasets.read_pinned({**pinned, "md5": "0" * 32 + ".dir"}, tmp_path)
+    path = tmp_path / "detection" / "voc-small" / datasets.INDEX
+    index = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**index, "test": index["test"][1:]}))
+    with pytest.raises(UserError, match=r"not those of params/detection.yaml"):
+        datasets.read_pinned(pinned, tmp_path)
+
+
+def test_a_member_that_leaves_the_folder_is_refused(tmp_path, monkeypatch):
+    small.make("voc-small", tmp_path)
+    path = tmp_path / "voc-small" / datasets.VOC_TEST
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo("../Annotations/evil.xml"))
+    layout = datasets.LAYOUTS["voc-small"]
+    files = {**layout.files, datasets.VOC_TEST: hashlib.md5(path.read_bytes()).hexdigest()}
+    monkeypatch.setitem(datasets.LAYOUTS, "voc-small", layout.__class__(**{**vars(layout), "files": files}))
+    monkeypatch.setattr(datasets, "fetch", lambda *_: None)
+    with pytest.raises(UserError, match=r"evil.xml' leaves the folder: refused"):
+        datasets.prepare("voc-small", tmp_path)
+    assert not (tmp_path / "detection" / "Annotations").exists()

@@ -1,0 +1,194 @@
+"""Detections through the training loop: killed and resumed to the same bytes, two processes, verify, imported."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from identity_mappings.detection import backbone, parameters
+from identity_mappings.detection.training import DetectionTrainer
+from identity_mappings.errors import UserError
+from identity_mappings.records import run
+from identity_mappings.reporting import detections
+from identity_mappings.training import checkpoint, verify
+from identity_mappings.training.loop import train
+
+
+def record_of(results: Path, experiment) -> dict[str, bytes]:
+    folder = run.folder_of(results, experiment, 0)
+    return {name: (folder / name).read_bytes() for name in (run.METRICS, run.CURVE)}
+
+
+@pytest.fixture(scope="module")
+def alternating(detection):
+    return detection("voc-resnet101", steps="alternating", detector_batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def whole(alternating, options, tmp_path_factory):
+    """Results of an alternating training that nothing interrupted."""
+    results = tmp_path_factory.mktemp("whole")
+    assert train(alternating, 0, options(results)) == 0
+    return results
+
+
+def test_a_record_is_whole(whole, alternating):
+    folder = run.folder_of(whole, alternating, 0)
+    record = run.read(folder, alternating, 0)
+    found = record.metrics
+    assert found["status"] == "finished" and found["protocol"] == "voc-11-point"
+    assert found["test"]["images"] == 16 and 0 <= found["test"]["map_50"] <= 100
+    assert found["test_error"] == round(100 - found["test"]["mean_average_precision"], 6)
+    assert len(found["first_losses"]) == 8 and all(loss > 0 for loss in found["first_losses"])
+    weights = checkpoint.read(run.checkpoints_of(whole, alternating, 0) / run.WEIGHTS)
+    assert checkpoint.weights_sha256(weights) == found["weights_sha256"]
+    sources = record.provenance["source"]
+    assert {f"src/identity_mappings/detection/{name}.py" for name in ("networks", "training", "evaluation")} <= set(
+        sources
+    )
+    metrics = backbone.folders(alternating, whole)[0] / run.METRICS
+    assert record.provenance["parents"]["weights"] == json.loads(metrics.read_bytes())["weights_sha256"]
+
+
+@pytest.mark.parametrize("stop", [2, 3])  # where the RPN's step ends and the detector's begins, and inside of that
+def test_stopped_and_resumed_it_is_the_same_bytes(whole, alternating, options, tmp_path, stop):
+    chosen = options(tmp_path)
+    assert train(alternating, 0, options(tmp_path, stop_after=stop)) == 0
+    assert not (run.folder_of(tmp_path, alternating, 0) / run.METRICS).exists()
+    assert train(alternating, 0, chosen) == 0
+    assert record_of(tmp_path, alternating) == record_of(whole, alternating)
+
+
+def command(*words: str, root: Path) -> dict:
+    environment = {**os.environ, "PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1"}
+    return {"args": [*words], "cwd": root, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+
+
+def test_killed_and_resumed_it_is_the_same_bytes(whole, alternating, options, data, tmp_path, root_of_project):
+    options(tmp_path)
+    alternating.save(tmp_path / "run.json")
+    words = (
+        "-m",
+        "identity_mappings",
+        "train",
+        str(tmp_path / "run.json"),
+        "--results",
+        str(tmp_path),
+        "--data",
+        str(data),
+    )
+    started = command(sys.executable, *words, "--device", "cpu", "--checkpoint-seconds", "0", root=root_of_project)
+    process = subprocess.Popen(**started)
+    folder = run.checkpoints_of(tmp_path, alternating, 0)
+    deadline = time.monotonic() + 200
+    while process.poll() is None and (checkpoint.newest(folder) or 0) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL and checkpoint.newest(folder) in range(1, 8)
+    assert train(alternating, 0, options(tmp_path)) == 0
+    assert record_of(tmp_path, alternating) == record_of(whole, alternating)
+
+
+def test_two_processes_take_the_same_steps(detection, options, data, tmp_path, root_of_project):
+    """Up to the order in which gradients are added; the images, regions and boxes are the same."""
+    experiment = detection("voc-resnet101", iterations=3, log_every=3, evaluate_every=3, learning_rate=[[0, 0.001]])
+    losses = []
+    for processes in (1, 2):
+        results = tmp_path / str(processes)
+        options(results)
+        experiment.save(results / "run.json")
+        words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+        words += [
+            "identity_mappings",
+            "train",
+            str(results / "run.json"),
+            "--results",
+            str(results),
+            "--data",
+            str(data),
+        ]
+        done = subprocess.run(**command(sys.executable, *words, "--device", "cpu", root=root_of_project), text=True)
+        assert done.returncode == 0, done.stdout
+        record = run.read(run.folder_of(results, experiment, 0), experiment, 0)
+        assert record.provenance["seed"]["world_size"] == processes
+        losses.append(record.metrics["first_losses"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_verify_trains_a_recorded_beginning_again(whole, alternating, options, capsys, monkeypatch):
+    folder = run.folder_of(whole, alternating, 0)
+    assert verify.record(folder, options(whole), 4) == 0
+    assert "bit by bit" in capsys.readouterr().out
+    provenance = json.loads((folder / run.PROVENANCE).read_bytes())
+    assert provenance["params"]["resolved"]["backbone"]["experiment"] == "imagenet-resnet152"
+
+
+def test_coco_is_scored_by_its_library(detection, options, tmp_path):
+    experiment = detection("coco-vgg16", iterations=4, log_every=4, evaluate_every=4, learning_rate=[[0, 0.01]])
+    assert train(experiment, 0, options(tmp_path)) == 0
+    test = run.read(run.folder_of(tmp_path, experiment, 0), experiment, 0).metrics["test"]
+    assert test["mean_average_precision"] == test["map"] <= test["map_50"]
+
+
+def test_other_weights_than_the_records_are_refused(detection, options, tmp_path):
+    experiment, chosen = detection(), options(tmp_path)
+    record, weights = backbone.folders(experiment, tmp_path)
+    state = torch.load(weights)
+    torch.save({**state, "linear.bias": state["linear.bias"] + 1}, weights)
+    with pytest.raises(UserError, match=r"weights.pt: not the weights of"):
+        train(experiment, 0, chosen)
+    weights.unlink()
+    with pytest.raises(UserError, match="begins from imagenet-resnet152, whose weights are not here: train it first"):
+        train(experiment, 0, chosen)
+    assert record.is_dir()
+
+
+def test_moving_statistics_are_refused(detection, options, tmp_path):
+    experiment = detection()
+    experiment.parameters["backbone"]["statistics"] = "moving"
+    with pytest.raises(UserError, match="its batch norm has moving averages"):
+        DetectionTrainer(experiment, 0, torch.device("cpu"), options(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vgg"])
+def test_imported_weights_are_a_detection_of_their_own(detection, options, data, tmp_path, kind):
+    """torchvision's names in; the record says where they come from, and its digest is no cell's."""
+    torch.manual_seed(0)
+    if kind == "vgg":
+        with torch.device("meta"):
+            shapes = torchvision.models.vgg16().state_dict()
+        state = {name: torch.zeros(tensor.shape) for name, tensor in shapes.items()}
+    else:
+        state = torchvision.models.resnet18().state_dict()
+    torch.save(state, tmp_path / "theirs.pth")
+    taken = backbone.read_imported(tmp_path / "theirs.pth", "tv", "torchvision, a test", tmp_path)
+    wanted = detection(
+        iterations=1, batch_size=1, log_every=1, evaluate_every=1, learning_rate=[[0, 0.001]], pooled_size=None
+    )
+    experiment = parameters.with_imported(wanted, taken)
+    assert experiment.digest != wanted.digest and experiment.name == "voc-resnet101-tv"
+    if kind == "vgg":  # large: read, and not trained
+        loaded, parents = backbone.load(experiment, options(tmp_path))
+        assert len(loaded) == 32 and parents == {
+            "imported weights": experiment.parameters["backbone"]["weights_sha256"]
+        }
+        return
+    results = tmp_path / "imported"
+    backbone.read_imported(tmp_path / "theirs.pth", "tv", "torchvision, a test", results)
+    assert train(experiment, 0, replace(options(tmp_path), results=results)) == 0
+    [folder] = detections.imported_folders(tmp_path)
+    assert detections.read_imported(folder).metrics["experiment"] == "voc-resnet101-tv"
+    bad: list[str] = []
+    table = detections.imported_table(tmp_path, bad)
+    assert not bad and "voc-resnet101-tv (imported weights, other recipe)" in table and "torchvision, a test" in table
+    (folder / run.CURVE).write_text("")
+    assert detections.imported_table(tmp_path, bad) == "" and "hash of curve.csv" in bad[0]

@@ -1,0 +1,57 @@
+"""Facts of the papers' text: bounds, times and the split, rebuilt from records."""
+
+import pytest
+
+SPLIT = "cifar10-resnet110-exclusive-gate-b6-split"
+
+
+def cell(bench, row: str, column: str = "error", paper: str = "he2015") -> dict:
+    bench.tables()
+    return bench.cell("In the text", row, column, paper=paper)
+
+
+@pytest.mark.parametrize(
+    ("errors", "verdict"),
+    [
+        ([90.0], "agrees"),
+        ([60.1], "agrees"),
+        ([59.9], "undecided"),
+        ([20.0], "differs"),
+        ([None], "agrees"),
+        ([22.0, 20.0, 19.0], "differs"),
+        ([90.0, 20.0, 19.0], "undecided"),
+    ],
+)
+def test_a_bound_of_the_test_error(bench, errors, verdict):
+    for seed, error in enumerate(errors):
+        bench.record("cifar10-plain110", error, seed)
+    found = cell(bench, "plain-110")
+    assert (found["verdict"], found["published"], found["runs"]) == (verdict, ">60", len(errors))
+
+
+@pytest.mark.parametrize(("training_error", "verdict"), [(0.05, "agrees"), (0.1, "differs"), (0.3, "differs")])
+def test_a_bound_of_the_training_error(bench, training_error, verdict):
+    bench.record("cifar10-resnet1202", 7.9, training_error=training_error)
+    found = cell(bench, "ResNet-1202")
+    assert (found["verdict"], found["measured"]) == (verdict, training_error)
+
+
+def test_a_training_time_is_that_of_all_devices_and_is_not_judged(bench):
+    for seed, hours in enumerate([10, 20, 40]):
+        session = {"device_seconds": 3600.0 * hours, "seconds": 3600.0 * hours}
+        origin = {"hardware": {"gpu": {"model": "NVIDIA H100"}}, "sessions": [session]}
+        bench.record("cifar10-resnet1001-full-pre-activation", 4.9, seed, provenance=origin)
+    found = cell(bench, "ResNet-1001", "time", "he2016")
+    assert (found["published"], found["measured"], found["verdict"]) == ("27 hours", 20, "not judged")
+    assert "20 device hours" in (bench.root / "results/tables.md").read_text()
+
+
+def test_the_split_is_that_of_the_record(bench):
+    assert cell(bench, "the split for choices", "images")["verdict"] == "not run"
+    bench.record(SPLIT, 8.9, provenance={"data": {"training_images": 45_000, "test_images": 5_000}})
+    found = cell(bench, "the split for choices", "images")
+    assert (found["published"], found["measured"], found["verdict"]) == ("45k/5k", "45k/5k", "agrees")
+
+
+def test_no_record_no_fact(bench):
+    assert cell(bench, "plain-110")["verdict"] == cell(bench, "ResNet-1202")["verdict"] == "not run"

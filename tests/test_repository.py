@@ -1,0 +1,49 @@
+"""What others need to reuse the project: licence, citation, attributes, the workflow catalog's file."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_citation_names_the_project_and_both_papers():
+    """By the fields that the schema of CFF 1.2.0 asks for."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0" and citation["type"] == "software" and citation["license"] == "MIT"
+    assert {"message", "title", "authors", "version"} <= citation.keys()
+    assert f'version = "{citation["version"]}"' in (ROOT / "pyproject.toml").read_text()
+    identifiers = [entry["value"] for paper in citation["references"] for entry in paper["identifiers"]]
+    assert identifiers == ["arXiv:1512.03385", "arXiv:1603.05027"]
+    for paper in citation["references"]:
+        assert paper["type"] == "conference-paper" and paper["title"] and paper["year"] and paper["authors"]
+        assert all(author.keys() == {"family-names", "given-names"} for author in paper["authors"])
+        assert re.fullmatch(r"10\.\d{4,}/\S+", paper["doi"])
+
+
+def test_the_licence_is_mit():
+    text = (ROOT / "LICENSE").read_text()
+    assert text.startswith("MIT License") and "The identity-mappings authors" in text
+
+
+def test_the_workflow_catalog_finds_what_it_asks_for():
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert usage["report"] is True and usage["software-stack-deployment"]["conda"] is True
+    assert (ROOT / "config/README.md").is_file()
+    assert 'include: "../Snakefile"' in (ROOT / "workflow/Snakefile").read_text()
+
+
+def test_no_file_has_other_line_endings_and_git_changes_none():
+    assert "* -text" in (ROOT / ".gitattributes").read_text().splitlines()
+    listed = subprocess.run(["git", "ls-files", "--eol"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "i/crlf" not in listed.stdout and "i/mixed" not in listed.stdout
+
+
+def test_the_commands_that_contributors_are_told_exist():
+    from identity_mappings.cli import parser
+
+    commands = parser()._subparsers._group_actions[0].choices
+    text = (ROOT / "CONTRIBUTING.md").read_text() + (ROOT / "CHANGELOG.md").read_text()
+    assert set(re.findall(r"`identity-mappings ([a-z-]+)", text)) <= commands.keys()
