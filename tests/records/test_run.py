@@ -257,3 +257,23 @@ def test_json_that_no_record_has_is_a_value_error(content):
     """Which every reader of a record turns into a line; no other exception."""
     with pytest.raises(ValueError):
         files.parse_json(content)
+
+
+def test_a_record_that_is_gone_comes_back_from_its_copy(folder, tmp_path):
+    write(folder)
+    before = {name: (folder / name).read_bytes() for name in names(folder)}
+    run.keep_copy(folder, tmp_path / "checkpoints")
+    for name in before:
+        (folder / name).unlink()
+    assert run.restore(folder, tmp_path / "checkpoints", EXPERIMENT, 3)
+    assert {name: (folder / name).read_bytes() for name in names(folder)} == before
+
+
+def test_a_copy_that_is_not_of_this_run_or_damaged_is_left(folder, tmp_path):
+    write(folder)
+    run.keep_copy(folder, tmp_path / "checkpoints")
+    assert not run.restore(tmp_path / "other", tmp_path / "checkpoints", EXPERIMENT, 1), "another seed"
+    edit(tmp_path / "checkpoints/record/curve.csv", "6.5", "6.4")
+    assert not run.restore(tmp_path / "other", tmp_path / "checkpoints", EXPERIMENT, 3)
+    assert not run.restore(tmp_path / "other", tmp_path / "nothing", EXPERIMENT, 3)
+    assert not (tmp_path / "other").exists()

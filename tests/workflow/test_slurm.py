@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -100,7 +101,7 @@ def _run(project, slurm: Slurm) -> SimpleNamespace:
         "workflow/rules/train.smk", "identity-mappings train ", "identity-mappings train --checkpoint-seconds 4 "
     )
     settings = ["slurm_account=test", "slurm_partition=main", "mem_mb=1000", "runtime=10"]
-    limits = f"train:runtime=1 if wildcards.experiment == '{CUT}' else 10"
+    limits = f"train:runtime=1 if wildcards.experiment == '{CUT}' and attempt < 3 else 10"
     words = ["snakemake", "--profile", "profiles/slurm", "--jobs", "6", "--config", "scale=demo", "nodes=2"]
     words += ["--default-resources", *settings, "--set-resources", limits]
     words += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]
@@ -129,17 +130,16 @@ def _run(project, slurm: Slurm) -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def undisturbed(ran):
-    """Trains an experiment of the demo by hand, without Slurm and without waiting; gives the folder of its record."""
+    """Trains experiments of the demo by hand, without Slurm and without waiting."""
 
-    def train(name: str, results: str, *launcher: str) -> Path:
-        words = ["train", name, "--scale", "demo", "--device", "cpu", "--results", results]
+    def train(names: Sequence[str], results: str, *launcher: str) -> None:
+        words = ["train", *names, "--scale", "demo", "--device", "cpu", "--results", results]
         environment = {**ran.project.environment, "PYTHONPATH": str(ROOT / "src")}
         command = [sys.executable, *launcher, "-m", "identity_mappings", *words]
         done = subprocess.run(
             command, cwd=ran.project.root, env=environment, capture_output=True, text=True, timeout=200
         )
         assert done.returncode == 0, done.stderr
-        return folder(ran.project.root, name, results)
 
     return train
 
@@ -152,7 +152,8 @@ def test_a_run_that_met_an_accident_went_on_to_the_bytes_of_an_undisturbed_one(r
     record = folder(ran.project.root, name)
     sessions = json.loads((record / run.PROVENANCE).read_bytes())["sessions"]
     assert len(sessions) > 1 and sessions[-1]["from_iteration"] > 0, "it went on from a checkpoint"
-    assert read_outputs(record) == read_outputs(undisturbed(name, "results/undisturbed"))
+    undisturbed((CUT, CANCELLED, KILLED), "results/undisturbed")  # all at once, the first time
+    assert read_outputs(record) == read_outputs(folder(ran.project.root, name, "results/undisturbed"))
 
 
 def test_two_nodes_train_as_two_processes_on_one(ran, undisturbed):
@@ -162,9 +163,11 @@ def test_two_nodes_train_as_two_processes_on_one(ran, undisturbed):
     provenance = json.loads((record / run.PROVENANCE).read_bytes())
     assert provenance["seed"]["world_size"] == 2
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    assert read_outputs(record) == read_outputs(undisturbed(ON_NODES, "results/two", *launcher))
+    undisturbed([ON_NODES], "results/two", *launcher)
+    assert read_outputs(record) == read_outputs(folder(ran.project.root, ON_NODES, "results/two"))
     # One process computes the same function; its sums are rounded in another order.
-    single = undisturbed(ON_NODES, "results/one")
+    undisturbed([ON_NODES], "results/one")
+    single = folder(ran.project.root, ON_NODES, "results/one")
     both, one = (json.loads((path / run.METRICS).read_bytes()) for path in (record, single))
     losses = [[float(loss) for loss in found["first_losses"][:5]] for found in (both, one)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
