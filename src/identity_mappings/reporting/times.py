@@ -211,7 +211,7 @@ def times(project: Project, runs: list[Wanted], costs: dict[str, dict[str, Any]]
             done, peak, rate = _on(mine, [device])
             left = clock.left(mine, [device])
             rows.append(Times(name, len(mine), done, device, rate.each, length, peak, rate.seconds, left, operations))
-    he2016 = {name for cell in project.cells("he2016") for name in cell.experiments}
+    he2016 = {name for cell in project.cells("he2016") for name in cell.experiments if not project.holds_out(name)}
     sums = {"all of he2016's CIFAR tables": [one for one in runs if one.experiment.name in he2016], "all": runs}
     device = summed_device(project, runs)
     devices = clock.devices(device)
