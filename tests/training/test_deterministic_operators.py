@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from identity_mappings.data.images import Images
+from identity_mappings.networks.depth import SHORT_VGG_DEPTH
 from identity_mappings.parameters import load
 from identity_mappings.records.experiment import Experiment, identity
 from identity_mappings.training.trainer import Options, Trainer
@@ -37,7 +38,7 @@ FORMS = {
     "resize_": lambda arguments: not arguments[0].is_quantized,
 }
 SHORT = {("cifar", "basic"): 8, ("cifar", "single"): 8, ("cifar", "bottleneck"): 11}
-SHORT |= {("imagenet", "basic"): 10, ("imagenet", "bottleneck"): 14}
+SHORT |= {("imagenet", "basic"): 10, ("imagenet", "bottleneck"): 14, ("vgg", "basic"): SHORT_VGG_DEPTH}
 SMALL = {"batch_size": 4, "batch_norm_samples": 2, "crop": None, "crop_size": None, "shorter_side": None}
 
 
@@ -66,7 +67,7 @@ def list_networks() -> dict[str, Experiment]:
         network = parameters["network"]
         network["depth"] = SHORT[network["family"] or "cifar", network["unit"]]
         parameters["dataset"] |= {"size": 32, "classes": 10}
-        parameters["recipe"] |= SMALL
+        parameters["recipe"] |= SMALL | ({"validation": 4} if parameters["recipe"].get("validation") else {})
         found.setdefault(json.dumps(identity(parameters), sort_keys=True), replace(experiment, parameters=parameters))
     return {experiment.name: experiment for experiment in found.values()}
 

@@ -155,6 +155,21 @@ def test_one_device_is_one_by_every_name():
     assert not DRIVER.find("GPU-"), "the beginning of several"
 
 
+def test_a_device_that_is_listed_twice_is_one():
+    assert names("0,0,1") == ["0", "1"] and names("0,GPU-aaaa,1", DRIVER) == ["0", "1"]
+
+
+def test_without_the_library_torch_is_asked(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert ask() == Driver(problem="nvidia-ml-py is not installed")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: type("Properties", (), {"uuid": f"u{index}"}))
+    assert [device.uuid for device in ask().usable] == ["GPU-u0", "GPU-u1"]
+
+
 def test_a_gpu_and_its_mig_instances_exclude_each_other(place):
     whole, first, second = (lease.list_places({"CUDA_VISIBLE_DEVICES": n}, DRIVER)[0] for n in ("2", "MIG-1", "MIG-2"))
     held = lease._claim(first)

@@ -1,5 +1,6 @@
 """What NVIDIA's driver says of its devices, asked through nvidia-ml-py (NVML)."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,6 +77,18 @@ def _list_mig_instances(nvml: ModuleType, handle: object, gpu: Device) -> Iterat
         yield Device(gpu.index, _text(nvml.nvmlDeviceGetUUID(instance)), gpu.uuid)
 
 
+def _ask_torch() -> Driver:
+    """What torch sees, where nvidia-ml-py is not installed: GPUs alone, and only where all of them are visible."""
+    problem = "nvidia-ml-py is not installed"
+    if "CUDA_VISIBLE_DEVICES" in os.environ:  # torch counts the visible ones, not the driver's
+        return Driver(problem=problem)
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    uuids = [f"GPU-{torch.cuda.get_device_properties(index).uuid}" for index in range(count)]
+    return Driver(gpus=[Device(index, uuid, uuid) for index, uuid in enumerate(uuids)], problem=problem)
+
+
 def ask() -> Driver:
     """Ask the driver. Never raises: where there is no driver, or a broken one, there are no devices and a `problem`."""
     try:
@@ -92,6 +105,6 @@ def ask() -> Driver:
                 instances += _list_mig_instances(nvml, handle, gpus[-1])
             return Driver(_text(nvml.nvmlSystemGetDriverVersion()), gpus, instances, problem)
     except ImportError:
-        return Driver(problem="nvidia-ml-py is not installed")
+        return _ask_torch()
     except Exception as error:  # NVMLError has a subclass for each status, and a broken library may raise anything
         return Driver(problem=f"{error}")

@@ -59,7 +59,7 @@ def list_places(environment: Mapping[str, str], driver: Driver) -> list[Place]:
         else:
             allocation = environment.get("SLURM_JOB_ID")
             places.append(Place(entry, f"slurm-{allocation}-{entry}" if allocation else entry))
-    return places
+    return list({place.lock: place for place in reversed(places)}.values())[::-1]  # a device listed twice is one
 
 
 def _place(name: str, device: Device) -> Place:
