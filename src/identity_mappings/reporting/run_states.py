@@ -17,6 +17,7 @@ from .cells import Records
 FINISHED, DIVERGED = run.FINAL
 RUNNING, INTERRUPTED, FAILED, WAITING, NO_DATA = "running", "interrupted", "failed", "waiting", "no data"
 STATES = (FINISHED, DIVERGED, RUNNING, INTERRUPTED, FAILED, WAITING, NO_DATA)
+# Behind a registration, or not to be fetched unasked: no run on it is wanted until it is here.
 BY_HAND = ("imagenet", "voc-0712", "coco-2014")
 TAIL = 8192  # bytes of a log that are looked at
 LONGEST_LINE = 300
@@ -205,7 +206,7 @@ class _Finder:
 
     def _lacks_data(self, experiment: Experiment) -> bool:
         name, data = experiment.parameters["dataset"]["name"], self.project.root / "data"
-        return name == BY_HAND and not ((data / name).is_dir() or (data / "shards" / name).is_dir())
+        return name in BY_HAND and not ((data / name).is_dir() or (data / "shards" / name).is_dir())
 
     def _failure(self, folder: str, seed: int, since: float) -> tuple[Path, str] | None:
         """The newest log of a job of this run that ended with an error after `since`, and its last line."""
