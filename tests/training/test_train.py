@@ -110,7 +110,7 @@ def test_runs_that_do_not_fit_at_once_are_trained_one_after_the_other(short, run
     assert groups == [[0, 1], [2]]
     assert train(short(), range(3), Options(tmp_path / "together", root=ROOT, device="cpu")) == 0
     assert [run(short(), "together", seed=seed) for seed in range(3)] == alone
-    paths = sorted((tmp_path / "together").rglob("provenance.json"))
+    paths = sorted((tmp_path / "together/runs").rglob("provenance.json"))
     assert [json.loads(path.read_bytes())["sessions"][0]["runs_at_once"] for path in paths] == [2, 2, 1]
     trainers = weakref.WeakSet()
     make = Trainer.__init__
