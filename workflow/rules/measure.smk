@@ -3,8 +3,8 @@ rule cost:
     input:
         changed=GRAPH.changed_cost,
     output:
-        networks=update("{root}/cost/networks.json"),
-        provenance=update("{root}/cost/provenance.json"),
+        networks="{root}/cost/networks.json",
+        provenance="{root}/cost/provenance.json",
     log:
         "logs/{root}/cost.log",
     conda:
@@ -22,7 +22,7 @@ rule signals:
         dataset=GRAPH.datasets_of_signals,
         device=GRAPH.device_gate,
     output:
-        update("{root}/signals/signals.json"),
+        "{root}/signals/signals.json",
     log:
         "logs/{root}/signals.log",
     conda:
