@@ -65,6 +65,8 @@ class Graph:
         self.runs_per_gpu, self.chosen_processes, self.nodes, self.time_limit = counts.values()
         self.roots = {settings.results: name for name, settings in self.project.scales.items()}
         self.figure_names = list(self.project.figures)
+        for results in self.roots:
+            self._make_stamps(results)
 
     # What the targets want.
 
@@ -337,11 +339,23 @@ class Graph:
             return []
         return self._newer(root, f"{root}/{origin}")
 
+    def _make_stamps(self, results: str) -> None:
+        """Make the files that `_newer` touches. Snakemake lists a folder once, before it calls input functions."""
+        if not (self.project.root / results).is_dir():
+            return
+        for name in ("tables", "figures", "report", Path(cost.NAME).stem, Path(SIGNALS_DONE).stem):
+            stamp = self._stamp(results, name)
+            if not stamp.exists():
+                stamp.parent.mkdir(parents=True, exist_ok=True)
+                stamp.touch()
+
+    def _stamp(self, root: str, name: str) -> Path:
+        return self.project.root / "logs" / root / f".{name}-changed"
+
     def _newer(self, root: str, file: str) -> list[str]:
         """A file that is newer than `file` and its neighbours."""
         path = self.project.root / file
-        stamp = self.project.root / "logs" / root / f".{path.stem}-changed"
-        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp = self._stamp(root, path.stem)
         now = time.time()
         stamp.write_text(f"{now}")  # other content, too: Snakemake takes a known checksum for no change
         newest = max(file.stat().st_mtime for file in path.parent.iterdir())
