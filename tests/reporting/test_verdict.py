@@ -164,13 +164,14 @@ def test_the_page_states_the_rule_with_its_constants():
         differs_beyond=4.25,
         gradient_factor=7.0,
     )
-    text = " ".join(verdict.rule(odd).split())
+    text = " ".join(verdict.rule(odd, ("cifar10", "cifar100")).split())
     for words in (
         "0.123 points on cifar10", "0.234 points on cifar100", "0.345 points on cifar10", "0.456 points on cifar100",
         "at most 1.75 se", "more than 4.25 se", "above a limit (21.5 % on cifar10)", "4.25 se below the limit",
         "n is below 3", "pi/2",
     ):  # fmt: skip
         assert words in text, words
+    assert "cifar100" not in verdict.rule(odd, ("cifar10",))
 
 
 @pytest.mark.parametrize(

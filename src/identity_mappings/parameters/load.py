@@ -176,6 +176,10 @@ class Project:
         drawn = [name for figure in self.figures.values() for name in figure.runs]
         return self._resolved([*names, *drawn], scale)
 
+    def datasets_shown(self, scale: str) -> set[str]:
+        """Names of the datasets of these experiments."""
+        return {experiment.parameters["dataset"]["name"] for experiment in self.shown(scale)}
+
     def told_of(self, scale: str) -> list[Resolved]:
         """The experiments of whose runs a report of a scale tells: shown, claimed, suspected, in the order of work."""
         names = [experiment.name for experiment in self.shown(scale)]

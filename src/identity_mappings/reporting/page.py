@@ -263,7 +263,7 @@ class Page:
     def rules(self) -> list[str]:
         """The rules of the verdicts, in words, as HTML."""
         texts = [
-            verdict.rule(self.project.reporting),
+            verdict.rule(self.project.reporting, self.project.datasets_shown(self.scale)),
             verdict.COUNT_RULE,
             facts.RULE.format(differs=self.project.reporting.differs_beyond),
             claims.rule(self.project, self.scale),

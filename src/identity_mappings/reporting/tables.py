@@ -82,7 +82,7 @@ def comparison(project: Project, scale: str, cells: list[Filled], bad: list[str]
     lines = ["# Published and rebuilt", ""]
     settings = project.scale(scale)
     if settings.published:
-        lines += [verdict.rule(project.reporting), ""]
+        lines += [verdict.rule(project.reporting, project.datasets_shown(scale)), ""]
         lines += [verdict.COUNT_RULE, ""]
         lines += [facts.RULE.format(differs=project.reporting.differs_beyond), ""]
     else:

@@ -3,7 +3,7 @@
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ..parameters.reports import Cell, Reporting
 
@@ -31,18 +31,18 @@ beginning, not rounded; else it **differs**."""
 SCALES = {"M": 10**6, "×10^9": 10**9, "%": 1}
 
 
-def rule(reporting: Reporting) -> str:
-    """The rule in words, with its constants."""
+def rule(reporting: Reporting, datasets: Collection[str]) -> str:
+    """The rule in words, with its constants for these datasets."""
 
-    def by_dataset(values: dict[str, float]) -> str:
-        return ", ".join(f"{value:g} points on {name}" for name, value in values.items())
+    def by_dataset(values: dict[str, float], unit: str = "points") -> str:
+        return ", ".join(f"{value:g} {unit} on {name}" for name, value in values.items() if name in datasets)
 
     return RULE.format(
         prior=by_dataset(reporting.prior_deviation),
         resolution=by_dataset(reporting.resolution),
         agrees=reporting.agrees_within,
         differs=reporting.differs_beyond,
-        fail=", ".join(f"{value:g} % on {name}" for name, value in reporting.fail_above.items()),
+        fail=by_dataset(reporting.fail_above, "%"),
     )
 
 
