@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock  # comes with torch
 
 ROOT = Path(__file__).parents[1]
 PARTS = (
@@ -43,6 +44,7 @@ overlay:
     log_every: 2
     cpu_threads: 1
 """
+FIGURES = ("he2015-figure7", "he2016-figure3", "own-signals")  # responses, curves, signals
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,9 +60,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Copy:
-    """A copy of the project's files in a folder of its own."""
+    """A copy of the project's files in a folder of its own.
 
-    def __init__(self, root: Path):
+    Args:
+        few_figures: leave out all figures but one of each kind; drawing all takes as long as the graph of scale tiny.
+    """
+
+    def __init__(self, root: Path, few_figures: bool = False):
         self.root = root
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
         for part in PARTS:
@@ -72,6 +78,16 @@ class Copy:
                 shutil.copy2(source, root / part)
         shutil.copy2(ROOT / "requirements.lock", root)
         (root / "params/scales/tiny.yaml").write_text(TINY)
+        for path in (root / "params/figures").iterdir() if few_figures else ():
+            if path.stem not in FIGURES:
+                path.unlink()
+
+    @classmethod
+    def at(cls, root: Path) -> "Copy":
+        """A copy that is there already."""
+        project = object.__new__(cls)
+        project.root = root
+        return project
 
     @property
     def environment(self) -> dict[str, str]:
@@ -127,10 +143,17 @@ def copy(tmp_path: Path) -> Copy:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """A copy in which scale tiny was trained. Only to be read, or copied by `clone_of`."""
-    project = Copy(tmp_path_factory.mktemp("trained") / "project")
-    done = project.snakemake("--config", "scale=tiny")
-    assert done.returncode == 0, done.stdout
+    """A copy in which scale tiny was trained, once for all workers. Only to be read, or copied by `clone`."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    root, ready = shared / "trained" / "project", shared / "trained" / "ready"
+    with FileLock(shared / "trained.lock"):
+        if ready.exists():
+            return Copy.at(root)
+        project = Copy(root, few_figures=True)
+        done = project.snakemake("--config", "scale=tiny")
+        assert done.returncode == 0, done.stdout
+        ready.touch()
     return project
 
 

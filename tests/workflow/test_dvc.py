@@ -14,17 +14,10 @@ ROOT = Path(__file__).parents[2]
 
 
 class Repository:
-    """A copy of the project as a clone: a git and DVC repository, committed, with tables and without data.
+    """A copy of the project as a clone: a git and DVC repository."""
 
-    Its scale `paper` is the tests' tiny one where `small`.
-    """
-
-    def __init__(self, copy, ready, small):
+    def __init__(self, copy, ready: Path):
         self.copy, self.root = copy, copy.root
-        if small:
-            tiny = self.root / "params/scales/tiny.yaml"
-            (self.root / "params/scales/paper.yaml").write_text(tiny.read_text().replace("results/tiny", "results"))
-            tiny.unlink()
         ready.touch()
         os.utime(ready, (2e9, 2e9))  # make must not build another environment
         self.variables = {
@@ -34,10 +27,12 @@ class Repository:
             "DVC_NO_ANALYTICS": "1",
             "DVC_STUDIO_OFFLINE": "1",
         }
+
+    def commit(self) -> None:
+        """Make the tables, and commit all but data."""
         for path in (".gitignore", ".dvcignore"):
             shutil.copy2(ROOT / path, self.root)
-        assert copy.command("cost", "--record").returncode == 0
-        assert copy.command("tables").returncode == copy.command("figures").returncode == 0
+        assert self.copy.command("tables").returncode == self.copy.command("figures").returncode == 0
         (self.root / "results/runs").mkdir(exist_ok=True)
         (self.root / "results/runs/.keep").touch()
         self.git("init", "-q")
@@ -57,22 +52,39 @@ class Repository:
         return done.stdout
 
 
+@pytest.fixture(scope="module")
+def reproduced(project_copy, tmp_path_factory) -> Repository:
+    """After `dvc repro`, with the tests' tiny scale as scale `paper`. Only to be read, or copied by `repository`."""
+    folder = tmp_path_factory.mktemp("dvc")
+    repository = Repository(project_copy(folder / "project", few_figures=True), folder / "ready")
+    tiny = repository.root / "params/scales/tiny.yaml"
+    (repository.root / "params/scales/paper.yaml").write_text(tiny.read_text().replace("results/tiny", "results"))
+    tiny.unlink()
+    assert repository.copy.command("cost", "--record").returncode == 0
+    repository.commit()
+    repository.said = repository.dvc("repro")
+    return repository
+
+
 @pytest.fixture
-def repository(copy, tmp_path) -> Repository:
-    return Repository(copy, tmp_path / "ready", small=True)
+def repository(reproduced, project_copy, tmp_path) -> Repository:
+    shutil.copytree(reproduced.root, tmp_path / "project")
+    return Repository(project_copy.at(tmp_path / "project"), tmp_path / "ready")
 
 
-def test_repro_runs_the_graph_without_any_dataset_of_data_dvc(repository):
-    assert "rule train" in repository.dvc("repro")
-    tables = json.loads((repository.root / "results/tables.json").read_text())
+def test_repro_runs_the_graph_without_any_dataset_of_data_dvc(reproduced):
+    assert "rule train" in reproduced.said
+    tables = json.loads((reproduced.root / "results/tables.json").read_text())
     assert any(cell["measured"] is not None for cell in tables["cells"])
-    again = repository.dvc("repro")
+    again = reproduced.dvc("repro")
     assert "Nothing to be done" in again and "rule train" not in again
 
 
 def test_repro_says_what_is_missing_where_a_run_needs_a_dataset(copy, tmp_path):
     """The paper's scale, with no CIFAR and no network: two clear messages, no training, and the tables stay."""
-    repository = Repository(copy, tmp_path / "ready", small=False)
+    repository = Repository(copy, tmp_path / "ready")
+    shutil.copytree(ROOT / "results/cost", repository.root / "results/cost")
+    repository.commit()
     before = (repository.root / "results/tables.md").read_bytes()
     offline = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "CUDA_VISIBLE_DEVICES": ""}
     repository.variables["SNAKEMAKE_ARGS"] = "--cores 2 --config device=cpu"
@@ -82,7 +94,6 @@ def test_repro_says_what_is_missing_where_a_run_needs_a_dataset(copy, tmp_path):
 
 
 def test_params_diff_and_a_new_file_are_seen(repository):
-    repository.dvc("repro")
     repository.copy.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.9", "momentum: 0.8")
     assert "0.8" in repository.dvc("params", "diff")
     repository.copy.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.8", "momentum: 0.9")
@@ -103,7 +114,6 @@ def test_metrics_diff_and_plots_show(repository):
 
 def test_an_experiment_of_dvc_records_what_was_trained(repository):
     """A changed parameter in a temporary workspace, where all files are new at once and have no metadata."""
-    repository.dvc("repro")
     repository.git("add", ".")
     repository.git("commit", "-qm", "with records")
     repository.dvc("exp", "run", "--temp", "-S", "params/recipes/he2016-cifar.yaml:momentum=0.5", "--name", "half")

@@ -73,7 +73,7 @@ def made(project_copy, tmp_path_factory):
     """A call of Snakemake that loses a worker in the middle, and another that finishes."""
     if not Path("/proc/self/environ").exists():
         pytest.skip("no /proc here, by which the worker is found")
-    project = project_copy(tmp_path_factory.mktemp("imagenet") / "project")
+    project = project_copy(tmp_path_factory.mktemp("imagenet") / "project", few_figures=True)
     (project.root / "params/scales/small.yaml").write_text(SMALL)
     project.edit(
         "workflow/rules/train.smk", "identity-mappings train ", "identity-mappings train --checkpoint-seconds 0 "

@@ -88,7 +88,7 @@ def ran(project_copy, tmp_path_factory):
         Path(short).chmod(0o755)
         try:
             with Slurm(Path(short) / "slurm") as slurm:
-                yield _run(project_copy(tmp_path_factory.mktemp("slurm") / "project"), slurm)
+                yield _run(project_copy(tmp_path_factory.mktemp("slurm") / "project", few_figures=True), slurm)
         except NoSlurm as error:
             pytest.skip(str(error))
 
