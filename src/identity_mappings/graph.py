@@ -12,10 +12,10 @@ from typing import Any
 from .errors import UserError
 from .parameters import load
 from .parameters.load import nearest
-from .records import cost, run
+from .records import measurement, run
 from .records.experiment import ARITHMETICS, Experiment
 from .records.files import parse_json, sha256_of
-from .records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, responses_of
+from .records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, responses_of
 from .reporting.fingerprint import is_current, of_cost, of_signals
 from .reporting.run_states import BY_HAND
 
@@ -101,7 +101,7 @@ class Graph:
         Layer responses need the weights of a run, which are where it was trained, or will be.
         """
         results = Path(self.project.scale(scale).results)
-        paths = [results / cost.FOLDER / cost.NAME]
+        paths = [results / measurement.COST / measurement.COST_JSON]
         for experiment in self._wanted(scale):
             if experiment.name not in self._names_with_responses():
                 continue
@@ -218,10 +218,10 @@ class Graph:
     def outdated_cost(self, wildcards: Any) -> list[str]:
         """The cost record, for a report, where it has to be made first; one that is current is left alone."""
         current = self._cost_is_current(self.roots[wildcards.root])
-        return [] if current else [f"{wildcards.root}/{cost.FOLDER}/{cost.NAME}"]
+        return [] if current else [f"{wildcards.root}/{measurement.COST}/{measurement.COST_JSON}"]
 
     def changed_cost(self, wildcards: Any) -> list[str]:
-        path = f"{wildcards.root}/{cost.FOLDER}/{cost.NAME}"
+        path = f"{wildcards.root}/{measurement.COST}/{measurement.COST_JSON}"
         old = self._exists(path) and not self._cost_is_current(self.roots[wildcards.root])
         return self._newer(wildcards.root, path) if old else []
 
@@ -303,7 +303,7 @@ class Graph:
         return (self.project.root / path).exists()
 
     def _cost_is_current(self, scale: str) -> bool:
-        path = self.project.root / self.project.scale(scale).results / cost.FOLDER / cost.NAME
+        path = self.project.root / self.project.scale(scale).results / measurement.COST / measurement.COST_JSON
         try:
             return parse_json(path.read_bytes())["fingerprint"] == of_cost(self.project, scale)
         except (OSError, ValueError, KeyError, TypeError):
@@ -343,7 +343,7 @@ class Graph:
         """Make the files that `_newer` touches. Snakemake lists a folder once, before it calls input functions."""
         if not (self.project.root / results).is_dir():
             return
-        for name in ("tables", "figures", "report", Path(cost.NAME).stem, Path(SIGNALS_DONE).stem):
+        for name in ("tables", "figures", "report", Path(measurement.COST_JSON).stem, Path(SIGNALS_DONE).stem):
             stamp = self._stamp(results, name)
             if not stamp.exists():
                 stamp.parent.mkdir(parents=True, exist_ok=True)

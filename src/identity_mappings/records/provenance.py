@@ -24,8 +24,9 @@ def sources(unknown: list[str] | None = None) -> dict[str, str]:
         unknown: takes what cannot be told of them: files that are gone, cannot be read or have changed since.
     """
     prefix = __name__.partition(".")[0]
-    mine = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == prefix]
-    paths = sorted({os.path.relpath(module.__file__, PACKAGE) for module in mine if getattr(module, "__file__", None)})
+    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == prefix]
+    files = [module.__file__ for module in modules if getattr(module, "__file__", None)]
+    paths = sorted({os.path.relpath(file, PACKAGE) for file in files})
     problems = []
     for path in paths:
         name = f"src/{PACKAGE.name}/{Path(path).as_posix()}"
@@ -41,21 +42,23 @@ def sources(unknown: list[str] | None = None) -> dict[str, str]:
     return dict(sorted(_first_hashes.items()))
 
 
+def find_version(package: str) -> str | None:
+    """Of an installed package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def environment(root: Path, unknown: list[str] | None = None) -> dict[str, Any]:
     """Versions of Python and of the packages that make the numbers, and the hash of the lock.
 
     Args:
         unknown: takes what cannot be told of them.
     """
-    found: dict[str, Any] = {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
+    system = f"{platform.system()} {platform.machine()}"
+    found: dict[str, Any] = {"python": platform.python_version(), "platform": system}
+    found |= {package: find_version(package) for package in PACKAGES}
     found["lock_sha256"] = _hash(root / LOCK, LOCK, [] if unknown is None else unknown)
     return found
 
@@ -81,7 +84,7 @@ def code(root: Path) -> dict[str, Any]:
     return {**found, "unknown": unknown} if unknown else found
 
 
-def of_measurement(
+def describe_measurement(
     rule: str, command: str, root: Path, *, parents: dict[str, str], settings: dict[str, Any]
 ) -> dict[str, Any]:
     """The provenance of a measurement that trains no run of its own, without the hash of its data.
@@ -93,17 +96,11 @@ def of_measurement(
         parents: {file or what else it is made from: sha256}.
         settings: what else it depends on.
     """
-    return {
-        "schema_version": 1,
-        "rule": rule,
-        "command": command,
-        **code(root),
-        "settings": settings,
-        "parents": parents,
-    }
+    origin = {"schema_version": 1, "rule": rule, "command": command, **code(root)}
+    return {**origin, "settings": settings, "parents": parents}
 
 
-def gather(
+def describe_run(
     experiment: Experiment,
     seed: int,
     *,

@@ -37,7 +37,7 @@ class Group:
         self.votes: distributed.ProcessGroup | None = None
 
     @classmethod
-    def of_environment(cls) -> "Group":
+    def from_environment(cls) -> "Group":
         """As torchrun's environment says; alone where there is none."""
         if not all(name in os.environ for name in STARTED_BY):
             return cls()

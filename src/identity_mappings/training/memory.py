@@ -35,7 +35,7 @@ def kept(network: nn.Module, images: int, shape: Sequence[int], bits16: bool = F
     replica = copy.deepcopy(network).to("meta").train()
     weights = {parameter.untyped_storage()._cdata for parameter in replica.parameters()}
     x = torch.empty(images, *shape, device="meta")
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), replica.part.of(0):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), replica.scope.select(0):
         if bits16:
             x = x.bfloat16()
             replica.bfloat16()
