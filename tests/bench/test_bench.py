@@ -153,7 +153,7 @@ def test_a_profile_adds_the_small_ones_up():
 
     rows = worker.profile(step, CPU)
     assert len(rows) == worker.OPERATIONS + 1 and rows[-1]["name"] == "others"
-    assert sum(row["calls"] for row in rows) == 16
+    assert sum(row["calls"] for row in rows) >= 16 and "aten.exp" in [row["name"] for row in rows]
     assert sum(row["share"] for row in rows) == pytest.approx(1, abs=0.01)
     seconds = [row["seconds"] for row in rows[:-1]]
     assert seconds == sorted(seconds, reverse=True)

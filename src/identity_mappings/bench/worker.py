@@ -6,7 +6,6 @@ Reads a JSON specification from its first argument and then commands, one a line
 import json
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.profiler import ProfilerActivity
 
 from ..data.images import Images
 from ..networks.batch_norm import BatchNorm2d
@@ -103,40 +102,22 @@ def make_peer_step(
     return steps
 
 
-class _Timed(TorchDispatchMode):
-    """Times the operations of a CPU, forward and backward; torch's profiler slows the small ones down several times."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        begin = time.perf_counter()
-        result = function(*args, **(kwargs or {}))
-        entry = self.found[function.overloadpacket._qualified_op_name.replace("::", ".")]
-        entry[0] += 1
-        entry[1] += time.perf_counter() - begin
-        return result
-
-
 def profile(step: Callable[[], None], device: torch.device) -> list[dict[str, Any]]:
     """The operations of a step (kernels, on a GPU): {"name", "calls", "seconds", "share"}, the costliest first."""
-    if device.type == "cuda":
-        from torch.profiler import ProfilerActivity
-        from torch.profiler import profile as profiler
-
-        with profiler(activities=[ProfilerActivity.CUDA]) as profiled:
-            step()
+    cuda = device.type == "cuda"
+    with torch.profiler.profile(
+        activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU], acc_events=True
+    ) as profiled:
+        step()
+        if cuda:
             torch.cuda.synchronize()
-        averages = [event for event in profiled.key_averages() if event.self_device_time_total]
-        found = [(event.key, event.count, event.self_device_time_total / 1e6) for event in averages]
-    else:
-        with _Timed() as timed:
-            step()
-        found = [(name, int(calls), seconds) for name, (calls, seconds) in timed.found.items()]
-    total = sum(seconds for *_, seconds in found) or 1.0
+    found = [
+        (event.key.replace("::", "."), event.count, seconds)
+        for event in profiled.key_averages()
+        if (seconds := (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e6)
+    ]
     found.sort(key=lambda row: -row[2])
-    rows, others = found[:OPERATIONS], found[OPERATIONS:]
+    total, rows, others = sum(seconds for *_, seconds in found) or 1.0, found[:OPERATIONS], found[OPERATIONS:]
     if others:
         rows.append(("others", sum(calls for _, calls, _ in others), sum(seconds for *_, seconds in others)))
     return [

@@ -172,13 +172,13 @@ def _forms(metrics: dict[str, Any], provenance: dict[str, Any]) -> dict[str, boo
     """Whether what reports calculate with is what it must be: one bad record must not keep the others from the page."""
     finished, best = metrics["status"] == "finished", metrics["best"]
     sessions, hardware = provenance.get("sessions") or [], provenance.get("hardware") or {}
-    times = ("seconds", "device_seconds", "peak_memory_bytes")
+    times, results = (
+        ("seconds", "device_seconds", "peak_memory_bytes"),
+        ("test_error", "training_error", "training_loss"),
+    )
     gpu = hardware.get("gpu")
     return {
-        **{
-            name: _is_number(metrics[name]) or (metrics[name] is None and not finished)
-            for name in ("test_error", "training_error", "training_loss")
-        },
+        **{name: _is_number(metrics[name]) or (metrics[name] is None and not finished) for name in results},
         **{name: _is_count(metrics[name]) for name in ("iterations", "of_iterations")},
         "best": best is None or _is_number(best["test_error"]),
         "arithmetic": metrics["arithmetic"] in ARITHMETICS,

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 from .. import data
-from ..data.augmentation import Augmentation
-from ..data.images import hold_out
 from ..errors import UserError
 from ..networks import families
 from ..records import run
@@ -17,6 +15,7 @@ from ..records.experiment import Experiment
 from ..records.files import json_bytes, write_atomically
 from . import checkpoint, verify
 from .assembly import arguments_of, recipe_of
+from .feeds import Resident
 from .group import Group
 from .trainer import Options
 
@@ -51,7 +50,7 @@ def export(folder: Path, options: Options, output: Path | None = None) -> Path:
         raise UserError(f"{folder}: its shortcut is of your own file, without which its weights are nothing")
     weights = checkpoint.read_trained(experiment, record, folder.parents[2], options.root)
     family, arguments = arguments_of(experiment)
-    tensors = families.as_tensors(weights, *_normalization(experiment, record.metrics["seed"], options))
+    tensors = families.as_tensors(weights, *_find_normalization(experiment, record.metrics["seed"], options))
     about = {key: str(record.metrics[key]) for key in ("experiment", "digest", "seed", "weights_sha256")}
     target = (output or options.root / run.MODELS) / experiment.folder / folder.name
     write_atomically(target / families.WEIGHTS, save(tensors, metadata={"format": "pt"}))
@@ -60,11 +59,11 @@ def export(folder: Path, options: Options, output: Path | None = None) -> Path:
     sources = Path(inspect.getfile(families)).parent
     for module, name in [("families", "__init__"), *((name, name) for name in MODULES)]:
         write_atomically(target / PACKAGE / f"{name}.py", (sources / f"{module}.py").read_bytes())
-    write_atomically(target / CARD, _card(experiment, record, tensors, options.root))
+    write_atomically(target / CARD, _render_card(experiment, record, tensors))
     return target
 
 
-def _normalization(experiment: Experiment, seed: int, options: Options) -> tuple[Tensor, Tensor]:
+def _find_normalization(experiment: Experiment, seed: int, options: Options) -> tuple[Tensor, Tensor]:
     """Mean and deviation that the network's images were normalized by."""
     recipe, dataset, cpu = recipe_of(experiment), experiment.parameters["dataset"], torch.device("cpu")
     if recipe.normalization == "channel-mean-and-deviation":
@@ -78,12 +77,10 @@ def _normalization(experiment: Experiment, seed: int, options: Options) -> tuple
         feed.close()
         return mean, deviation
     images = data.load(dataset, options.data_folder)
-    if held_out := getattr(recipe, "validation", None):
-        images = hold_out(images, held_out)
-    return Augmentation(images.training, recipe.normalization, 0, recipe.padding_colour).mean, deviation
+    return Resident(images, recipe, seed, cpu).augmentation.mean, deviation
 
 
-def _card(experiment: Experiment, record: run.Record, tensors: dict[str, Tensor], root: Path) -> bytes:
+def _render_card(experiment: Experiment, record: run.Record, tensors: dict[str, Tensor]) -> bytes:
     """The model card: a YAML head with the model-index that model hubs read, and a page for people."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -97,13 +94,13 @@ def _card(experiment: Experiment, record: run.Record, tensors: dict[str, Tensor]
         dataset=experiment.parameters["dataset"],
         network=experiment.parameters["network"],
         recipe=experiment.parameters["recipe"],
-        others=_siblings(experiment, record),
+        others=_summarize_seeds(experiment, record),
         count=sum(tensor.numel() for name, tensor in tensors.items() if not name.startswith(families.NORMALIZATION)),
     )
     return (text.strip() + "\n").encode()
 
 
-def _siblings(experiment: Experiment, record: run.Record) -> dict[str, Any]:
+def _summarize_seeds(experiment: Experiment, record: run.Record) -> dict[str, Any]:
     """Errors of all finished runs of the experiment that are here, for the spread."""
     errors = {}
     for folder in sorted(record.path.parents[1].glob("seed*")):

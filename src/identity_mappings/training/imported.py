@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from ..data.colour import Normalization
 from ..errors import UserError
@@ -28,25 +29,13 @@ DECODER = "pillow"
 
 
 def names_of(depth: int) -> dict[str, str]:
-    """{torchvision's name: ours} of all weights and statistics of a ResNet, in order."""
+    """{torchvision's name: ours} of all weights and statistics of a ResNet: both list them in the same order."""
     unit, counts = IMAGENET_STAGES[depth]
-    modules, index = {"conv1": "stem.0", "bn1": "stem.1"}, 0
-    for stage, count in enumerate(counts, 1):
-        for block in range(count):
-            theirs, ours = f"layer{stage}.{block}", f"units.{index}"
-            for number in (1, 2, 3) if unit == "bottleneck" else (1, 2):
-                modules[f"{theirs}.conv{number}"] = f"{ours}.residual.{3 * number - 3}"
-                modules[f"{theirs}.bn{number}"] = f"{ours}.residual.{3 * number - 2}"
-            if block == 0 and (stage > 1 or unit == "bottleneck"):
-                modules[f"{theirs}.downsample.0"] = f"{ours}.shortcut.path.0"
-                modules[f"{theirs}.downsample.1"] = f"{ours}.shortcut.path.1"
-            index += 1
-    names = {}
-    for theirs, ours in modules.items():
-        normalizes = re.search(r"bn\d$|downsample\.1$", theirs)
-        for kind in ("weight", "bias", "running_mean", "running_var") if normalizes else ("weight",):
-            names[f"{theirs}.{kind}"] = f"{ours}.{kind}"
-    return names | {"fc.weight": "linear.weight", "fc.bias": "linear.bias"}
+    with torch.device("meta"):
+        theirs = ResNet(Bottleneck if unit == "bottleneck" else BasicBlock, list(counts))
+        ours = _build(network_of(depth), 1)
+    names = (name for name in theirs.state_dict() if not name.endswith("num_batches_tracked"))
+    return dict(zip(names, ours.state_dict(), strict=True))
 
 
 def network_of(depth: int) -> dict[str, Any]:

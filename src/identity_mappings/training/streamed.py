@@ -85,14 +85,14 @@ class Streamed:
         self.training, self.validation = (open_shards(dataset, split, folder) for split in ("training", "validation"))
         self.counts = {"training_images": len(self.training), "test_images": len(self.validation)}
         self.replicas = recipe.batch_size // recipe.batch_norm_samples
-        self.own = group.share_of(self.replicas)
+        self.own_replicas = group.share_of(self.replicas)
         self.shape = (3, recipe.crop_size, recipe.crop_size)
         pinned_memory = device.type == "cuda"
         epoch = math.ceil(len(self.training) / recipe.batch_size)
         # Views that come after those of the training, for recomputed statistics.
         self.after = range(recipe.iterations, recipe.iterations + min(STATISTICS_BATCHES, epoch))
         seen = SimpleNamespace(**{**vars(recipe), "iterations": self.after.stop})
-        self.stream = Stream(self.training, seen, seed, self.own, self.workers, pinned_memory)
+        self.stream = Stream(self.training, seen, seed, self.own_replicas, self.workers, pinned_memory)
         self.batches: Iterator | None = None
         self.next = -1
         mean = None
@@ -101,7 +101,7 @@ class Streamed:
         channels = recipe.channel_mean, recipe.channel_deviation
         self.normalize = colour.Normalization(recipe.normalization, mean, *channels, device)
         # The present batch is always in the same memory, where a captured step reads it.
-        most = sum(len(range(replica, recipe.batch_size, self.replicas)) for replica in self.own)
+        most = sum(len(range(replica, recipe.batch_size, self.replicas)) for replica in self.own_replicas)
         images = torch.zeros((most, *self.shape), dtype=torch.uint8, device=device)
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.zeros(most, dtype=torch.int64, device=device)
@@ -117,8 +117,8 @@ class Streamed:
         return batch.total
 
     def replica(self, size: int, replica: int) -> tuple[Tensor, Tensor]:
-        sizes = [len(range(r, size, self.replicas)) for r in self.own]
-        position = self.own.index(replica)
+        sizes = [len(range(r, size, self.replicas)) for r in self.own_replicas]
+        position = self.own_replicas.index(replica)
         samples = slice(sum(sizes[:position]), sum(sizes[: position + 1]))
         pixels = colour.apply(self.images[samples], self.colours[samples], self.recipe.colour)
         return self.normalize(pixels), self.labels[samples]
@@ -144,7 +144,7 @@ class Streamed:
     def statistics(self, network: nn.Module) -> None:
         def forward(step: int) -> None:
             size = self.seek(step)
-            for replica in self.own:
+            for replica in self.own_replicas:
                 with network.scope.select(replica):
                     network(self.replica(size, replica)[0])
 

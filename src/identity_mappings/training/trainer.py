@@ -112,7 +112,7 @@ class Trainer:
         self.seed, self.device, self.group = seed, device, group or Group()
         self.run = {"digest": experiment.digest, "seed": seed}
         self.replicas = recipe.batch_size // recipe.batch_norm_samples
-        self.own = self.group.share_of(self.replicas)  # replicas that this process computes
+        self.own_replicas = self.group.share_of(self.replicas)  # replicas that this process computes
         self.feed = self._feed(experiment, options, images)
         with torch.random.fork_rng(devices=[]):
             # Reaches what `initialize` does not know: parameters of the user's own shortcut.
@@ -171,9 +171,9 @@ class Trainer:
         before = [buffer.clone() for buffer in self.buffers] if self.group.size > 1 else []
         self.optimizer.zero_grad()
         with self.group.exchange(lambda: self._restore_buffers(before)):
-            for replica in self.own:
+            for replica in self.own_replicas:
                 x, y = self.feed.replica(size, replica)
-                with self.group.accumulating(self.model, last=replica == self.own[-1]):
+                with self.group.accumulating(self.model, last=replica == self.own_replicas[-1]):
                     scores = self.model(x, replica)
                     replica_loss = F.cross_entropy(scores, y, reduction="sum") / size
                     (replica_loss * self.group.size).backward()  # the group takes the mean of its processes
@@ -190,7 +190,7 @@ class Trainer:
         So each has the whole state after every step, and any can save it.
         """
         own = torch.zeros(self.replicas, 1, dtype=torch.bool, device=self.device)
-        own[self.own] = True
+        own[self.own_replicas] = True
         rows = [torch.where(own, buffer, 0).flatten() for buffer in self.buffers]
         flat = self.group.sum(torch.cat([loss.view(1), wrong.view(1).to(loss.dtype), *rows]))
         sums = flat[2:].split([buffer.numel() for buffer in self.buffers])
