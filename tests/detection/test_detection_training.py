@@ -126,7 +126,7 @@ def test_two_processes_take_the_same_steps(detection, options, data, tmp_path, r
 
 def test_verify_trains_a_recorded_beginning_again(whole, alternating, options, capsys, monkeypatch):
     folder = run.folder_of(whole, alternating, 0)
-    assert verify.record(folder, options(whole), 4) == 0
+    assert verify.verify_record(folder, options(whole), 4) == 0
     assert "bit by bit" in capsys.readouterr().out
     provenance = json.loads((folder / run.PROVENANCE).read_bytes())
     assert provenance["params"]["resolved"]["backbone"]["experiment"] == "imagenet-resnet152"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from identity_mappings.evaluation.propagation import measure_responses, measure_signals
 from identity_mappings.parameters import load
 from identity_mappings.records import run
 from identity_mappings.records.files import json_bytes, sha256
@@ -17,7 +18,6 @@ from identity_mappings.reporting import figures, page, tables
 from identity_mappings.reporting.audit import audit
 from identity_mappings.training.evaluate import evaluate
 from identity_mappings.training.loop import train
-from identity_mappings.training.propagation import responses, signals
 from identity_mappings.training.trainer import Options, Trainer
 
 NAME = "cifar10-resnet110"
@@ -304,7 +304,7 @@ def measured(made, tmp_path_factory) -> Path:
     subprocess.run([*GIT, "commit", "-q", "-a", "-m", "a claim"], cwd=root, check=True)
     for name in names:
         options = Options(root / "results/tiny", root / "data", root, "cpu")
-        signals(load(root).resolve(name, "tiny"), 2, options)
+        measure_signals(load(root).resolve(name, "tiny"), 2, options)
     counting.record("tiny", root)
     tables.write("tiny", root)
     figures.write("tiny", root)
@@ -344,7 +344,7 @@ SIGNALS_FORGED = {
     "another seed": (lambda p, c: p["settings"].update(seed=7), "of another seed or length"),
     "another length": (lambda p, c: p["settings"].update(iterations=5), "of another seed or length"),
     "a source left out": (
-        lambda p, c: p["source"].pop("src/identity_mappings/training/propagation.py"), "is not among its sources"
+        lambda p, c: p["source"].pop("src/identity_mappings/evaluation/propagation.py"), "is not among its sources"
     ),
 }  # fmt: skip
 
@@ -363,7 +363,7 @@ def tested(made, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("tested") / "project"
     shutil.copytree(made, root, symlinks=True)
     options, experiment = Options(root / "results/tiny", root / "data", root, "cpu"), load(root).resolve(NAME, "tiny")
-    responses(experiment, 0, options)
+    measure_responses(experiment, 0, options)
     evaluate(experiment, 0, ["single-view-recomputed"], options)
     figures.write("tiny", root)
     tables.write("tiny", root)
@@ -402,7 +402,7 @@ RESPONSES_FORGED = {
     "no settings": (lambda p: p.pop("settings"), "not a record"),
     "other bytes": (lambda p: p["outputs"].update({"responses.csv": "0"}), "was changed after it was made"),
     "a source left out": (
-        lambda p: p["source"].pop("src/identity_mappings/training/propagation.py"), "is not among its sources"
+        lambda p: p["source"].pop("src/identity_mappings/evaluation/propagation.py"), "is not among its sources"
     ),
 }  # fmt: skip
 

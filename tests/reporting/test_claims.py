@@ -7,7 +7,7 @@ import pytest
 
 from identity_mappings.parameters.work import Claim
 from identity_mappings.records import measurement
-from identity_mappings.records.propagation import SIGNALS_CSV, signals_of
+from identity_mappings.records.measurement import SIGNALS_CSV, signals_of
 from identity_mappings.reporting import claims
 from identity_mappings.reporting.cells import Records
 

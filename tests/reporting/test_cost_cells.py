@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from identity_mappings.parameters import load
-from identity_mappings.records import cost, measurement
+from identity_mappings.records import measurement
 from identity_mappings.records.files import json_bytes
 from identity_mappings.reporting import cost as counting
 from identity_mappings.reporting.fingerprint import fingerprint
@@ -42,9 +42,11 @@ def count_only(bench, *names: str) -> None:
     for name in names:
         experiment = project.resolve(name)
         found, _ = counting.counted(experiment, bench.root)
-        networks[experiment.network_digest] = cost.entry(experiment, **asdict(found), multiply_adds=found.multiply_adds)
-    content = json_bytes({"format": cost.FORMAT, "fingerprint": "", "networks": networks})
-    measurement.write(bench.root / "results/cost", cost.NAME, content, {})
+        networks[experiment.network_digest] = measurement.describe_cost(
+            experiment, **asdict(found), multiply_adds=found.multiply_adds
+        )
+    content = json_bytes({"format": measurement.COST_FORMAT, "fingerprint": "", "networks": networks})
+    measurement.write(bench.root / "results/cost", measurement.COST_JSON, content, {})
 
 
 # Cells

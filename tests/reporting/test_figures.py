@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from identity_mappings.records import measurement, run
-from identity_mappings.records.propagation import RESPONSES_CSV, SIGNALS_CSV, responses_of, signals_of
+from identity_mappings.records.measurement import RESPONSES_CSV, SIGNALS_CSV, responses_of, signals_of
 from identity_mappings.reporting import figures
 from identity_mappings.reporting.cells import Records
 from identity_mappings.reporting.fingerprint import fingerprint

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..parameters import Project, load
-from ..records import cost, imported
+from ..records import measurement, run
 from ..records.files import canonical, parse_json, sha256_of
-from ..records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, signals_of
+from ..records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, signals_of
 from ..records.run import BadRecord
 from . import basis, detections, page, readme
 from .basis import Gap, History
@@ -66,11 +66,17 @@ def _walk(project: Project, scale: str, root: Path) -> tuple[dict[Path, str], Co
         if (folder / SIGNALS_CSV).is_file():
             walk(folder / SIGNALS_CSV, basis.of_signals, project, scale, folder, experiment)
     if records.costs():
-        walk(results / cost.FOLDER / cost.NAME, basis.of_cost, project, scale, results / cost.FOLDER)
-    for path in sorted((results / imported.FOLDER).glob("*/evaluation-*.json")):
+        walk(
+            results / measurement.COST / measurement.COST_JSON,
+            basis.of_cost,
+            project,
+            scale,
+            results / measurement.COST,
+        )
+    for path in sorted((results / run.IMPORTED).glob("*/evaluation-*.json")):
         walk(
             path,
-            lambda path, history: basis.of_code(path, imported.read(path)["made_by"], history, basis.OF_TEST),
+            lambda path, history: basis.of_code(path, run.read_imported(path)["made_by"], history, basis.OF_TEST),
             path,
         )
     for folder in detections.imported_folders(results):

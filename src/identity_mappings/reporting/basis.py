@@ -10,17 +10,17 @@ from typing import Any
 
 from ..networks.closed_form import closed_form
 from ..parameters import Project
-from ..records import cost, git, measurement, run
+from ..records import git, measurement, run
 from ..records.experiment import Experiment, identity, image_counts
 from ..records.files import canonical, parse_json, sha256
-from ..records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS_CSV
+from ..records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS_CSV
 from .detections import backbone_of
 
 LOCK = "requirements.lock"
 # Of the package: what no record of its kind can be made without.
 OF_DETECTION = ("detection/evaluation.py", "detection/networks.py", "detection/training.py", "training/loop.py")
 OF_RUN = ("data/sampling.py", "networks/residual.py", "training/loop.py", "training/trainer.py")
-OF_SIGNALS = ("evaluation/propagation.py", "networks/residual.py", "training/propagation.py", "training/trainer.py")
+OF_SIGNALS = ("evaluation/propagation.py", "networks/residual.py", "training/trainer.py")
 OF_TEST = ("evaluation/protocols.py", "networks/residual.py", "training/evaluate.py")
 OF_SINGLE_VIEW = ("evaluation/single_view.py", "networks/residual.py", "training/evaluate.py")
 OF_COST = ("networks/closed_form.py", "networks/cost.py", "networks/residual.py")
@@ -231,7 +231,7 @@ def _measured(project: Project, path: Path, origin: dict[str, Any]) -> tuple[Cal
 
 def of_cost(project: Project, scale: str, folder: Path, history: History) -> str:
     """The cost record: every entry is counted again by the closed form."""
-    content, origin = measurement.read(folder, cost.NAME)
+    content, origin = measurement.read(folder, measurement.COST_JSON)
     entries = parse_json(content)["networks"]
     for experiment in project.counted(scale):
         entry, dataset = entries.get(experiment.network_digest), experiment.parameters["dataset"]
@@ -240,8 +240,10 @@ def of_cost(project: Project, scale: str, folder: Path, history: History) -> str
             continue
         names = ("weights", "weights_without_batch_norm", "convolution", "linear", "multiply_adds")
         if [entry[name] for name in names] != [getattr(again, name) for name in names]:
-            raise Gap(f"{folder / cost.NAME}: {experiment.name}: not what the closed form counts: count it again")
-    return of_code(folder / cost.NAME, origin, history, OF_COST)
+            raise Gap(
+                f"{folder / measurement.COST_JSON}: {experiment.name}: not what the closed form counts: count it again"
+            )
+    return of_code(folder / measurement.COST_JSON, origin, history, OF_COST)
 
 
 def _check_parameters(need, project: Project, params: dict[str, Any], data_hash: str | None) -> None:

@@ -8,7 +8,7 @@ import tabulate
 from matplotlib.figure import Figure as Drawing
 
 from ..parameters import load
-from ..records import bench
+from ..records import measurement
 from ..records.files import write_atomically
 from .drawing import COLOURS, STYLE, saved
 
@@ -156,8 +156,8 @@ def draw(found: dict[str, list[dict[str, Any]]]) -> Drawing:
 def write(root: Path) -> None:
     """Make bench.md and time-by-depth.png and .svg from the records that are there."""
     results = root / load(root).scale("paper").results
-    found = bench.read(results)
-    folder = results / bench.FOLDER
+    found = measurement.read_bench(results)
+    folder = results / measurement.BENCH
     write_atomically(folder / "bench.md", document(found).encode())
     with matplotlib.rc_context(STYLE):
         drawing = draw(found)

@@ -20,7 +20,7 @@ from ..parameters.reports import (
     Row,
     Table,
 )  # fmt: skip
-from ..records import cost, run
+from ..records import measurement, run
 from ..records.experiment import ARITHMETICS, Experiment
 from . import facts, verdict
 
@@ -106,7 +106,7 @@ class Records:
         """The entries of the cost record, by network digest."""
         if self._costs is None:
             try:
-                self._costs = cost.of(self.results) or {}
+                self._costs = measurement.read_costs(self.results) or {}
             except run.BadRecord as error:
                 self.note(error)
                 self._costs = {}
@@ -298,7 +298,7 @@ def _fill(project: Project, scale: str, records: Records, table: Table, row: Row
         comparable = project.scale(scale).published and cell.published is not None
         judged = verdict.judge_count(value, cell.published) if comparable else NOT_COMPARABLE
         text = verdict.count_text(value, cell.published)
-        return filled(there[0], [], text, value, judged, records.results / cost.FOLDER / cost.NAME)
+        return filled(there[0], [], text, value, judged, records.results / measurement.COST / measurement.COST_JSON)
     if cell.is_fact:
         tests = records.tested(there[0], SINGLE_VIEW)
         fact = facts.rebuild(project, scale, cell, there[0], tests) if tests else None

@@ -15,7 +15,7 @@ from ..parameters.reports import SINGLE_VIEW, TEST_ERROR, Cell, Reporting
 from ..parameters.work import EARLY_GRADIENT, GRADIENTS, TRAINING_ERROR, TRAINING_LOSS, Claim
 from ..records import measurement, run
 from ..records.experiment import Experiment
-from ..records.propagation import SIGNALS_CSV, signals_of
+from ..records.measurement import SIGNALS_CSV, signals_of
 from . import verdict
 from .cells import NO_COUNTERPART, Records
 

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..networks.closed_form import Cost, closed_form
 from ..networks.cost import count
 from ..parameters import Project, load
-from ..records import cost, measurement, provenance
+from ..records import measurement, provenance
 from ..records.experiment import Experiment
 from ..records.files import canonical, json_bytes, parse_json, sha256
 from ..records.run import BadRecord
@@ -62,7 +62,7 @@ def count_all(project: Project, scale: str) -> dict[str, dict[str, Any]]:
         if alike not in known:
             known[alike] = counted(experiment, project.root)
         found, checked = known[alike]
-        entries[experiment.network_digest] = cost.entry(
+        entries[experiment.network_digest] = measurement.describe_cost(
             experiment, **asdict(found), multiply_adds=found.multiply_adds, agrees_with_closed_form=checked
         )
     return entries
@@ -78,29 +78,29 @@ def _of_cost(experiment: Experiment) -> dict[str, Any]:
 def record(scale: str, root: Path = Path()) -> Path:
     """Count every network of a scale and write the cost record."""
     project = load(root)
-    folder = root / project.scale(scale).results / cost.FOLDER
+    folder = root / project.scale(scale).results / measurement.COST
     networks = count_all(project, scale)
     content = {
-        "format": cost.FORMAT,
+        "format": measurement.COST_FORMAT,
         "fingerprint": fingerprint.of_cost(project, scale),
         "unit": "weights; multiply-adds of one image, forward: two FLOPs each",
         "networks": networks,
     }
-    found = provenance.of_measurement(
+    found = provenance.describe_measurement(
         "cost",
         f"identity-mappings cost --scale {scale} --record",
         root,
         parents={},
         settings={"counter": "torch.utils.flop_counter.FlopCounterMode", "checked_by": "networks/closed_form.py"},
     )
-    measurement.write(folder, cost.NAME, json_bytes(content), found)
-    print(f"{folder / cost.NAME}: {len(networks)} networks")
-    return folder / cost.NAME
+    measurement.write(folder, measurement.COST_JSON, json_bytes(content), found)
+    print(f"{folder / measurement.COST_JSON}: {len(networks)} networks")
+    return folder / measurement.COST_JSON
 
 
 def is_current(project: Project, scale: str) -> bool:
     """Whether the cost record of a scale is of the networks that there are now."""
-    path = project.root / project.scale(scale).results / cost.FOLDER / cost.NAME
+    path = project.root / project.scale(scale).results / measurement.COST / measurement.COST_JSON
     try:
         return parse_json(path.read_bytes())["fingerprint"] == fingerprint.of_cost(project, scale)
     except (OSError, ValueError, KeyError, TypeError):
@@ -112,7 +112,7 @@ def _networks(project: Project, scale: str) -> tuple[dict[str, dict[str, Any]], 
     results = project.root / project.scale(scale).results
     if is_current(project, scale):
         try:
-            return cost.of(results) or {}, f"from {results / cost.FOLDER / cost.NAME}"
+            return measurement.read_costs(results) or {}, f"from {results / measurement.COST / measurement.COST_JSON}"
         except BadRecord as error:
             print(f"not believed: {error}", file=sys.stderr)
     return count_all(project, scale), "counted now"

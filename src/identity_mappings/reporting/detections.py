@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..parameters import Project
-from ..records import imported, run
+from ..records import run
 from ..records.experiment import Experiment
 from ..records.files import sha256
 from .markdown import grid
@@ -48,7 +48,7 @@ def read_imported(folder: Path) -> run.Record:
 
 def imported_folders(results: Path) -> list[Path]:
     """Of the detections on imported weights."""
-    return sorted(path.parent for path in (results / imported.FOLDER / "runs").glob(f"*/seed*/{run.METRICS}"))
+    return sorted(path.parent for path in (results / run.IMPORTED / "runs").glob(f"*/seed*/{run.METRICS}"))
 
 
 def imported_table(results: Path, bad: list[str]) -> str:
@@ -61,11 +61,11 @@ def imported_table(results: Path, bad: list[str]) -> str:
             bad.append(str(error))
             continue
         test, chosen = record.metrics["test"], record.provenance["params"]["resolved"]["backbone"]
-        name = f"{record.metrics['experiment']} ({imported.KIND})"
+        name = f"{record.metrics['experiment']} ({run.IMPORTED_KIND})"
         whole = f"{test['map']:.1f}" if "map" in test else ""
         rows.append([name, chosen["source"], record.metrics["protocol"], f"{test['map_50']:.1f}", whole])
     if not rows:
         return ""
     text = "Faster R-CNN trained here on backbones that were trained elsewhere: no cell above is filled by them."
     headers = ["detection", "source of the backbone", "protocol", "mAP@.5 (%)", "mAP@[.5, .95] (%)"]
-    return "\n".join([f"# Detections: {imported.KIND}", "", text, "", grid(headers, rows), ""])
+    return "\n".join([f"# Detections: {run.IMPORTED_KIND}", "", text, "", grid(headers, rows), ""])

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from ..parameters import Project
-from ..records import cost, imported, run
+from ..records import measurement, run
 from ..records.files import canonical, json_bytes, parse_json, sha256, sha256_of, write_atomically
-from ..records.propagation import RESPONSES, SIGNALS
+from ..records.measurement import RESPONSES, SIGNALS
 
 PACKAGE = Path(__file__).parent
 TEMPLATES = PACKAGE / "templates"
@@ -57,8 +57,8 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
         parts += [_hashes(TEMPLATES, "*"), _hashes(results / "figures", "*.csv")]
     if report != "figures":
         parts += [
-            _hashes(results / cost.FOLDER, "*.json"),
-            _hashes(results / imported.FOLDER, "*/*.json", "runs/*/*/*.json"),
+            _hashes(results / measurement.COST, "*.json"),
+            _hashes(results / run.IMPORTED, "*/*.json", "runs/*/*/*.json"),
         ]
         parts.append(_hashes(results / SIGNALS, "*/*"))
         patterns += [f"seed*/{run.PARTIAL}/{name}" for name in (run.METRICS, run.CURVE, run.PROVENANCE)]

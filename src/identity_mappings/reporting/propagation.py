@@ -12,7 +12,7 @@ from ..parameters import Project
 from ..parameters.reports import Curve, Responses, Signals
 from ..records import measurement, run
 from ..records.experiment import Experiment
-from ..records.propagation import RESPONSES_CSV, SIGNALS_CSV, responses_of, signals_of
+from ..records.measurement import RESPONSES_CSV, SIGNALS_CSV, responses_of, signals_of
 from .cells import NO_COUNTERPART, Records
 from .drawing import COLOURS, drawing_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..parameters import Project, load
-from ..records import imported, run
+from ..records import run
 from ..records.files import json_bytes
 from . import claims, detections, facts, findings, fingerprint, readme, verdict
 from .cells import NO_COUNTERPART, NOT_REBUILT, Filled, Records, fill
@@ -150,15 +150,15 @@ def metrics(cells: list[Filled]) -> dict[str, Any]:
 def _imported(results: Path, bad: list[str]) -> str:
     """Networks that were trained elsewhere, by other recipes: a table of their own, whose numbers rebuild no cell."""
     rows = []
-    for path in sorted((results / imported.FOLDER).glob("*/evaluation-*.json")):
+    for path in sorted((results / run.IMPORTED).glob("*/evaluation-*.json")):
         try:
-            record = imported.read(path)
+            record = run.read_imported(path)
         except run.BadRecord as error:
             bad.append(str(error))
             continue
         rows.append(
             [
-                f"{record['name']} (ResNet-{record['network']['depth']}, {imported.KIND})",
+                f"{record['name']} (ResNet-{record['network']['depth']}, {run.IMPORTED_KIND})",
                 record["source"],
                 record["protocol"],
                 f"{record['test_error']:.2f}",
@@ -169,7 +169,7 @@ def _imported(results: Path, bad: list[str]) -> str:
         return ""
     text = "Tested here by the papers' protocols, but trained elsewhere: no cell above is filled by them."
     shown = grid(["weights", "source", "protocol", "top-1 (%)", "top-5 (%)"], rows)
-    return "\n".join([f"# {imported.KIND.capitalize()}", "", text, "", shown, ""])
+    return "\n".join([f"# {run.IMPORTED_KIND.capitalize()}", "", text, "", shown, ""])
 
 
 def collect(project: Project, scale: str) -> tuple[list[Filled], list[str]]:
