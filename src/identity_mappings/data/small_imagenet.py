@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy
@@ -84,7 +84,7 @@ def _encoded(image: Image.Image, form: str) -> bytes:
     return content.getvalue()
 
 
-def _tar(members: Iterator[tuple[str, bytes]]) -> bytes:
+def pack_tar(members: Iterable[tuple[str, bytes]]) -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, value in members:
@@ -92,6 +92,25 @@ def _tar(members: Iterator[tuple[str, bytes]]) -> bytes:
             member.size = len(value)
             tar.addfile(member, io.BytesIO(value))
     return content.getvalue()
+
+
+def write_pinned(name: str, folder: Path, made: Mapping[str, bytes], pinned: Mapping[str, str]) -> None:
+    """Write the files of data/NAME.
+
+    Args:
+        made, pinned: file name to bytes, and to their MD5.
+
+    Raises:
+        UserError: other bytes than the pinned ones; nothing is written.
+    """
+    for file, content in made.items():
+        if (found := hashlib.md5(content).hexdigest()) != pinned[file]:
+            raise UserError(
+                f"{name}: {file}, as the installed Pillow, scipy and scikit-learn make it, has the MD5 {found}, not "
+                f"{pinned[file]}: install the versions of requirements.lock (make env)"
+            )
+    for file, content in made.items():
+        write_atomically(folder / name / file, content)
 
 
 def _meta() -> bytes:
@@ -136,7 +155,7 @@ def archives() -> dict[str, bytes]:
             name = f"{wnid(digit)}_{index}.JPEG"
             members.append((name, _encoded(_image(name, images[index], digit, photographs), ODD.get(number, "RGB"))))
             number += 1
-        classes.append((f"{wnid(digit)}.tar", _tar(members)))
+        classes.append((f"{wnid(digit)}.tar", pack_tar(members)))
 
     validation, truth = [], []
     tests = zip(data.test[: layout.validation, 0].numpy(), data.test_labels.tolist(), strict=False)
@@ -145,10 +164,10 @@ def archives() -> dict[str, bytes]:
         validation.append((name, _encoded(_image(name, image, label, photographs), "RGB")))
         truth.append(f"{IDENTITIES[label]}\n")
 
-    kit, packed = _tar([(META, _meta()), (GROUND_TRUTH, "".join(truth).encode())]), io.BytesIO()
+    kit, packed = pack_tar([(META, _meta()), (GROUND_TRUTH, "".join(truth).encode())]), io.BytesIO()
     with gzip.GzipFile("", "wb", compresslevel=0, fileobj=packed, mtime=0) as file:
         file.write(kit)
-    return {TRAINING: _tar(classes), VALIDATION: _tar(validation), DEVKIT: packed.getvalue()}
+    return {TRAINING: pack_tar(classes), VALIDATION: pack_tar(validation), DEVKIT: packed.getvalue()}
 
 
 def make(folder: Path) -> None:
@@ -158,12 +177,4 @@ def make(folder: Path) -> None:
         UserError: the installed Pillow, scipy or scikit-learn make other bytes than the pinned ones; nothing is
             written.
     """
-    made, pinned = archives(), LAYOUTS[NAME].files
-    for file, content in made.items():
-        if (found := hashlib.md5(content).hexdigest()) != pinned[file]:
-            raise UserError(
-                f"{NAME}: {file}, as the installed Pillow, scipy and scikit-learn make it, has the MD5 {found}, not "
-                f"{pinned[file]}: install the versions of requirements.lock (make env)"
-            )
-    for file, content in made.items():
-        write_atomically(folder / NAME / file, content)
+    write_pinned(NAME, folder, archives(), LAYOUTS[NAME].files)
