@@ -333,9 +333,9 @@ def rocrate(arguments: argparse.Namespace) -> int:
 
 
 def diff(arguments: argparse.Namespace) -> int:
-    from .reporting.diff import show
+    from .reporting.explain import show_differences
 
-    return show(arguments.scale)
+    return show_differences(arguments.scale)
 
 
 def audit(arguments: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..parameters import Project, load
 from ..records import run
 from .cells import Records
-from .tables import report
+from .tables import make_report
 
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),
@@ -50,7 +50,7 @@ def write(scale: str, output: Path, root: Path = Path()) -> None:
     results = root / project.scale(scale).results
     if not (results / "tables.md").is_file():
         raise UserError(f"{results}/tables.md: missing: make it first: identity-mappings tables --scale {scale}")
-    made = report(project, scale)
+    made = make_report(project, scale)
     commit, date = _git(root, "log", "-1", "--format=%H %cI").split()
     crate = ROCrate(version="1.1")
 
