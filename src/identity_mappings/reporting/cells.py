@@ -59,8 +59,8 @@ class Records:
         return self._finished[experiment.folder]
 
     def _read_seeds(self, experiment: Experiment) -> list[run.Record]:
-        seeds = self.project.seeds(experiment)
-        found = (self._read(run.folder_of(self.results, experiment, seed), experiment, seed) for seed in seeds)
+        folders = {seed: run.folder_of(self.results, experiment, seed) for seed in self.project.seeds(experiment)}
+        found = (self._read(folder, experiment, seed) for seed, folder in folders.items())
         return [record for record in found if record]
 
     def read_unfinished(self, experiment: Experiment, seed: int) -> run.Record | None:
@@ -199,7 +199,7 @@ class Filled:
 
     def as_json(self, root: Path) -> dict[str, Any]:
         named = [self.experiment.name] if self.experiment else self.cell.experiments
-        entry = {
+        return round_numbers({
             "paper": self.table.paper,
             "table": self.table.table,
             "row": self.row.name,
@@ -211,8 +211,6 @@ class Filled:
             "protocol": self.cell.tested_by,
             "counted": self.cell.counted,
             "published": self.cell.published,
-        }
-        rebuilt = {
             "measured": self.measured,
             "runs": len(self.records),
             "mean": self.mean,
@@ -222,8 +220,7 @@ class Filled:
             "difference": self.difference,
             "records": [path.relative_to(root).as_posix() for path in self.paths],
             "verdict": self.verdict,
-        }
-        return entry | round_numbers(rebuilt)
+        })  # fmt: skip
 
 
 def round_numbers(values: dict[str, Any]) -> dict[str, Any]:

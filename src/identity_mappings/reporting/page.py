@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from ..errors import UserError
 from ..parameters import load
 from ..parameters.reports import Row, Table, Units
@@ -19,7 +21,7 @@ from .claims import Judged, Pair, format_published
 from .rendering import render
 from .rules import state_rules
 from .tables import TITLES, Report, make_report
-from .times import tabulate_times
+from .times import Times, tabulate_times
 from .walk import Walk, Walks, describe_time
 
 NAME, ORIGIN = "report.html", "report.json"
@@ -76,6 +78,7 @@ class Page:
     left_text = staticmethod(findings.describe_left)
     hours = staticmethod(describe_time)
     small_curve = staticmethod(charts.draw_small_curve)
+    published_text = staticmethod(format_published)
 
     def __init__(self, made: Report):
         self.made, self.project, self.scale = made, made.records.project, made.records.scale
@@ -94,7 +97,7 @@ class Page:
         return list(order.plan_runs(self.made.records))
 
     @property
-    def times(self) -> list[Any]:
+    def times(self) -> list[Times]:
         return tabulate_times(self.made.records, self.runs)
 
     @property
@@ -181,44 +184,20 @@ class Page:
                 "data": f"figures/{name}.csv",
             }
 
-    @property
-    def claims(self) -> list[dict[str, Any]]:
-        return [self._show_claim(judged) for judged in self.made.claims]
+    @staticmethod
+    def tone(verdict: str) -> str:
+        return TONES.get(verdict, "none")
 
-    def _show_claim(self, judged: Judged) -> dict[str, Any]:
-        metric, gradient = judged.claim.metric, judged.claim.metric in GRADIENTS
+    def draw_pairs(self, judged: Judged) -> list[tuple[Pair, Markup]]:
+        """The comparisons of a claim, each with its picture; all have the same axis."""
+        gradient, reporting = judged.claim.metric in GRADIENTS, self.project.reporting
         pairs = [pair for pair in judged.pairs if pair.verdict != NO_COUNTERPART]
         sizes = [charts.find_difference(pair, gradient) for pair in pairs]
         sizes += [charts.find_published_difference(pair) for pair in pairs if self.settings.published]
-        sizes += [self.project.reporting.differs_beyond * pair.error for pair in pairs if pair.error]
+        sizes += [reporting.differs_beyond * pair.error for pair in pairs if pair.error]
         span = max((abs(size) for size in sizes if size is not None), default=1) * 1.15 or 1
-        return {
-            "claim": judged.claim,
-            "verdict": judged.verdict,
-            "tone": TONES.get(judged.verdict, "none"),
-            "source": judged.source,
-            "axis": "powers of ten" if gradient else "points" if metric.endswith("%") else "loss",
-            "pairs": [self._show_pair(pair, span, gradient) for pair in pairs],
-        }
-
-    def _show_pair(self, pair: Pair, span: float, gradient: bool) -> dict[str, Any]:
-        reporting, compare = self.project.reporting, self.settings.published
         limits = reporting.differs_beyond, gradient, reporting.gradient_factor
-        return {
-            "verdict": pair.verdict,
-            "tone": TONES.get(pair.verdict, "none"),
-            "picture": charts.draw_interval(pair, span, *limits, compare),
-            "difference": pair.difference,
-            "sides": [
-                {
-                    "name": name,
-                    "value": f"{side.text} (n = {len(side.values)})" if side else "",
-                    "published": format_published(published) if compare and published is not None else "",
-                }
-                for name, side, published in pair.both
-            ],
-            "on_paper": pair.on_paper if compare else None,
-        }
+        return [(pair, charts.draw_interval(pair, span, *limits, self.settings.published)) for pair in pairs]
 
     @property
     def rules(self) -> list[str]:
