@@ -219,7 +219,7 @@ def check_speed(device: torch.device, root: Path) -> Iterator[Line]:
     try:
         from .parameters import load
         from .reporting.cells import Records
-        from .reporting.order import wanted
+        from .reporting.order import plan_runs
         from .reporting.times import count_operations_left
     except ImportError as error:
         yield Line("whole graph", NOTE, f"its hours are not known without {error.name}: make env")
@@ -227,7 +227,7 @@ def check_speed(device: torch.device, root: Path) -> Iterator[Line]:
     project = load(root)
     for scale in project.scales:
         records = Records(project, scale)
-        runs = list(wanted(project, scale, records))
+        runs = list(plan_runs(records))
         operations = count_operations_left(runs, records.costs())
         left = sum(not run.done for run in runs)
         if operations is None:

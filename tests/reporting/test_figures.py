@@ -31,7 +31,7 @@ def curve(*rows: str) -> bytes:
 
 def draw(bench, name: str = "he2016-figure6", scale: str = "paper"):
     project = bench.project
-    return figures.draw(project, scale, Records(project, scale), project.figures[name])
+    return figures.draw(Records(project, scale), project.figures[name])
 
 
 def axes(drawing, panel: int = 0):
