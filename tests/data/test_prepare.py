@@ -399,7 +399,7 @@ def test_the_command_line_prepares_every_dataset(tmp_path, capsys, monkeypatch):
     assert main(["data", "prepare", "cifar10", *words]) == 0 and fetched == ["cifar10"]
     with pytest.raises(SystemExit):
         main(["data", "--help"])
-    assert "cifar10, cifar100, imagenet or imagenet-small" in " ".join(capsys.readouterr().out.split())
+    assert "cifar10, cifar100, imagenet, voc-0712, coco-2014 or a small one" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_benchmark_measures_both_and_leaves_nothing(tmp_path):
