@@ -1,6 +1,5 @@
 """What preparing ImageNet costs, against reading its archive once and taking the MD5."""
 
-import hashlib
 import importlib.util
 import io
 import os
@@ -10,16 +9,18 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..data import small_imagenet
-from ..data.imagenet import LAYOUTS, TRAINING
+from ..data.imagenet import TRAINING
+from ..data.listing import md5_of
 from ..data.prepare import prepare
+from ..parameters.load import read_entry
+from ..parameters.models import Archive
 
 NAME = "imagenet-bench"
-IMAGES_OF_A_CLASS = 1300  # most classes of ILSVRC have so many
+SHARDS = {"training": 512, "validation": 1}  # as many are open at once as for ImageNet
 
 
 def _jpegs() -> list[bytes]:
@@ -58,11 +59,6 @@ def _archive(path: Path, size: int) -> int:
     return images
 
 
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
 def _cost(action: Callable[[], Any]) -> tuple[float, float]:
     """CPU seconds (user and system, all threads) and wall seconds."""
     cpu, wall = os.times(), time.perf_counter()
@@ -91,24 +87,20 @@ def measure(folder: Path, megabytes: int = 1500, rounds: int = 5) -> dict[str, A
         small_imagenet.make(data)
         (data / small_imagenet.NAME).rename(root)
         images = _archive(root / TRAINING, megabytes * 1_000_000)
-        small = LAYOUTS[small_imagenet.NAME]
-        files = {**small.files, TRAINING: _md5(root / TRAINING)}
-        shards = LAYOUTS["imagenet"].training_shards
-        LAYOUTS[NAME] = replace(small, files=files, training=images, training_shards=shards)
+        small = read_entry(small_imagenet.NAME)
+        archives = {**small.archives, TRAINING: Archive(md5=md5_of(root / TRAINING))}
+        dataset = small.model_copy(update={"archives": archives, "training_images": images})
         found: dict[str, list[tuple[float, float]]] = {"read_and_md5": [], "prepare": []}
-        try:
-            for _ in range(rounds):
-                found["read_and_md5"].append(_cost(lambda: _md5(root / TRAINING)))
-                found["prepare"].append(_cost(lambda: prepare(NAME, data)))
-                shutil.rmtree(data / "shards")
-        finally:
-            del LAYOUTS[NAME]
+        for _ in range(rounds):
+            found["read_and_md5"].append(_cost(lambda: md5_of(root / TRAINING)))
+            found["prepare"].append(_cost(lambda: prepare(NAME, data, dataset, SHARDS)))
+            shutil.rmtree(data / "shards")
         size = (root / TRAINING).stat().st_size
     cpu, wall = ({what: statistics.median(t[n] for t in times) for what, times in found.items()} for n in (0, 1))
     return {
         "bytes": size,
         "images": images,
-        "shards": shards,
+        "shards": SHARDS["training"],
         "rounds": rounds,
         "cpu_seconds": cpu,
         "seconds": wall,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,7 +18,7 @@ from . import models, reports, work
 from .explain import explain, nearest
 from .text import read_yaml
 
-T = TypeVar("T")
+DATASETS = Path("params/datasets.yaml")
 
 # What each file holds; the JSON Schemas of workflow/schemas/ carry these names.
 SCHEMAS: dict[str, Any] = {
@@ -34,6 +34,10 @@ SCHEMAS: dict[str, Any] = {
     "detection": detection.Detections,
 }
 PARTS: dict[str, Any] = {"detection-recipe": detection.Recipe}  # of files, which are checked by themselves
+
+# Keys of a dataset that no experiment has among its parameters: they change no number, and digests are older than they.
+# Of what is read into memory, data.load takes the other two formats for what the hash says.
+HOW_TO_PREPARE = {"format", "archives", "source"}
 
 
 @cache
@@ -57,6 +61,18 @@ def check(data: Any, path: Path, kind: str, inside: tuple[str, ...] = ()) -> Any
     except ValidationError as error:
         message = explain(error, _adapter(kind), data, inside)
         raise UserError(f"{path}: {' '.join(message.split())}") from None
+
+
+def read_entry(name: str, root: Path = Path()) -> models.Dataset:
+    """The entry of a dataset in params/datasets.yaml; the rest of params/ may be wrong.
+
+    Raises:
+        UserError: there is none, or a mistake in the file.
+    """
+    entries = read(root / DATASETS, "datasets")
+    if name not in entries:
+        raise UserError(f"{DATASETS}: no dataset {name!r} to get: there are {', '.join(entries)}")
+    return entries[name]
 
 
 @dataclass(frozen=True)
@@ -110,6 +126,14 @@ class Project:
                     f"{self.datasets[dataset].training_images} training images: hold out fewer"
                 )
             return None
+        if recipe and bool(recipe.crop) != self.datasets[dataset].is_streamed:
+            kinds = ("images, which are cropped", "images in memory")[
+                :: 1 if self.datasets[dataset].is_streamed else -1
+            ]
+            raise UserError(
+                f"params/experiments: {name}: {dataset} has {kinds[0]}, its recipe is of {kinds[1]} (key crop): take "
+                "another recipe"
+            )
         if recipe and recipe.channel_mean and len(recipe.channel_mean) != self.datasets[dataset].channels:
             raise UserError(
                 f"{path}: overlay: {name} takes {dataset}, for whose channels its recipe has no channel_mean: "
@@ -147,7 +171,10 @@ class Project:
 
     def resolve_dataset(self, name: str) -> dict[str, Any]:
         """A dataset with its name; one that is made from another has that one's hash, too."""
-        dataset = {"name": name, **{**self.datasets, **self.detections.datasets}[name].model_dump()}
+        entry = {**self.datasets, **self.detections.datasets}[name]
+        dataset = {"name": name, **entry.model_dump(exclude=HOW_TO_PREPARE)}
+        if name in self.datasets and entry.format == "arrays":
+            dataset["format"] = entry.format
         if dataset.get("made_from"):
             dataset["made_from"]["md5"] = self.datasets[dataset["made_from"]["name"]].md5
         return dataset
@@ -278,6 +305,12 @@ def _check_references(project: Project, params: Path) -> None:
         for name in read(path, "experiments"):
             known(project.experiments[name].dataset, project.datasets, f"{path}: {name}.dataset")
             known(project.experiments[name].recipe, project.recipes, f"{path}: {name}.recipe")
+            dataset = project.experiments[name].dataset
+            if not project.datasets[dataset].is_complete:
+                raise UserError(
+                    f"{path}: {name}.dataset: {dataset} is not prepared yet: call `identity-mappings data prepare "
+                    f"{dataset}`, which fills in its entry of datasets.yaml"
+                )
     for name, one in project.detections.experiments.items():
         known(one.backbone, project.experiments, f"{params / 'detection.yaml'}: experiments.{name}.backbone")
     for name, scale in project.scales.items():
@@ -334,7 +367,8 @@ def _check_references(project: Project, params: Path) -> None:
             raise UserError(f"{place}: results: another scale has {scale.results} too: give each a folder of its own")
     for name in project.reporting.fail_above:
         known(name, project.datasets, f"{params / 'reporting.yaml'}: fail_above")
-    for name in [*project.datasets, *project.detections.datasets]:
+    reported = {e.parameters["dataset"]["name"]: None for scale in project.scales for e in project.told_of(scale)}
+    for name in [*reported, *project.detections.datasets]:
         for key in ("prior_deviation", "resolution"):
             if name not in getattr(project.reporting, key):
                 raise UserError(f"{params / 'reporting.yaml'}: {key}: nothing for the dataset {name!r}: add a line")
