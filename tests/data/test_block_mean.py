@@ -74,7 +74,7 @@ def test_blocks_that_do_not_fit_are_refused(tmp_path, monkeypatch):
 
 def test_labels_stay_and_missing_files_are_named(tmp_path, monkeypatch):
     dataset = read_parameters()
-    with pytest.raises(UserError, match=r"data_batch_1: No such file.* `identity-mappings data fetch cifar10`"):
+    with pytest.raises(UserError, match=r"cifar10: missing: .* `identity-mappings data fetch cifar10`"):
         load(dataset, tmp_path)
     numbers = torch.Generator().manual_seed(2)
     training, test = (torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=numbers) for n in (4, 2))

@@ -123,23 +123,26 @@ def test_a_pickle_is_not_read_before_its_md5_is_checked(small, tmp_path):
 
     small.restore()
     (small.place / "data_batch_3").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(UserError, match=r"data_batch_3: its MD5 is .*it was not read: get it with"):
+    with pytest.raises(UserError, match=r"cifar10: not the pinned files: .*nothing was read: .*data verify cifar10"):
         cifar.load("cifar10", small.md5_of_folder, small.folder)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_dataset_is_one_line_with_the_cure(tmp_path):
     dataset = {"name": "cifar100", "md5": PINNED["cifar100"].md5}
-    with pytest.raises(
-        UserError, match=r"cifar-100-python/train: No such file.*data fetch cifar100.*dvc pull data/cifar100"
-    ):
+    with pytest.raises(UserError, match=r"cifar100: missing: .*data fetch cifar100.*dvc pull data/cifar100"):
         load(dataset, tmp_path)
 
 
 def test_other_pins_or_counts_are_refused(small):
     small.restore()
-    with pytest.raises(UserError, match=r"params/datasets.yaml: cifar10.md5: .* is not"):
+    with pytest.raises(UserError, match=r"cifar10: not the pinned files: their hash is .*, not 0+\.dir; "):
         cifar.load("cifar10", "0" * 32 + ".dir", small.folder)
+    small.entry = small.entry.model_copy(update={"md5": "0" * 32 + ".dir"})
+    with pytest.raises(
+        UserError, match=r"params/datasets.yaml: cifar10.md5: 0+\.dir is not that of the published files"
+    ):
+        sources.verify("cifar10", small.folder)
     sizes = {"channels": 3, "size": 32, "training_images": 50000, "test_images": 3}
     with pytest.raises(UserError, match=r"has \(15, 3, 32, 32\) training"):
         load({"name": "cifar10", "md5": small.md5_of_folder, **sizes}, small.folder)

@@ -120,7 +120,7 @@ def test_shards_of_other_archives_are_refused(small, tmp_path, data):
     shutil.copytree(data / "shards", tmp_path / "shards")
     index = tmp_path / "shards/imagenet-small/index.json"
     index.write_text(index.read_text().replace('"ILSVRC2012_img_val.tar": "', '"ILSVRC2012_img_val.tar": "0'))
-    with pytest.raises(UserError, match="made of files with the hash .*: remove"):
+    with pytest.raises(UserError, match="made of files with the hash "):
         trainer(small(), tmp_path / "results", tmp_path)
 
 

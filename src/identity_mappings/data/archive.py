@@ -20,19 +20,20 @@ if TYPE_CHECKING:
     from .prepare import Writer
 
 BUFFER = 1 << 20  # bytes to read at a time
+QUIET = 100_000_000  # bytes whose progress nobody needs to see
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 ARCHIVES = {"training": TRAINING, "validation": VALIDATION}
 
 
 class Progress:
-    """Bytes done on standard error: a line for each 10 %."""
+    """Bytes done on standard error: a line for each 10 %, of what takes longer than a moment."""
 
     def __init__(self, name: str, total: int):
         self.name, self.total, self.done, self.tenths, self.started = name, total, 0, 0, time.perf_counter()
 
     def advance(self, size: int) -> None:
         self.done += size
-        if (tenths := 10 * self.done // max(self.total, 1)) > self.tenths:
+        if self.total > QUIET and (tenths := 10 * self.done // self.total) > self.tenths:
             self.tenths = tenths
             rate = self.done / (time.perf_counter() - self.started) / 1e6
             self.say(f"{self.name}: {10 * tenths} % of {self.total / 1e9:,.1f} GB, {rate:,.0f} MB/s")

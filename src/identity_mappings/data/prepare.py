@@ -206,6 +206,9 @@ def prepare(name: str, folder: Path, dataset: Dataset | None = None, least: dict
             split: Writer(target, split, max(least[split], source.count(split) // IMAGES_OF_A_SHARD[split]))
             for split in SPLITS
         }
+        made = {path for writer in writers.values() for path in writer.paths}
+        for old in {*target.glob("mean-*.npy"), *target.glob("*.tar")} - made:  # of other images
+            old.unlink()
         unfinished = [split for split in SPLITS if not writers[split].state.get("finished")]
         written = sum(sum(writer.state["sizes"]) for writer in writers.values())
         needed, free = sum(source.sizes.values()) - written, shutil.disk_usage(target).free
