@@ -103,9 +103,10 @@ class Copy:
         (self.root / path).write_text(text.replace(old, new))
 
     def bytes_of(self, folder: str, *names: str) -> dict[str, bytes]:
-        """{path: content} of the files of these names below a folder."""
+        """{path: content} of the files of these names below a folder, without the copies beside checkpoints."""
         root = self.root / folder
-        return {str(path.relative_to(root)): path.read_bytes() for name in names for path in sorted(root.rglob(name))}
+        paths = (path.relative_to(root) for name in names for path in sorted(root.rglob(name)))
+        return {str(path): (root / path).read_bytes() for path in paths if "checkpoints" not in path.parts}
 
 
 @pytest.fixture(scope="session")

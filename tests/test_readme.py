@@ -1,19 +1,25 @@
-"""The README's example of a shortcut of one's own, done as it is written."""
+"""What the README and docs/ tell a reader to do, done as it is written; and that what they name exists."""
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from identity_mappings.cli import parser
+from identity_mappings.parameters import load
+from identity_mappings.reporting import readme
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.slow
 def test_a_shortcut_of_ones_own_becomes_a_row(copy):
-    section = README.split("## A shortcut of your own")[1].split("\n## ")[0]
-    files = re.findall(r"`(params/[\w/.-]+)`", section)
+    section = (ROOT / "docs/own-shortcut.md").read_text()
+    files = re.findall(r"in `(params/[\w/.-]+)`:", section)
     blocks = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
     assert len(files) == len(blocks) == 2
     for file, block in zip(files, blocks, strict=True):
@@ -35,15 +41,45 @@ def test_a_shortcut_of_ones_own_becomes_a_row(copy):
     assert len(set(re.findall(r"experiment=(\S+),", answer.stdout))) == 1, "the changed file is another run"
 
 
-def test_its_files_and_commands_exist():
-    for link in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_files_and_commands_exist(page):
+    text = page.read_text()
+    for link in re.findall(r"\]\(((?!http)[^)]+)\)", text):
         path, _, heading = link.partition("#")
-        assert (ROOT / path).exists(), link
+        target = page.parent / path if path else page
+        assert target.exists(), link
         if heading:
-            titles = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
+            titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
             assert heading in [title.lower().replace(" ", "-") for title in titles], link
-    from identity_mappings.cli import parser
-
     commands = parser()._subparsers._group_actions[0].choices
-    for command in re.findall(r"identity-mappings ([a-z-]+)", README):
+    for command in re.findall(r"identity-mappings ([a-z-]+)", text):
         assert command in commands, command
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 160
+
+
+def test_what_is_rebuilt_today_is_made_from_the_records():
+    project = load(ROOT)
+    assert readme.is_current(project), "identity-mappings tables"
+    made = README.split(readme.BEGIN)[1].split(readme.END)[0]
+    [line] = [line for line in made.splitlines() if "`cifar10-resnet20`" in line and "| cifar10 " in line]
+    cells = json.loads((ROOT / "results/tables.json").read_text())["cells"]
+    [cell] = [
+        cell for cell in cells if (cell["paper"], cell["row"], cell["column"]) == ("he2015", "ResNet-20", "error")
+    ]
+    assert f"| {cell['measured']} " in line and f"| {cell['published']} " in line
+
+
+def test_an_edited_number_is_found_and_mended(tmp_path):
+    for path in ("README.md", "results/tables.json", "results/overnight/tables.json"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes((ROOT / path).read_bytes())
+    project = replace(load(ROOT), root=tmp_path)
+    text = README.replace("| 8.55 ", "| 8.45 ")
+    assert text != README
+    (tmp_path / "README.md").write_text(text)
+    assert not readme.is_current(project)
+    readme.write(project)
+    assert (tmp_path / "README.md").read_text() == README

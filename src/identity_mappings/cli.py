@@ -60,12 +60,15 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="identity-mappings", description=__doc__)
     added_commands = top.add_subparsers(dest="name_of_command", required=True, metavar="COMMAND")
 
-    def command(function, text: str, name: str | None = None) -> argparse.ArgumentParser:
-        added = added_commands.add_parser(name or function.__name__, help=text, description=text)
-        added.set_defaults(function=function)
+    def command(name: str, text: str, scale: bool = False) -> argparse.ArgumentParser:
+        """Add the command `commands.NAME`, with the option --scale or without."""
+        added = added_commands.add_parser(name, help=text, description=text)
+        added.set_defaults(function=getattr(commands, "next_runs" if name == "next" else name.replace("-", "_")))
+        if scale:
+            added.add_argument("--scale", default="paper", help="a scale of params/scales (default: paper)")
         return added
 
-    def of_experiment(added: argparse.ArgumentParser, number: str | None = None, target: str | None = None) -> None:
+    def add_experiment(added: argparse.ArgumentParser, number: str | None = None, target: str | None = None) -> None:
         text = target or "name of an experiment, or a .json file made by `resolve`"
         added.add_argument(
             "experiments" if number == "+" else "experiment",
@@ -76,14 +79,14 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("--arithmetic", choices=ARITHMETICS, help="(default: the recipe's)")
         added.add_argument("--digest", help="refuse unless the parameters have this digest")
 
-    def of_run(
+    def add_run(
         added: argparse.ArgumentParser,
         experiment: str | None = None,
         seed: bool = True,
         seeds: bool = False,
         target: str | None = None,
     ) -> None:
-        of_experiment(added, experiment, target)
+        add_experiment(added, experiment, target)
         if seeds:
             added.add_argument(
                 "--seed",
@@ -98,8 +101,8 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
         added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="the CPU is never taken silently")
 
-    added = command(commands.train, "train runs to their records, or go on with them; several at once")
-    of_run(added, "+", seeds=True)
+    added = command("train", "train runs to their records, or go on with them; several at once")
+    add_run(added, "+", seeds=True)
     added.add_argument("--stop-after", type=_positive, metavar="N", help="stop after N iterations with a checkpoint")
     added.add_argument("--checkpoint-seconds", type=float, default=300, metavar="S", help="(default: 300)")
     added.add_argument("--log", type=Path, help="file that takes standard error, for the provenance")
@@ -119,13 +122,13 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--backbone-name", type=_name, help="of these weights: lower case, digits and dashes")
     added.add_argument("--backbone-source", help="where they come from, in words; stands in the table")
 
-    added = command(commands.verify, "train the first iterations again, and compare bit by bit")
-    of_run(added, "+", target="experiments, with --twice; or folders of records, results/runs/EXPERIMENT/seedK")
+    added = command("verify", "train the first iterations again, and compare bit by bit")
+    add_run(added, "+", target="experiments, with --twice; or folders of records, results/runs/EXPERIMENT/seedK")
     added.add_argument("--twice", action="store_true", help="compare two trainings with each other, not with a record")
     added.add_argument("--iterations", type=_positive, default=50, metavar="N", help="at most 50 of a record")
 
-    added = command(commands.evaluate, "test a trained run again")
-    of_run(added)
+    added = command("evaluate", "test a trained run again")
+    add_run(added)
     added.add_argument(
         "--protocol",
         nargs="+",
@@ -141,11 +144,7 @@ def parser() -> argparse.ArgumentParser:
     )
     added.add_argument("--workers", type=_natural, help="processes that decode images (default: as many as suit)")
 
-    added = command(
-        commands.import_weights,
-        "test a ResNet of torchvision's form that was trained elsewhere",
-        "import-weights",
-    )
+    added = command("import-weights", "test a ResNet of torchvision's form that was trained elsewhere", scale=True)
     added.add_argument("file", type=Path, help="of torch.save(model.state_dict()); only weights are read, no code")
     added.add_argument("--name", required=True, type=_name, help="of the record: lower case, digits and dashes")
     added.add_argument("--source", required=True, help="where the weights come from, in words; stands in the table")
@@ -155,38 +154,36 @@ def parser() -> argparse.ArgumentParser:
         "--deviation", type=_deviation, nargs=3, metavar=("R", "G", "B"), help="(default: torchvision's x 255)"
     )
     added.add_argument("--protocol", nargs="+", default=(), choices=IMAGENET_PROTOCOLS, help="(default: all)")
-    added.add_argument("--scale", default="paper")
     added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="the CPU is never taken silently")
     added.add_argument("--workers", type=_natural, help="processes that decode images (default: as many as suit)")
 
-    added = command(commands.export, "write a finished run's weights as safetensors, with a model card and its network")
+    added = command("export", "write a finished run's weights as safetensors, with a model card and its network")
     added.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="results/runs/EXPERIMENT-DIGEST/seedK")
     added.add_argument("--output", "-o", type=Path, metavar="FOLDER", help="of all exports (default: models)")
     added.add_argument("--track", action="store_true", help="put models/ into DVC's cache and write models.dvc")
     added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
 
-    added = command(commands.responses, "measure the layer responses of a trained network (he2015, Figure 7)")
-    of_run(added)
+    added = command("responses", "measure the layer responses of a trained network (he2015, Figure 7)")
+    add_run(added)
     added.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="(default: the run's weights or last checkpoint)"
     )
 
-    added = command(commands.signals, "measure norms of signal and gradient by unit, before and after a short training")
-    of_run(added, experiment="?", seed=False)
+    added = command("signals", "measure norms of signal and gradient by unit, before and after a short training")
+    add_run(added, experiment="?", seed=False)
     added.add_argument("--iterations", type=_natural, metavar="N", help="of the training (default: the scale's)")
 
     added = command(
-        commands.cost, "count weights and multiply-adds of every network; exit status 1 if a paper says otherwise"
+        "cost", "count weights and multiply-adds of every network; exit status 1 if a paper says otherwise", scale=True
     )
-    added.add_argument("--scale", default="paper")
     added.add_argument("--record", action="store_true", help="write the cost record, from which tables take them")
 
-    added = command(commands.resolve, "write an experiment with all its parameters; `train` takes the file anywhere")
-    of_experiment(added)
+    added = command("resolve", "write an experiment with all its parameters; `train` takes the file anywhere")
+    add_experiment(added)
     added.add_argument("--output", "-o", type=Path, metavar="FILE.json")
 
-    added = command(commands.data, "get a dataset, check it, or prepare it for training (ImageNet: archives to shards)")
+    added = command("data", "get a dataset, check it, or prepare it for training (ImageNet: archives to shards)")
     added.add_argument("action", choices=("fetch", "prepare", "verify"))
     added.add_argument(
         "name", help="of params/datasets.yaml, your own among them, or voc-0712, coco-2014 or a small one"
@@ -194,7 +191,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--commit", action="store_true", help="put it into DVC's cache, too; CIFAR always is")
     added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
 
-    added = command(commands.bench, "measure steps per second against two other implementations and the device's bound")
+    added = command("bench", "measure steps per second against two other implementations and the device's bound")
     added.add_argument("experiments", nargs="*", help="(default: what the README shows)")
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="the CPU is never taken silently")
     added.add_argument("--rounds", type=_positive, default=7, help="medians are taken over so many (default: 7)")
@@ -202,34 +199,31 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--no-peers", action="store_true", help="measure only our own step")
     added.add_argument("--show", action="store_true", help="measure nothing: make the table and plot from the records")
 
-    added = command(commands.lease, "run a command with GPUs of its own, held exactly as long as it lives")
+    added = command("lease", "run a command with GPUs of its own, held exactly as long as it lives")
     added.add_argument("--gpus", type=_natural, required=True, help="how many; 0 hides all")
     added.add_argument("--granted", type=_natural, help="how many Snakemake granted; refused if it differs")
     added.add_argument("--patience", type=float, default=86400, metavar="S", help="seconds to wait (default: a day)")
     added.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
 
-    added = command(commands.device, "say whether there is a device for an experiment")
-    of_experiment(added)
+    added = command("device", "say whether there is a device for an experiment")
+    add_experiment(added)
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
 
-    added = command(
-        commands.doctor, "say in two minutes whether this machine will do; exit status 1 if something is wrong"
-    )
+    added = command("doctor", "say in two minutes whether this machine will do; exit status 1 if something is wrong")
     added.add_argument("--json", action="store_true", help="a list of {name, status, text}")
     added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
 
-    for function, text in (
-        (commands.tables, "make the tables from the records that are there"),
-        (commands.figures, "make the figures from the records that are there"),
-        (commands.diff, "compare with the papers; exit status 1 if a cell contradicts them"),
-        (commands.audit, "walk every number of the tables back to its bytes; exit status 1 at the first gap"),
-        (commands.report, "make report.html, the page of tables and figures, from the records that are there"),
+    for name, text in (
+        ("tables", "make the tables from the records that are there"),
+        ("figures", "make the figures from the records that are there"),
+        ("diff", "compare with the papers; exit status 1 if a cell contradicts them"),
+        ("audit", "walk every number of the tables back to its bytes; exit status 1 at the first gap"),
+        ("report", "make report.html, the page of tables and figures, from the records that are there"),
     ):
-        command(function, text).add_argument("--scale", default="paper")
+        command(name, text, scale=True)
     added = command(
-        commands.status, "what is done, running, interrupted, failed and waiting, and how long the rest takes"
+        "status", "what is done, running, interrupted, failed and waiting, and how long the rest takes", scale=True
     )
-    added.add_argument("--scale", default="paper")
     added.add_argument("--watch", action="store_true", help="show it every few seconds, until Ctrl-C")
     added.add_argument("--json", action="store_true", help="for programs; docs/monitoring.md explains the keys")
     added.add_argument(
@@ -240,22 +234,19 @@ def parser() -> argparse.ArgumentParser:
         help="how long the rest would take on so many GPUs or CPU cores, and on which runs that rests "
         "(without a value: on this machine)",
     )
-    added = command(commands.explain, "walk a table's cell back to its runs, commit, data and parameters")
+    added = command("explain", "walk a table's cell back to its runs, commit, data and parameters", scale=True)
     added.add_argument("table", help='for example "Table 1", or "he2016, Table 1"')
     added.add_argument("row", nargs="?", help="its name, or a part of it (default: all)")
     added.add_argument("column", nargs="?", help="(default: all)")
-    added.add_argument("--scale", default="paper")
     added = command(
-        commands.rocrate, "write results, parameters, workflow and provenance as an RO-Crate, for an archive"
+        "rocrate", "write results, parameters, workflow and provenance as an RO-Crate, for an archive", scale=True
     )
     added.add_argument("output", type=Path, metavar="OUT", help="a new folder, or a file that ends in .zip")
-    added.add_argument("--scale", default="paper")
-    added = command(commands.next_runs, "the next runs of the order of work, with the commands to type", "next")
-    added.add_argument("--scale", default="paper")
+    added = command("next", "the next runs of the order of work, with the commands to type", scale=True)
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: only what a CPU does in hours")
     added.add_argument("--count", type=_positive, default=3, metavar="N", help="of jobs (default: 3)")
     added.add_argument("--at-once", type=_positive, default=1, metavar="N", help="experiments of a job (default: 1)")
-    command(commands.schemas, "write workflow/schemas/ from the typed parameters")
+    command("schemas", "write workflow/schemas/ from the typed parameters")
     return top
 
 

@@ -5,13 +5,15 @@ Imports what a command needs when it is called.
 
 import argparse
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from .errors import UserError
 from .records.experiment import Experiment
 
 
-def _resolved(arguments: argparse.Namespace, name: str | None = None) -> Experiment:
+def _resolve(arguments: argparse.Namespace, name: str | None = None) -> Experiment:
     """The experiment that a command, or this name in it, names: by a resolved parameter file, or by name and scale."""
     name = name or arguments.experiment
     if name.endswith(".json"):
@@ -32,7 +34,7 @@ def _resolved(arguments: argparse.Namespace, name: str | None = None) -> Experim
     return experiment
 
 
-def _results(arguments: argparse.Namespace, experiment: Experiment, name: str | None = None) -> Path:
+def _results_folder(arguments: argparse.Namespace, experiment: Experiment, name: str | None = None) -> Path:
     if arguments.results:
         return arguments.results
     if (name or arguments.experiment).endswith(".json"):
@@ -42,15 +44,25 @@ def _results(arguments: argparse.Namespace, experiment: Experiment, name: str | 
     return Path(load().scale(experiment.scale).results)
 
 
-def _to_train(arguments: argparse.Namespace, name: str | None = None) -> Experiment:
-    experiment = _resolved(arguments, name)
+def _resolve_trainable(arguments: argparse.Namespace, name: str | None = None) -> Experiment:
+    experiment = _resolve(arguments, name)
     if experiment.untrainable:
         raise UserError(experiment.untrainable)
     return experiment
 
 
+def call(module: str, function: str, *names: str) -> Callable[[argparse.Namespace], int]:
+    """A command that is a function of a module, called with these arguments of the command line."""
+
+    def command(arguments: argparse.Namespace) -> int:
+        found = getattr(import_module(f".{module}", __package__), function)
+        return found(*(getattr(arguments, name) for name in names)) or 0
+
+    return command
+
+
 def resolve(arguments: argparse.Namespace) -> int:
-    experiment = _resolved(arguments)
+    experiment = _resolve(arguments)
     if arguments.output:
         experiment.save(arguments.output)
         print(f"{arguments.output}: {experiment.folder}")
@@ -68,10 +80,10 @@ def _check_digest(arguments: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace) -> int:
     _check_digest(arguments)
-    by_name = {name: _to_train(arguments, name) for name in arguments.experiments}
+    by_name = {name: _resolve_trainable(arguments, name) for name in arguments.experiments}
     if arguments.backbone:
         return _train_on_imported(arguments, by_name)
-    folders = {_results(arguments, experiment, name) for name, experiment in by_name.items()}
+    folders = {_results_folder(arguments, experiment, name) for name, experiment in by_name.items()}
     if len(folders) > 1:
         raise UserError(
             f"{', '.join(arguments.experiments)}: their records lie in several folders: give one (--results)"
@@ -89,7 +101,7 @@ def _train_on_imported(arguments: argparse.Namespace, by_name: dict[str, Experim
         raise UserError("--backbone needs --backbone-name and --backbone-source, which stand in the table")
     statuses = []
     for name, experiment in by_name.items():
-        results = _results(arguments, experiment, name) / "imported"
+        results = _results_folder(arguments, experiment, name) / "imported"
         taken = backbone.read_imported(arguments.backbone, arguments.backbone_name, arguments.backbone_source, results)
         statuses.append(_train(arguments, [parameters.with_imported(experiment, taken)], results))
     return max(statuses)
@@ -126,8 +138,8 @@ def verify(arguments: argparse.Namespace) -> int:
     for name in arguments.experiments:
         try:
             if arguments.twice:
-                experiment = _to_train(arguments, name)
-                options = Options(_results(arguments, experiment, name), arguments.data, device=arguments.device)
+                experiment = _resolve_trainable(arguments, name)
+                options = Options(_results_folder(arguments, experiment, name), arguments.data, device=arguments.device)
                 statuses.append(verify.twice(experiment, arguments.seed, options, arguments.iterations))
             else:
                 options = Options(Path("results"), arguments.data, device=arguments.device)
@@ -139,11 +151,11 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    experiment = _to_train(arguments)
+    experiment = _resolve_trainable(arguments)
     from .training.evaluate import evaluate, of_checkpoint
     from .training.trainer import Options
 
-    results = _results(arguments, experiment)
+    results = _results_folder(arguments, experiment)
     options = Options(results, arguments.data, device=arguments.device, workers=arguments.workers)
     wanted = (experiment, arguments.seed, arguments.protocol, options)
     file = arguments.checkpoint
@@ -195,11 +207,11 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def responses(arguments: argparse.Namespace) -> int:
-    experiment = _to_train(arguments)
+    experiment = _resolve_trainable(arguments)
     from .training.propagation import responses
     from .training.trainer import Options
 
-    options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
+    options = Options(_results_folder(arguments, experiment), arguments.data, device=arguments.device)
     responses(experiment, arguments.seed, options, arguments.checkpoint)
     return 0
 
@@ -210,7 +222,7 @@ def signals(arguments: argparse.Namespace) -> int:
 
         measure_all(arguments.scale, arguments.data, arguments.device)
         return 0
-    experiment = _to_train(arguments)
+    experiment = _resolve_trainable(arguments)
     from .training.propagation import signals
     from .training.trainer import Options
 
@@ -219,7 +231,7 @@ def signals(arguments: argparse.Namespace) -> int:
         from .parameters import load
 
         iterations = load().scale(arguments.scale).signal_iterations
-    options = Options(_results(arguments, experiment), arguments.data, device=arguments.device)
+    options = Options(_results_folder(arguments, experiment), arguments.data, device=arguments.device)
     signals(experiment, iterations, options)
     return 0
 
@@ -286,79 +298,26 @@ def lease(arguments: argparse.Namespace) -> int:
 
 
 def device(arguments: argparse.Namespace) -> int:
-    experiment = _to_train(arguments)
+    experiment = _resolve_trainable(arguments)
     from .training.devices import choose
 
     print(f"{choose(arguments.device, experiment)} for {experiment.name}")
     return 0
 
 
-def doctor(arguments: argparse.Namespace) -> int:
-    from .doctor import show
-
-    return show(arguments.json, data=arguments.data)
-
-
-def tables(arguments: argparse.Namespace) -> int:
-    from .reporting.tables import write
-
-    write(arguments.scale)
-    return 0
-
-
-def figures(arguments: argparse.Namespace) -> int:
-    from .reporting.figures import write
-
-    write(arguments.scale)
-    return 0
-
-
-def report(arguments: argparse.Namespace) -> int:
-    from .reporting.page import write
-
-    write(arguments.scale)
-    return 0
-
-
-def explain(arguments: argparse.Namespace) -> int:
-    from .reporting.explain import show
-
-    return show(arguments.scale, arguments.table, arguments.row, arguments.column)
-
-
-def rocrate(arguments: argparse.Namespace) -> int:
-    from .reporting.archive import write
-
-    write(arguments.scale, arguments.output)
-    return 0
-
-
-def diff(arguments: argparse.Namespace) -> int:
-    from .reporting.diff import show
-
-    return show(arguments.scale)
-
-
-def audit(arguments: argparse.Namespace) -> int:
-    from .reporting.audit import audit
-
-    return audit(arguments.scale)
+doctor = call("doctor", "show", "json", "data")
+tables = call("reporting.tables", "write", "scale")
+figures = call("reporting.figures", "write", "scale")
+report = call("reporting.page", "write", "scale")
+explain = call("reporting.explain", "show", "scale", "table", "row", "column")
+rocrate = call("reporting.archive", "write", "scale", "output")
+diff = call("reporting.diff", "show", "scale")
+audit = call("reporting.audit", "audit", "scale")
+next_runs = call("reporting.order", "show_next", "scale", "device", "count", "at_once")
+schemas = call("parameters.schemas", "write")
 
 
 def status(arguments: argparse.Namespace) -> int:
     from .reporting.status import show
 
     return show(arguments.scale, watch=arguments.watch, as_json=arguments.json, what_if=arguments.what_if)
-
-
-def next_runs(arguments: argparse.Namespace) -> int:
-    from .reporting.order import show_next
-
-    return show_next(arguments.scale, arguments.device, arguments.count, arguments.at_once)
-
-
-def schemas(_: argparse.Namespace) -> int:
-    from .parameters.schemas import write
-
-    write()
-    return 0

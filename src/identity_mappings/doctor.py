@@ -260,7 +260,7 @@ def examine(root: Path, data: Path) -> Iterator[Line]:
 
 
 def show(
-    as_json: bool = False, root: Path = Path(), data: Path = Path("data"), say: Callable[[str], None] = print
+    as_json: bool = False, data: Path = Path("data"), root: Path = Path(), say: Callable[[str], None] = print
 ) -> int:
     """Print a line for each finding; returns the exit status: 1 if something is wrong."""
     found = []

@@ -4,19 +4,16 @@ Methods that take `wildcards` are input functions, parameters and resources of r
 params/ and Snakemake's config alone: a job on another node reads the Snakefile again, when other files exist.
 """
 
-import os
-import time
 from pathlib import Path
 from typing import Any
 
+from .changes import Changes
 from .errors import UserError
 from .parameters import load
 from .parameters.load import nearest
 from .records import cost, run
 from .records.experiment import ARITHMETICS, Experiment
-from .records.files import parse_json, sha256_of
 from .records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, responses_of
-from .reporting.fingerprint import is_current, of_cost, of_signals
 from .reporting.run_states import BY_HAND
 
 # runs_per_gpu: how many runs of an experiment one job trains at once on a GPU.
@@ -65,8 +62,7 @@ class Graph:
         self.runs_per_gpu, self.chosen_processes, self.nodes, self.time_limit = counts.values()
         self.roots = {settings.results: name for name, settings in self.project.scales.items()}
         self.figure_names = list(self.project.figures)
-        for results in self.roots:
-            self._make_stamps(results)
+        self.changes = Changes(self.project, self.roots)
 
     # What the targets want.
 
@@ -119,7 +115,7 @@ class Graph:
         records = [*self.runs(scale), *self.evaluations(scale), *self.measurements(scale)]
         results = self.project.scale(scale).results
         complete = all(self._exists(path) for path in records)
-        if complete and self._cost_is_current(scale) and self._signals_are_current(scale):
+        if complete and self.changes.measurements_are_current(scale):
             return [*self.tables(scale), *self.figures(scale), *self.page(scale)]
         return [f"logs/{results}/reports-updated"]
 
@@ -206,30 +202,6 @@ class Graph:
         scale = self.roots[wildcards.root]
         return [*self.runs(scale), *self.evaluations(scale), *self.measurements(scale)]
 
-    def changed_tables(self, wildcards: Any) -> list[str]:
-        return self._changed(wildcards.root, "tables.json")
-
-    def changed_figures(self, wildcards: Any) -> list[str]:
-        return self._changed(wildcards.root, "figures/figures.json")
-
-    def changed_page(self, wildcards: Any) -> list[str]:
-        return self._changed(wildcards.root, "report.json")
-
-    def outdated_cost(self, wildcards: Any) -> list[str]:
-        """The cost record, for a report, where it has to be made first; one that is current is left alone."""
-        current = self._cost_is_current(self.roots[wildcards.root])
-        return [] if current else [f"{wildcards.root}/{cost.FOLDER}/{cost.NAME}"]
-
-    def changed_cost(self, wildcards: Any) -> list[str]:
-        path = f"{wildcards.root}/{cost.FOLDER}/{cost.NAME}"
-        old = self._exists(path) and not self._cost_is_current(self.roots[wildcards.root])
-        return self._newer(wildcards.root, path) if old else []
-
-    def changed_signals(self, wildcards: Any) -> list[str]:
-        path = f"{wildcards.root}/{SIGNALS}/{SIGNALS_DONE}"
-        old = self._exists(path) and not self._signals_are_current(self.roots[wildcards.root])
-        return self._newer(wildcards.root, path) if old else []
-
     # Parameters.
 
     def scale_of(self, wildcards: Any) -> str:
@@ -302,24 +274,6 @@ class Graph:
     def _exists(self, path: Path | str) -> bool:
         return (self.project.root / path).exists()
 
-    def _cost_is_current(self, scale: str) -> bool:
-        path = self.project.root / self.project.scale(scale).results / cost.FOLDER / cost.NAME
-        try:
-            return parse_json(path.read_bytes())["fingerprint"] == of_cost(self.project, scale)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-
-    def _signals_are_current(self, scale: str) -> bool:
-        if not self.project.propagated(scale):
-            return True
-        path = self.project.root / self.project.scale(scale).results / SIGNALS / SIGNALS_DONE
-        try:
-            facts = parse_json(path.read_bytes())
-            whole = all(sha256_of(path.parent / name) == digest for name, digest in facts["files"].items())
-            return whole and facts["fingerprint"] == of_signals(self.project, scale)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return False
-
     @staticmethod
     def _stamps(experiment: Experiment) -> list[str]:
         if experiment.untrainable:
@@ -327,40 +281,6 @@ class Graph:
         dataset = experiment.parameters["dataset"]
         dataset = dataset.get("made_from") or dataset  # the files that are read
         return [f"data/.verified/{dataset['name']}-{dataset['md5']}"] if dataset["md5"].endswith(".dir") else []
-
-    def _changed(self, root: str, origin: str) -> list[str]:
-        """A file newer than a report, if the report is of other records, parameters or code than are here; else none.
-
-        Content decides, not times: those of a clone or of an experiment of DVC mean nothing. But Snakemake makes a
-        file again only for a newer input (or for metadata, which a clone lacks), so it is shown one.
-        """
-        path = self.project.root / root / origin
-        if not path.is_file() or is_current(self.project, self.roots[root], path):
-            return []
-        return self._newer(root, f"{root}/{origin}")
-
-    def _make_stamps(self, results: str) -> None:
-        """Make the files that `_newer` touches. Snakemake lists a folder once, before it calls input functions."""
-        if not (self.project.root / results).is_dir():
-            return
-        for name in ("tables", "figures", "report", Path(cost.NAME).stem, Path(SIGNALS_DONE).stem):
-            stamp = self._stamp(results, name)
-            if not stamp.exists():
-                stamp.parent.mkdir(parents=True, exist_ok=True)
-                stamp.touch()
-
-    def _stamp(self, root: str, name: str) -> Path:
-        return self.project.root / "logs" / root / f".{name}-changed"
-
-    def _newer(self, root: str, file: str) -> list[str]:
-        """A file that is newer than `file` and its neighbours."""
-        path = self.project.root / file
-        stamp = self._stamp(root, path.stem)
-        now = time.time()
-        stamp.write_text(f"{now}")  # other content, too: Snakemake takes a known checksum for no change
-        newest = max(file.stat().st_mtime for file in path.parent.iterdir())
-        os.utime(stamp, (now, max(now, newest + 1)))
-        return [stamp.relative_to(self.project.root).as_posix()]
 
 
 def _folder(wildcards: Any) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -261,16 +262,21 @@ def test_watch_on_a_terminal_is_refreshed_until_it_is_interrupted(bench):
     reader, writer = pty.openpty()
     words = [sys.executable, "-m", "identity_mappings", "status", "--watch"]
     environment = {**bench.copy.environment, "TERM": "xterm", "COLUMNS": "150", "LINES": "40"}
+
+    def heed_interrupts() -> None:
+        """A suite that was started in the background hands "ignore" on."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     with subprocess.Popen(
-        words, cwd=bench.root, env=environment, stdin=writer, stdout=writer, stderr=writer
+        words, cwd=bench.root, env=environment, stdin=writer, stdout=writer, stderr=writer, preexec_fn=heed_interrupts
     ) as watching:
         os.close(writer)
         seen, limit = b"", time.monotonic() + 60
         while b"16,000 of 64,000" not in seen and time.monotonic() < limit:
             seen += os.read(reader, 65536)
-        watching.send_signal(2)
+        watching.send_signal(signal.SIGINT)
         try:
-            while chunk := os.read(reader, 65536):
+            while time.monotonic() < limit + 30 and (chunk := os.read(reader, 65536)):
                 seen += chunk
         except OSError:
             pass  # its end is closed

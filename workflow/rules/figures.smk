@@ -1,7 +1,7 @@
 # The figures, likewise.
 rule make_figures:
     input:
-        changed=GRAPH.changed_figures,
+        changed=GRAPH.changes.figures,
     output:
         svg=report(
             collect("{{root}}/figures/{figure}.svg", figure=GRAPH.figure_names),

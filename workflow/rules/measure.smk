@@ -1,7 +1,7 @@
 # What every network of a scale costs: counted, nothing is trained. `changed` appears when the networks did.
 rule cost:
     input:
-        changed=GRAPH.changed_cost,
+        changed=GRAPH.changes.cost,
     output:
         networks="{root}/cost/networks.json",
         provenance="{root}/cost/provenance.json",
@@ -18,7 +18,7 @@ rule cost:
 # Norms of signal and gradient by unit, of all networks that figures show; each has a record of its own, which is kept.
 rule signals:
     input:
-        changed=GRAPH.changed_signals,
+        changed=GRAPH.changes.signals,
         dataset=GRAPH.datasets_of_signals,
         device=GRAPH.device_gate,
     output:

@@ -3,7 +3,7 @@ rule make_page:
     input:
         tables=ancient("{root}/tables.json"),
         figures=ancient("{root}/figures/figures.json"),
-        changed=GRAPH.changed_page,
+        changed=GRAPH.changes.page,
     output:
         page=report("{root}/report.html", caption="../report/page.rst", category="Page"),
         origin="{root}/report.json",

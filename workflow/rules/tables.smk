@@ -2,8 +2,8 @@
 # appears when the records, the parameters or the rendering code are no longer those that the tables were made of.
 rule make_tables:
     input:
-        cost=GRAPH.outdated_cost,
-        changed=GRAPH.changed_tables,
+        cost=GRAPH.changes.outdated_cost,
+        changed=GRAPH.changes.tables,
     output:
         tables=report(
             "{root}/tables.md",

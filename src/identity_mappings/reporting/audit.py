@@ -11,7 +11,7 @@ from ..records import cost, imported
 from ..records.files import canonical, parse_json, sha256_of
 from ..records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, signals_of
 from ..records.run import BadRecord
-from . import basis, detections, page
+from . import basis, detections, page, readme
 from .basis import Gap, History
 from .cells import Records
 from .fingerprint import fingerprint, is_current
@@ -76,6 +76,8 @@ def _walk(project: Project, scale: str, root: Path) -> tuple[dict[Path, str], Co
     for folder in detections.imported_folders(results):
         record = detections.read_imported(folder)
         walk(record.path, basis.of_code, record.path, record.provenance)
+    if scale in readme.SCALES and not readme.is_current(project):
+        raise Gap(f"{readme.NAME}: not what the tables give: make it again: identity-mappings tables --scale {scale}")
     origin = results / "figures" / "figures.json"
     if b"](figures/" in made.pages["README.md"] and not is_current(project, scale, origin):
         raise Gap(f"{origin}: the figures are not those of these records: identity-mappings figures --scale {scale}")

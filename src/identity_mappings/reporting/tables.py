@@ -10,7 +10,7 @@ from typing import Any
 from ..parameters import Project, load
 from ..records import imported, run
 from ..records.files import json_bytes
-from . import claims, detections, facts, findings, fingerprint, verdict
+from . import claims, detections, facts, findings, fingerprint, readme, verdict
 from .cells import NO_COUNTERPART, NOT_REBUILT, Filled, Records, fill
 from .claims import Judged
 from .markdown import grid, laid_out, padded
@@ -231,5 +231,7 @@ def write(scale: str, root: Path = Path()) -> None:
     }
     folder = root / project.scale(scale).results
     fingerprint.write(folder, made.pages, ORIGIN, facts)
+    if scale in readme.SCALES:
+        readme.write(project)
     measured = sum(cell.measured is not None for cell in made.cells)
     print(f"{folder / 'tables.md'}: {measured} of {len(made.cells)} cells measured")

@@ -1,0 +1,60 @@
+"""The part of the project's README that is made from the records."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ..parameters import Project
+from ..records.files import parse_json, write_atomically
+from .markdown import grid
+
+NAME = "README.md"
+SCALES = ("paper", "overnight")  # whose records are committed
+BEGIN = "<!-- made from the records by `identity-mappings tables`: do not edit -->\n"
+END = "<!-- end of what is made from the records -->\n"
+
+
+def render(project: Project) -> str | None:
+    """README.md with what the tables of the committed scales hold now; None where there is no place for it."""
+    path = project.root / NAME
+    text = path.read_text("utf-8") if path.is_file() else ""
+    if BEGIN not in text or END not in text:
+        return None
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("identity_mappings.reporting"), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    made = environment.get_template("readme.md.jinja").render(
+        scales={scale: cells for scale in SCALES if (cells := _read_cells(project, scale))}, errors=_tabulate_errors
+    )
+    return re.sub(f"(?<={re.escape(BEGIN)}).*(?={re.escape(END)})", lambda _: f"\n{made}", text, flags=re.DOTALL)
+
+
+def write(project: Project) -> None:
+    if (text := render(project)) is not None:
+        write_atomically(project.root / NAME, text.encode())
+
+
+def is_current(project: Project) -> bool:
+    text = render(project)
+    return text is None or text == Path(project.root / NAME).read_text("utf-8")
+
+
+def _read_cells(project: Project, scale: str) -> list[dict[str, Any]]:
+    path = project.root / project.scale(scale).results / "tables.json"
+    return parse_json(path.read_bytes())["cells"] if path.is_file() else []
+
+
+def _tabulate_errors(cells: list[dict[str, Any]]) -> str:
+    """Each trained experiment once, by the first cell that shows its test error."""
+    shown = {}
+    for cell in cells:
+        if cell["metric"] == "test error %" and cell["runs"]:
+            shown.setdefault(cell["experiment"], cell)
+    rows = []
+    for name, cell in shown.items():
+        published = "" if cell["published"] is None else str(cell["published"])
+        spread = "" if cell["std"] is None else f"± {cell['std']:.2f}"
+        rows.append([f"`{name}`", cell["dataset"], str(cell["runs"]), str(cell["measured"]), spread, published])
+    return grid(["experiment", "dataset", "runs", "rebuilt", "sd", "published, at scale `paper`"], rows)
