@@ -190,7 +190,9 @@ def test_a_recipe_of_another_kind_of_images_is_refused(here):
     path = here / "params/experiments/wrong.yaml"
     path.write_text("wrong: {dataset: squares, recipe: pets, network: {family: imagenet, depth: 18}}\n")
     try:
-        with pytest.raises(UserError, match=r"wrong: squares has images in memory, its recipe is of images, which are"):
+        with pytest.raises(
+            UserError, match=r"wrong: the images of squares are in memory, its recipe is for images decoded"
+        ):
             load().resolve("wrong")
     finally:
         path.unlink()

@@ -1,6 +1,6 @@
 """Reading params/: every mistake becomes one line that names the file, the key and the cure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -106,35 +106,33 @@ class Project:
             return detection.resolve(self, name, scale)
         if name not in self.experiments:
             raise UserError(f"params/experiments: no experiment {name!r}: {nearest(name, self.names)}")
-        experiment, overlay = self.experiments[name], self.scale(scale).overlay
-        path = self.root / "params" / "scales" / f"{scale}.yaml"
+        experiment, settings = self.experiments[name], self.scale(scale)
+        network, overlay, path = experiment.network, settings.overlay, self.root / "params" / "scales" / f"{scale}.yaml"
         dataset = overlay.datasets.get(experiment.dataset, experiment.dataset)
-        network = experiment.network
         depth = overlay.depths.get(network.unit, {}).get(network.depth, network.depth)
-        if dataset is None or depth is None or name in self.scale(scale).leave_out:
+        if dataset is None or depth is None or name in settings.leave_out:
             return None
-        recipe = None
+        entry, recipe = self.datasets[dataset], None
         if experiment.recipe:
-            of_recipe = overlay.recipes.get(experiment.recipe, {})
-            changed = {**self.recipes[experiment.recipe].model_dump(), **overlay.recipe, **of_recipe}
-            place = ("recipes", experiment.recipe) if of_recipe else ("recipe",)
+            changes = overlay.recipes.get(experiment.recipe, {})
+            changed = {**self.recipes[experiment.recipe].model_dump(), **overlay.recipe, **changes}
+            place = ("recipes", experiment.recipe) if changes else ("recipe",)
             recipe = check(changed, path, "recipe", ("overlay", *place))
-        if recipe and recipe.validation and recipe.validation >= self.datasets[dataset].training_images:
-            if self.scale(scale).published:
+        if recipe and recipe.validation and recipe.validation >= entry.training_images:
+            if settings.published:
                 raise UserError(
                     f"params/recipes/{experiment.recipe}.yaml: validation: {dataset} has no more than "
-                    f"{self.datasets[dataset].training_images} training images: hold out fewer"
+                    f"{entry.training_images} training images: hold out fewer"
                 )
             return None
-        if recipe and bool(recipe.crop) != self.datasets[dataset].is_streamed:
-            kinds = ("images, which are cropped", "images in memory")[
-                :: 1 if self.datasets[dataset].is_streamed else -1
-            ]
+        if recipe and bool(recipe.crop) != entry.is_streamed:
+            kinds = ("decoded while it trains (format imagenet or images)", "in memory")
+            has, wants = kinds if entry.is_streamed else kinds[::-1]
             raise UserError(
-                f"params/experiments: {name}: {dataset} has {kinds[0]}, its recipe is of {kinds[1]} (key crop): take "
-                "another recipe"
+                f"params/experiments: {name}: the images of {dataset} are {has}, its recipe is for images {wants} (key "
+                "crop): take another recipe"
             )
-        if recipe and recipe.channel_mean and len(recipe.channel_mean) != self.datasets[dataset].channels:
+        if recipe and recipe.channel_mean and len(recipe.channel_mean) != entry.channels:
             raise UserError(
                 f"{path}: overlay: {name} takes {dataset}, for whose channels its recipe has no channel_mean: "
                 "put it under leave_out"
@@ -143,26 +141,21 @@ class Project:
             stages(network.family or "cifar", network.unit, depth)
         except ValueError as error:
             raise UserError(f"{path}: overlay.depths.{network.unit}: {error}") from None
-        if network.family == "vgg" and self.datasets[dataset].size % VGG_STRIDE:
+        if network.family == "vgg" and entry.size % VGG_STRIDE:
             raise UserError(
                 f"params/experiments: {name}: VGG takes images of a multiple of {VGG_STRIDE} pixels, not {dataset}'s"
             )
-        network = network.model_copy(update={"depth": depth})
-        resolved_network = network.model_dump()
-        custom = None
+        resolved, source = network.model_copy(update={"depth": depth}).model_dump(), None
         if network.shortcut.kind == "custom":
-            custom = resolved_network["shortcut"].pop("source")
-            if not (self.root / custom).is_file():
-                raise UserError(f"params/experiments: {name}.network.shortcut.source: no file {custom}: create it")
-            resolved_network["shortcut"]["sha256"] = sha256_of(self.root / custom)
-        parameters = {
-            "dataset": self.resolve_dataset(dataset),
-            "network": resolved_network,
-            "recipe": recipe and recipe.model_dump(exclude={"description"}),
-        }
+            source = resolved["shortcut"].pop("source")
+            if not (self.root / source).is_file():
+                raise UserError(f"params/experiments: {name}.network.shortcut.source: no file {source}: create it")
+            resolved["shortcut"]["sha256"] = sha256_of(self.root / source)
+        parameters = {"dataset": self.resolve_dataset(dataset), "network": resolved, "recipe": None}
         if recipe:  # JSON has no integer keys: the schedule is a list of pairs from here on.
+            parameters["recipe"] = recipe.model_dump(exclude={"description"})
             parameters["recipe"]["learning_rate"] = [list(pair) for pair in recipe.learning_rate.items()]
-        return Resolved(name, scale, parameters, experiment.gpus, custom)
+        return Resolved(name, scale, parameters, experiment.gpus, source)
 
     @property
     def names(self) -> list[str]:
@@ -188,8 +181,8 @@ class Project:
 
     def protocols(self, experiment: Resolved) -> list[str]:
         """The protocols, beside the run's own test, by which tables show an experiment."""
-        asked = {cell.tested_by for cell in self.cells() if not cell.is_cost and experiment.name in cell.experiments}
-        return sorted(protocol for protocol in asked if protocol not in (reports.SINGLE_VIEW, *DETECTION_PROTOCOLS))
+        cells = (cell for cell in self.cells() if not cell.is_cost and experiment.name in cell.experiments)
+        return sorted({cell.tested_by for cell in cells} - {reports.SINGLE_VIEW, *DETECTION_PROTOCOLS})
 
     def cells(self, paper: str | None = None) -> list[reports.Cell]:
         """Of all tables, or of a paper's."""
@@ -201,24 +194,24 @@ class Project:
         cells = [cell for cell in self.cells() if not cell.is_cost and cell.metric != reports.SPLIT]
         names = [name for cell in cells for name in cell.experiments]
         drawn = [name for figure in self.figures.values() for name in figure.runs]
-        return self._resolved([*names, *drawn], scale)
+        return self.resolve_all([*names, *drawn], scale)
 
     def datasets_shown(self, scale: str) -> set[str]:
         """Names of the datasets of these experiments."""
         return {experiment.parameters["dataset"]["name"] for experiment in self.shown(scale)}
 
-    def told_of(self, scale: str) -> list[Resolved]:
-        """The experiments of whose runs a report of a scale tells: shown, claimed, suspected, in the order of work."""
+    def reported(self, scale: str) -> list[Resolved]:
+        """The experiments whose runs a report of a scale tells of: shown, claimed, suspected, in the order of work."""
         names = [experiment.name for experiment in self.shown(scale)]
         names += [name for claim in self.claims.claims for pair in claim.pairs() for name in pair]
-        names += [name for one in self.claims.suspicions for name in (one.against, one.tested_by)]
+        names += [name for found in self.claims.suspicions for name in (found.against, found.tested_by)]
         names += [name for step in self.order.steps for name in step.experiments]
-        return self._resolved(names, scale)
+        return self.resolve_all(names, scale)
 
     def wanted(self, scale: str) -> list[Resolved]:
         """The experiments that a scale trains: those that it names, or all that are shown and can be trained."""
         names = self.scale(scale).experiments
-        experiments = self.shown(scale) if names is None else self._resolved(names, scale)
+        experiments = self.shown(scale) if names is None else self.resolve_all(names, scale)
         return [experiment for experiment in experiments if not experiment.untrainable]
 
     def holds_out(self, name: str) -> bool:
@@ -233,16 +226,17 @@ class Project:
         named = [name for figure in self.figures.values() if figure.kind == "signals" for name in figure.experiments]
         only = self.scale(scale).experiments
         names = named if only is None else [name for name in named if name in only]
-        return [experiment for experiment in self._resolved(names, scale) if not experiment.untrainable]
+        return [experiment for experiment in self.resolve_all(names, scale) if not experiment.untrainable]
 
     def counted(self, scale: str) -> list[Resolved]:
         """The experiments of a scale, each with another network: what a cost record counts."""
         by_network: dict[str, Resolved] = {}
-        for experiment in self._resolved(self.experiments, scale):
+        for experiment in self.resolve_all(self.experiments, scale):
             by_network.setdefault(experiment.network_digest, experiment)
         return list(by_network.values())
 
-    def _resolved(self, names: Iterable[str], scale: str) -> list[Resolved]:
+    def resolve_all(self, names: Iterable[str], scale: str) -> list[Resolved]:
+        """Each once, without those that have no counterpart at a scale."""
         resolved = (self.resolve(name, scale) for name in dict.fromkeys(names))
         return [experiment for experiment in resolved if experiment]
 
@@ -288,91 +282,98 @@ def load(root: Path = Path()) -> Project:
     return project
 
 
-def _check_references(project: Project, params: Path) -> None:
-    def known(name: str | None, names: Iterable[str], place: str) -> None:
-        if name is not None and name not in names:
-            raise UserError(f"{' '.join(place.split())}: unknown name {name!r}: {nearest(name, names)}")
-
-    for name, dataset in project.datasets.items():
+def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str, str | None, Iterable[str]]]:
+    """Every place in a file that names something: (file, key, name, the names that it may be)."""
+    datasets, experiments, recipes = project.datasets, project.experiments, project.recipes
+    for name, dataset in datasets.items():
         if dataset.made_from:
-            place = f"{params / 'datasets.yaml'}: {name}.made_from"
-            known(dataset.made_from.name, project.datasets, f"{place}.name")
-            if project.datasets[dataset.made_from.name].made_from:
-                raise UserError(
-                    f"{place}.name: {dataset.made_from.name} is made from another dataset itself: name that"
-                )
+            yield params / "datasets.yaml", f"{name}.made_from.name", dataset.made_from.name, datasets
     for path in _files(params / "experiments"):
         for name in read(path, "experiments"):
-            known(project.experiments[name].dataset, project.datasets, f"{path}: {name}.dataset")
-            known(project.experiments[name].recipe, project.recipes, f"{path}: {name}.recipe")
-            dataset = project.experiments[name].dataset
-            if not project.datasets[dataset].is_complete:
+            yield path, f"{name}.dataset", experiments[name].dataset, datasets
+            yield path, f"{name}.recipe", experiments[name].recipe, recipes
+    for name, chosen in project.detections.experiments.items():
+        yield params / "detection.yaml", f"experiments.{name}.backbone", chosen.backbone, experiments
+    for name, scale in project.scales.items():
+        path, overlay = params / "scales" / f"{name}.yaml", scale.overlay
+        for old, new in overlay.datasets.items():
+            yield path, "overlay.datasets", old, datasets
+            yield path, f"overlay.datasets.{old}", new, datasets
+        for unit, depths in overlay.depths.items():
+            known = {str(e.network.depth) for e in experiments.values() if e.network.unit == unit}
+            yield from ((path, f"overlay.depths.{unit}", str(depth), known) for depth in depths)
+        yield from ((path, "experiments", experiment, experiments) for experiment in scale.experiments or ())
+        yield from ((path, "leave_out", experiment, experiments) for experiment in scale.leave_out)
+        yield from ((path, "overlay.recipe", key, models.Recipe.model_fields) for key in overlay.recipe)
+        for recipe, keys in overlay.recipes.items():
+            yield path, "overlay.recipes", recipe, recipes
+            yield from ((path, f"overlay.recipes.{recipe}", key, models.Recipe.model_fields) for key in keys)
+        yield from ((path, "runs_on", dataset, datasets) for dataset in scale.runs_on)
+    for path, key, cell in _list_cells(project, params):
+        yield from ((path, f"{key}.experiments", experiment, project.names) for experiment in cell.experiments)
+        yield path, f"{key}.share_of", cell.share_of, experiments
+    for name, figure in project.figures.items():
+        path = params / "figures" / f"{name}.yaml"
+        for place, experiment in figure.places():
+            yield path, f"panels.{place}.experiment", experiment, experiments
+    path, claims = params / "claims.yaml", project.claims
+    for claim in claims.claims:
+        for name in dict.fromkeys(name for pair in claim.pairs() for name in pair):
+            yield path, f"claims.{claim.name}.comparisons", name, experiments
+    for suspicion in claims.suspicions:
+        place = f"suspicions.{suspicion.of}"
+        yield path, f"{place}.of", suspicion.of, [*(claim.name for claim in claims.claims), *experiments]
+        yield path, f"{place}.against", suspicion.against, experiments
+        yield path, f"{place}.tested_by", suspicion.tested_by, experiments
+    for step in project.order.steps:
+        for name in step.experiments:
+            yield params / "order.yaml", f"steps.{step.name}.experiments", name, experiments
+    for name in project.reporting.fail_above:
+        yield params / "reporting.yaml", "fail_above", name, datasets
+
+
+def _list_cells(project: Project, params: Path) -> Iterator[tuple[Path, str, reports.Cell]]:
+    for name, table in project.tables.items():
+        for row in table.rows:
+            for key, cell in row.cells.items():
+                yield params / "tables" / f"{name}.yaml", f"rows.{row.name}.cells.{key}", cell
+
+
+def _check_references(project: Project, params: Path) -> None:
+    for path, key, name, known in _list_references(project, params):
+        if name is not None and name not in known:
+            raise UserError(f"{path}: {' '.join(key.split())}: unknown name {name!r}: {nearest(name, known)}")
+    for name, dataset in project.datasets.items():
+        if dataset.made_from and project.datasets[dataset.made_from.name].made_from:
+            raise UserError(
+                f"{params / 'datasets.yaml'}: {name}.made_from.name: {dataset.made_from.name} is made from another "
+                "dataset itself: name that"
+            )
+    for path in _files(params / "experiments"):
+        for name in read(path, "experiments"):
+            if not project.datasets[dataset := project.experiments[name].dataset].is_complete:
                 raise UserError(
                     f"{path}: {name}.dataset: {dataset} is not prepared yet: call `identity-mappings data prepare "
                     f"{dataset}`, which fills in its entry of datasets.yaml"
                 )
-    for name, one in project.detections.experiments.items():
-        known(one.backbone, project.experiments, f"{params / 'detection.yaml'}: experiments.{name}.backbone")
-    for name, scale in project.scales.items():
-        place = f"{params / 'scales' / name}.yaml"
-        for old, new in scale.overlay.datasets.items():
-            known(old, project.datasets, f"{place}: overlay.datasets")
-            known(new, project.datasets, f"{place}: overlay.datasets.{old}")
-        for unit, depths in scale.overlay.depths.items():
-            there = {str(e.network.depth) for e in project.experiments.values() if e.network.unit == unit}
-            for depth in depths:
-                known(str(depth), there, f"{place}: overlay.depths.{unit}")
-        for key in ("experiments", "leave_out"):
-            for experiment in getattr(scale, key) or []:
-                known(experiment, project.experiments, f"{place}: {key}")
-        for key in scale.overlay.recipe:
-            known(key, models.Recipe.model_fields, f"{place}: overlay.recipe")
-        for recipe, keys in scale.overlay.recipes.items():
-            known(recipe, project.recipes, f"{place}: overlay.recipes")
-            for key in keys:
-                known(key, models.Recipe.model_fields, f"{place}: overlay.recipes.{recipe}")
-        for dataset in scale.runs_on:
-            known(dataset, project.datasets, f"{place}: runs_on")
-    for name, table in project.tables.items():
-        for row in table.rows:
-            for key, cell in row.cells.items():
-                place = f"{params / 'tables' / name}.yaml: rows.{row.name}.cells.{key}"
-                for experiment in cell.experiments:
-                    known(experiment, project.names, f"{place}.experiments")
-                known(cell.share_of, project.experiments, f"{place}.share_of")
-                for experiment in cell.experiments if cell.metric != reports.SPLIT else ():
-                    if project.holds_out(experiment):
-                        raise UserError(
-                            f"{place}.experiments: {experiment}: its recipe tests on held-out training images: a table "
-                            "shows tests on the test set: name another experiment"
-                        )
-    for name, figure in project.figures.items():
-        for place, experiment in figure.places():
-            known(experiment, project.experiments, f"{params / 'figures' / name}.yaml: panels.{place}.experiment")
-    for claim in project.claims.claims:
-        for name in dict.fromkeys(name for pair in claim.pairs() for name in pair):
-            known(name, project.experiments, f"{params / 'claims.yaml'}: claims.{claim.name}.comparisons")
-    for suspicion in project.claims.suspicions:
-        place = f"{params / 'claims.yaml'}: suspicions.{suspicion.of}"
-        known(suspicion.of, [*(claim.name for claim in project.claims.claims), *project.experiments], f"{place}.of")
-        known(suspicion.against, project.experiments, f"{place}.against")
-        known(suspicion.tested_by, project.experiments, f"{place}.tested_by")
-    for step in project.order.steps:
-        for name in step.experiments:
-            known(name, project.experiments, f"{params / 'order.yaml'}: steps.{step.name}.experiments")
+    for path, key, cell in _list_cells(project, params):
+        for experiment in cell.experiments if cell.metric != reports.SPLIT else ():
+            if project.holds_out(experiment):
+                raise UserError(
+                    f"{path}: {key}.experiments: {experiment}: its recipe tests on held-out training images: a table "
+                    "shows tests on the test set: name another experiment"
+                )
     folders = [scale.results for scale in project.scales.values()]
+    reported: dict[str, None] = {}
     for name, scale in project.scales.items():
+        path = params / "scales" / f"{name}.yaml"
         if folders.count(scale.results) > 1:
-            place = f"{params / 'scales' / name}.yaml"
-            raise UserError(f"{place}: results: another scale has {scale.results} too: give each a folder of its own")
-    for name in project.reporting.fail_above:
-        known(name, project.datasets, f"{params / 'reporting.yaml'}: fail_above")
-    reported = {e.parameters["dataset"]["name"]: None for scale in project.scales for e in project.told_of(scale)}
+            raise UserError(f"{path}: results: another scale has {scale.results} too: give each a folder of its own")
+        for experiment in project.resolve_all(scale.experiments or project.experiments, name):
+            if scale.experiments and experiment.untrainable:
+                raise UserError(f"{path}: experiments: {experiment.untrainable}")
+        reported |= {experiment.parameters["dataset"]["name"]: None for experiment in project.reported(name)}
     for name in [*reported, *project.detections.datasets]:
         for key in ("prior_deviation", "resolution"):
             if name not in getattr(project.reporting, key):
                 raise UserError(f"{params / 'reporting.yaml'}: {key}: nothing for the dataset {name!r}: add a line")
-    for name, scale in project.scales.items():
-        for experiment in project._resolved(scale.experiments or project.experiments, name):
-            if scale.experiments and experiment.untrainable:
-                raise UserError(f"{params / 'scales' / name}.yaml: experiments: {experiment.untrainable}")

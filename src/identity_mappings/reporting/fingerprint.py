@@ -65,7 +65,7 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
     else:
         patterns.append(f"seed*/{RESPONSES}/*")
         parts += [_sources(NETWORKS), _hashes(results / SIGNALS, "*/*")]
-    for experiment in project.told_of(scale):
+    for experiment in project.reported(scale):
         folders = [alternative.folder for alternative in experiment.alternatives]
         parts += [[folder, _hashes(results / "runs" / folder, *patterns)] for folder in folders]
     return sha256(canonical(parts))[:16]
