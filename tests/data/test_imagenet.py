@@ -20,8 +20,8 @@ from identity_mappings.data import imagenet, small_imagenet, sources
 from identity_mappings.data.imagenet import DEVKIT, TRAINING, VALIDATION
 from identity_mappings.data.listing import dvc_md5, list_files
 from identity_mappings.errors import UserError
+from identity_mappings.parameters.datasets import Archive, Dataset
 from identity_mappings.parameters.load import read_entry
-from identity_mappings.parameters.models import Archive, Dataset
 
 ROOT = Path(__file__).parents[2]
 SMALL = "imagenet-small"

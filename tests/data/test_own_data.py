@@ -19,7 +19,7 @@ from identity_mappings.data.listing import dvc_md5, list_files
 from identity_mappings.data.shards import Shards
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
-from identity_mappings.parameters.models import Dataset
+from identity_mappings.parameters.datasets import Dataset
 
 CLASSES = ("cat", "dog", "owl")
 ENTRIES = """

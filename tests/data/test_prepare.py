@@ -25,8 +25,8 @@ from identity_mappings.data.prepare import Writer, prepare
 from identity_mappings.data.shards import Shards
 from identity_mappings.data.small_imagenet import archives, wnid
 from identity_mappings.errors import UserError
+from identity_mappings.parameters.datasets import Archive
 from identity_mappings.parameters.load import read_entry
-from identity_mappings.parameters.models import Archive
 
 SMALL = "imagenet-small"
 REAL = archives()
@@ -194,7 +194,7 @@ def test_after_a_real_kill_it_goes_on_to_the_same_bytes(small):
 import os, signal
 from pathlib import Path
 from identity_mappings.data import prepare
-from identity_mappings.parameters.models import Dataset
+from identity_mappings.parameters.datasets import Dataset
 dataset = Dataset.model_validate_json({small.dataset.model_dump_json()!r})
 add, left = prepare.Writer.add, [20]
 def killed(self, *arguments):

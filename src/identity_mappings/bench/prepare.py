@@ -16,8 +16,8 @@ from ..data import small_imagenet
 from ..data.imagenet import TRAINING
 from ..data.listing import md5_of
 from ..data.prepare import prepare
+from ..parameters.datasets import Archive
 from ..parameters.load import read_entry
-from ..parameters.models import Archive
 
 NAME = "imagenet-bench"
 SHARDS = {"training": 512, "validation": 1}  # as many are open at once as for ImageNet

@@ -16,7 +16,7 @@ from .imagenet import TRAINING, VALIDATION, read_devkit, require
 from .shards import BLOCK
 
 if TYPE_CHECKING:
-    from ..parameters.models import Dataset
+    from ..parameters.datasets import Dataset
     from .prepare import Writer
 
 BUFFER = 1 << 20  # bytes to read at a time

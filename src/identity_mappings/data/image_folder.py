@@ -11,7 +11,7 @@ from .listing import dvc_md5, list_files
 from .shards import BLOCK
 
 if TYPE_CHECKING:
-    from ..parameters.models import Dataset
+    from ..parameters.datasets import Dataset
     from .prepare import Writer
 
 SPLITS = {"training": "train", "validation": "val"}

@@ -16,7 +16,7 @@ import numpy
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    from ..parameters.models import Dataset
+    from ..parameters.datasets import Dataset
 
 TRAINING, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"

@@ -20,8 +20,8 @@ from typing import Any
 import numpy
 
 from ..errors import UserError
+from ..parameters.datasets import Dataset
 from ..parameters.load import read_entry
-from ..parameters.models import Dataset
 from ..records.files import json_bytes, sha256, sha256_of, write_atomically
 from .archive import Ilsvrc, Progress
 from .image_folder import ImageFolder

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..errors import UserError
+from ..parameters.datasets import Dataset
 from ..parameters.load import DATASETS, read_entry
-from ..parameters.models import Dataset
 from ..records.files import write_atomically
 from . import arrays, cifar, imagenet
 from .listing import dvc_md5, list_files, md5_of

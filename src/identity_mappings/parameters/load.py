@@ -1,6 +1,6 @@
 """Reading params/: every mistake becomes one line that names the file, the key and the cure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,9 @@ from ..networks.depth import VGG_STRIDE, stages
 from ..records.experiment import Experiment as Resolved
 from ..records.files import sha256_of
 from ..records.run import DETECTION_PROTOCOLS
-from . import models, reports, work
+from . import models, reports
+from .claims import Claims, Order
+from .datasets import Dataset
 from .explain import explain, nearest
 from .text import read_yaml
 
@@ -22,15 +24,15 @@ DATASETS = Path("params/datasets.yaml")
 
 # What each file holds; the JSON Schemas of workflow/schemas/ carry these names.
 SCHEMAS: dict[str, Any] = {
-    "datasets": dict[models.Name, models.Dataset],
+    "datasets": dict[models.Name, Dataset],
     "recipe": models.Recipe,
     "experiments": dict[models.Name, models.Experiment],
     "scale": models.Scale,
     "table": reports.Table,
     "figure": reports.Figure,
     "reporting": reports.Reporting,
-    "claims": work.Claims,
-    "order": work.Order,
+    "claims": Claims,
+    "order": Order,
     "detection": detection.Detections,
 }
 PARTS: dict[str, Any] = {"detection-recipe": detection.Recipe}  # of files, which are checked by themselves
@@ -63,7 +65,7 @@ def check(data: Any, path: Path, kind: str, inside: tuple[str, ...] = ()) -> Any
         raise UserError(f"{path}: {' '.join(message.split())}") from None
 
 
-def read_entry(name: str, root: Path = Path()) -> models.Dataset:
+def read_entry(name: str, root: Path = Path()) -> Dataset:
     """The entry of a dataset in params/datasets.yaml; the rest of params/ may be wrong.
 
     Raises:
@@ -80,15 +82,15 @@ class Project:
     """All parameters of a checkout, with paths relative to its root."""
 
     root: Path
-    datasets: dict[str, models.Dataset]
+    datasets: dict[str, Dataset]
     recipes: dict[str, models.Recipe]
     experiments: dict[str, models.Experiment]
     scales: dict[str, models.Scale]
     tables: dict[str, reports.Table]
     figures: dict[str, reports.Figure]
     reporting: reports.Reporting
-    claims: work.Claims
-    order: work.Order
+    claims: Claims
+    order: Order
     detections: detection.Detections
 
     def scale(self, name: str) -> models.Scale:
@@ -242,10 +244,10 @@ class Project:
 
 
 def _named(folder: Path, kind: str) -> dict[str, Any]:
-    return {path.stem: read(path, kind) for path in _files(folder)}
+    return {path.stem: read(path, kind) for path in list_files(folder)}
 
 
-def _files(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
     """The parameter files of a folder; an editor's own, which begin with a dot, are none."""
     return [path for path in sorted(folder.glob("*.yaml")) if not path.name.startswith(".")]
 
@@ -260,7 +262,7 @@ def load(root: Path = Path()) -> Project:
     if not params.is_dir():
         raise UserError(f"no folder params/ in {root.absolute()}: call this from the project's root")
     experiments: dict[str, models.Experiment] = {}
-    for path in _files(params / "experiments"):
+    for path in list_files(params / "experiments"):
         for name, experiment in read(path, "experiments").items():
             if name in experiments:
                 raise UserError(f"{path}: {name}: another file has this experiment too: rename or remove one")
@@ -278,102 +280,7 @@ def load(root: Path = Path()) -> Project:
         read(params / "order.yaml", "order"),
         read(params / "detection.yaml", "detection"),
     )
-    _check_references(project, params)
+    from .references import check_references  # which needs this module
+
+    check_references(project, params)
     return project
-
-
-def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str, str | None, Iterable[str]]]:
-    """Every place in a file that names something: (file, key, name, the names that it may be)."""
-    datasets, experiments, recipes = project.datasets, project.experiments, project.recipes
-    for name, dataset in datasets.items():
-        if dataset.made_from:
-            yield params / "datasets.yaml", f"{name}.made_from.name", dataset.made_from.name, datasets
-    for path in _files(params / "experiments"):
-        for name in read(path, "experiments"):
-            yield path, f"{name}.dataset", experiments[name].dataset, datasets
-            yield path, f"{name}.recipe", experiments[name].recipe, recipes
-    for name, chosen in project.detections.experiments.items():
-        yield params / "detection.yaml", f"experiments.{name}.backbone", chosen.backbone, experiments
-    for name, scale in project.scales.items():
-        path, overlay = params / "scales" / f"{name}.yaml", scale.overlay
-        for old, new in overlay.datasets.items():
-            yield path, "overlay.datasets", old, datasets
-            yield path, f"overlay.datasets.{old}", new, datasets
-        for unit, depths in overlay.depths.items():
-            known = {str(e.network.depth) for e in experiments.values() if e.network.unit == unit}
-            yield from ((path, f"overlay.depths.{unit}", str(depth), known) for depth in depths)
-        yield from ((path, "experiments", experiment, experiments) for experiment in scale.experiments or ())
-        yield from ((path, "leave_out", experiment, experiments) for experiment in scale.leave_out)
-        yield from ((path, "overlay.recipe", key, models.Recipe.model_fields) for key in overlay.recipe)
-        for recipe, keys in overlay.recipes.items():
-            yield path, "overlay.recipes", recipe, recipes
-            yield from ((path, f"overlay.recipes.{recipe}", key, models.Recipe.model_fields) for key in keys)
-        yield from ((path, "runs_on", dataset, datasets) for dataset in scale.runs_on)
-    for path, key, cell in _list_cells(project, params):
-        yield from ((path, f"{key}.experiments", experiment, project.names) for experiment in cell.experiments)
-        yield path, f"{key}.share_of", cell.share_of, experiments
-    for name, figure in project.figures.items():
-        path = params / "figures" / f"{name}.yaml"
-        for place, experiment in figure.places():
-            yield path, f"panels.{place}.experiment", experiment, experiments
-    path, claims = params / "claims.yaml", project.claims
-    for claim in claims.claims:
-        for name in dict.fromkeys(name for pair in claim.pairs() for name in pair):
-            yield path, f"claims.{claim.name}.comparisons", name, experiments
-    for suspicion in claims.suspicions:
-        place = f"suspicions.{suspicion.of}"
-        yield path, f"{place}.of", suspicion.of, [*(claim.name for claim in claims.claims), *experiments]
-        yield path, f"{place}.against", suspicion.against, experiments
-        yield path, f"{place}.tested_by", suspicion.tested_by, experiments
-    for step in project.order.steps:
-        for name in step.experiments:
-            yield params / "order.yaml", f"steps.{step.name}.experiments", name, experiments
-    for name in project.reporting.fail_above:
-        yield params / "reporting.yaml", "fail_above", name, datasets
-
-
-def _list_cells(project: Project, params: Path) -> Iterator[tuple[Path, str, reports.Cell]]:
-    for name, table in project.tables.items():
-        for row in table.rows:
-            for key, cell in row.cells.items():
-                yield params / "tables" / f"{name}.yaml", f"rows.{row.name}.cells.{key}", cell
-
-
-def _check_references(project: Project, params: Path) -> None:
-    for path, key, name, known in _list_references(project, params):
-        if name is not None and name not in known:
-            raise UserError(f"{path}: {' '.join(key.split())}: unknown name {name!r}: {nearest(name, known)}")
-    for name, dataset in project.datasets.items():
-        if dataset.made_from and project.datasets[dataset.made_from.name].made_from:
-            raise UserError(
-                f"{params / 'datasets.yaml'}: {name}.made_from.name: {dataset.made_from.name} is made from another "
-                "dataset itself: name that"
-            )
-    for path in _files(params / "experiments"):
-        for name in read(path, "experiments"):
-            if not project.datasets[dataset := project.experiments[name].dataset].is_complete:
-                raise UserError(
-                    f"{path}: {name}.dataset: {dataset} is not prepared yet: call `identity-mappings data prepare "
-                    f"{dataset}`, which fills in its entry of datasets.yaml"
-                )
-    for path, key, cell in _list_cells(project, params):
-        for experiment in cell.experiments if cell.metric != reports.SPLIT else ():
-            if project.holds_out(experiment):
-                raise UserError(
-                    f"{path}: {key}.experiments: {experiment}: its recipe tests on held-out training images: a table "
-                    "shows tests on the test set: name another experiment"
-                )
-    folders = [scale.results for scale in project.scales.values()]
-    reported: dict[str, None] = {}
-    for name, scale in project.scales.items():
-        path = params / "scales" / f"{name}.yaml"
-        if folders.count(scale.results) > 1:
-            raise UserError(f"{path}: results: another scale has {scale.results} too: give each a folder of its own")
-        for experiment in project.resolve_all(scale.experiments or project.experiments, name):
-            if scale.experiments and experiment.untrainable:
-                raise UserError(f"{path}: experiments: {experiment.untrainable}")
-        reported |= {experiment.parameters["dataset"]["name"]: None for experiment in project.reported(name)}
-    for name in [*reported, *project.detections.datasets]:
-        for key in ("prior_deviation", "resolution"):
-            if name not in getattr(project.reporting, key):
-                raise UserError(f"{params / 'reporting.yaml'}: {key}: nothing for the dataset {name!r}: add a line")

@@ -3,9 +3,9 @@
 from collections import Counter
 
 from ..parameters import Project
+from ..parameters.claims import GRADIENTS, Suspicion
 from ..parameters.models import Scale
 from ..parameters.reports import TEST_ERROR
-from ..parameters.work import GRADIENTS, Suspicion
 from ..records import run
 from ..records.experiment import ARITHMETICS
 from . import claims, order, times, verdict

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from ..parameters import Project
+from ..parameters.claims import Step
 from ..parameters.reports import BEST_RUN, MEAN, SPLIT, TRAINING_TIME
-from ..parameters.work import Step
 from ..records import measurement, run
 from ..records.experiment import ARITHMETICS, Experiment
 from . import times, verdict
