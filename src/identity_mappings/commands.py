@@ -254,10 +254,11 @@ def data(arguments: argparse.Namespace) -> int:
         return 0
     actions = {"fetch": sources.fetch, "prepare": sources.prepare, "verify": sources.verify}
     said = actions[arguments.action](arguments.name, arguments.data)
-    if arguments.commit or not arguments.name.startswith("imagenet"):
+    if said:
+        print(said)
+    if arguments.commit or sources.is_committed_always(arguments.name):
         sources.commit(arguments.name, arguments.data)
-        said = f"{arguments.data / arguments.name}: as published, and in DVC's cache"
-    print(said)
+        print(f"{arguments.data / arguments.name}: as pinned, and in DVC's cache")
     return 0
 
 

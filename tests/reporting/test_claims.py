@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from identity_mappings.parameters.work import Claim
+from identity_mappings.parameters.claims import Claim
 from identity_mappings.records import measurement
 from identity_mappings.records.measurement import SIGNALS_CSV, signals_of
 from identity_mappings.reporting import claims

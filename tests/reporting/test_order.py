@@ -6,7 +6,7 @@ import pytest
 
 from identity_mappings import cli
 from identity_mappings.parameters import load
-from identity_mappings.parameters.work import Order, Step
+from identity_mappings.parameters.claims import Order, Step
 from identity_mappings.reporting import order, times
 from identity_mappings.reporting.cells import Records
 

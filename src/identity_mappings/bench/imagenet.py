@@ -1,6 +1,5 @@
 """What surrounds a step on ImageNet: preparing archives, making training views, exchanging gradients; what limits."""
 
-import hashlib
 import io
 import json
 import os
@@ -12,22 +11,25 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..data import small_imagenet
-from ..data.imagenet import LAYOUTS, TRAINING
+from ..data.imagenet import TRAINING
+from ..data.listing import md5_of
 from ..data.prepare import prepare
 from ..errors import UserError
+from ..parameters.datasets import Archive
+from ..parameters.load import read_entry
 from ..records.experiment import Experiment
 from ..training.assembly import build, recipe_of
 from ..training.group import Group
 from . import pipeline
 
 NAME = "imagenet-bench"
+SHARDS = {"training": 512, "validation": 1}  # as many are open at once as for ImageNet
 
 
 def measure_surroundings(
@@ -83,11 +85,6 @@ def _write_archive(path: Path, size: int) -> int:
     return images
 
 
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
 def _time(action: Callable[[], Any]) -> tuple[float, float]:
     """CPU seconds (user and system, all threads) and wall seconds."""
     cpu, wall = os.times(), time.perf_counter()
@@ -113,21 +110,18 @@ def measure_preparing(folder: Path, megabytes: int = 1500, rounds: int = 5) -> d
         small_imagenet.make(data)
         archive = (data / small_imagenet.NAME).rename(data / NAME) / TRAINING
         images = _write_archive(archive, megabytes * 1_000_000)
-        small, shards = LAYOUTS[small_imagenet.NAME], LAYOUTS["imagenet"].training_shards
-        files = {**small.files, TRAINING: _md5(archive)}
-        LAYOUTS[NAME] = replace(small, files=files, training=images, training_shards=shards)
+        small = read_entry(small_imagenet.NAME)
+        archives = {**small.archives, TRAINING: Archive(md5=md5_of(archive))}
+        dataset = small.model_copy(update={"archives": archives, "training_images": images})
         found: dict[str, list[tuple[float, float]]] = {"read_and_md5": [], "prepare": []}
-        try:
-            for _ in range(rounds):
-                found["read_and_md5"].append(_time(lambda: _md5(archive)))
-                found["prepare"].append(_time(lambda: prepare(NAME, data)))
-                shutil.rmtree(data / "shards")
-        finally:
-            del LAYOUTS[NAME]
+        for _ in range(rounds):
+            found["read_and_md5"].append(_time(lambda: md5_of(archive)))
+            found["prepare"].append(_time(lambda: prepare(NAME, data, dataset, SHARDS)))
+            shutil.rmtree(data / "shards")
         size = archive.stat().st_size
     cpu, wall = ({what: statistics.median(t[n] for t in times) for what, times in found.items()} for n in (0, 1))
     ratio = cpu["read_and_md5"] / cpu["prepare"]
-    facts = {"bytes": size, "images": images, "shards": shards, "rounds": rounds}
+    facts = {"bytes": size, "images": images, "shards": SHARDS["training"], "rounds": rounds}
     return {**facts, "cpu_seconds": cpu, "seconds": wall, "ratio": ratio}
 
 

@@ -17,11 +17,13 @@ import numpy
 from PIL import Image
 
 from ..errors import UserError
+from ..parameters.load import read_entry
 from ..records.files import write_atomically
 from . import digits
-from .imagenet import DEVKIT, GROUND_TRUTH, LAYOUTS, META, TRAINING, VALIDATION
+from .imagenet import DEVKIT, GROUND_TRUTH, META, TRAINING, VALIDATION
 
 NAME = "imagenet-small"
+TRAINING_IMAGES, VALIDATION_IMAGES = 320, 100
 DIGITS_MD5 = "f56197afa9f663014f842d53728e084a"
 ENLARGED = 9  # times 8 pixels: the digit fills most of the shorter side
 # As ILSVRC has them: number of the training image to its form.
@@ -29,19 +31,8 @@ ODD = {37: "CMYK", 121: "PNG", 205: "L"}
 # Numbers of the classes in the devkit's own order, which is not that of the wnids.
 IDENTITIES = [(7 * digit + 3) % 10 + 1 for digit in range(10)]
 WORDS = (
-    "zero, nought, 0",
-    "one, 1",
-    "two, 2",
-    "three, 3",
-    "four, 4",
-    "five, 5",
-    "six, 6",
-    "seven, 7",
-    "eight, 8",
-    "nine, 9",
-)
-
-
+    "zero, nought, 0", "one, 1", "two, 2", "three, 3", "four, 4", "five, 5", "six, 6", "seven, 7", "eight, 8", "nine, 9"
+)  # fmt: skip
 # Of the digits, before each image's own darkening: a hint, so that a few dozen iterations teach a network something.
 COLOURS = (
     (255, 64, 64), (255, 160, 64), (255, 255, 64), (128, 255, 64), (64, 255, 160),
@@ -118,21 +109,14 @@ def _meta() -> bytes:
     from scipy.io import savemat
 
     fields = (
-        "ILSVRC2012_ID",
-        "WNID",
-        "words",
-        "gloss",
-        "num_children",
-        "children",
-        "wordnet_height",
-        "num_train_images",
-    )
+        "ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height", "num_train_images"
+    )  # fmt: skip
     parents = [
         (11, "n99001000", "even digit", [IDENTITIES[digit] for digit in range(0, 10, 2)]),
         (12, "n99001001", "odd digit", [IDENTITIES[digit] for digit in range(1, 10, 2)]),
         (13, "n99001002", "digit", [11, 12]),
     ]
-    training = LAYOUTS[NAME].training // 10
+    training = TRAINING_IMAGES // 10
     rows = [
         (IDENTITIES[digit], wnid(digit), WORDS[digit], f"the digit {digit}", 0, [], 0, training) for digit in range(10)
     ]
@@ -146,9 +130,9 @@ def _meta() -> bytes:
 
 def archives() -> dict[str, bytes]:
     """File name to bytes of the three archives."""
-    layout, data, photographs = LAYOUTS[NAME], digits.load(DIGITS_MD5), _photographs()
+    data, photographs = digits.load("digits", DIGITS_MD5), _photographs()
     images, labels = data.training[:, 0].numpy(), data.training_labels.tolist()
-    each, number, classes = layout.training // 10, 0, []
+    each, number, classes = TRAINING_IMAGES // 10, 0, []
     for digit in range(10):
         members = []
         for index in [index for index, label in enumerate(labels) if label == digit][:each]:
@@ -158,7 +142,7 @@ def archives() -> dict[str, bytes]:
         classes.append((f"{wnid(digit)}.tar", pack_tar(members)))
 
     validation, truth = [], []
-    tests = zip(data.test[: layout.validation, 0].numpy(), data.test_labels.tolist(), strict=False)
+    tests = zip(data.test[:VALIDATION_IMAGES, 0].numpy(), data.test_labels.tolist(), strict=False)
     for index, (image, label) in enumerate(tests, 1):
         name = f"ILSVRC2012_val_{index:08d}.JPEG"
         validation.append((name, _encoded(_image(name, image, label, photographs), "RGB")))
@@ -177,4 +161,5 @@ def make(folder: Path) -> None:
         UserError: the installed Pillow, scipy or scikit-learn make other bytes than the pinned ones; nothing is
             written.
     """
-    write_pinned(NAME, folder, archives(), LAYOUTS[NAME].files)
+    pinned = {file: archive.md5 for file, archive in read_entry(NAME).archives.items()}
+    write_pinned(NAME, folder, archives(), pinned)

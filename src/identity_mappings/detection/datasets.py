@@ -16,8 +16,7 @@ from xml.etree import ElementTree
 
 import numpy
 
-from ..data.listing import dvc_md5
-from ..data.sources import _md5 as md5_of
+from ..data.listing import dvc_md5, md5_of
 from ..errors import UserError
 from ..records.files import json_bytes, write_atomically
 from .evaluation import Objects

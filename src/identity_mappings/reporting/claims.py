@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas
 
 from ..parameters import Project
+from ..parameters.claims import EARLY_GRADIENT, GRADIENTS, TRAINING_ERROR, TRAINING_LOSS, Claim
 from ..parameters.reports import SINGLE_VIEW, TEST_ERROR, Cell, Reporting
-from ..parameters.work import EARLY_GRADIENT, GRADIENTS, TRAINING_ERROR, TRAINING_LOSS, Claim
 from ..records import measurement, run
 from ..records.experiment import ARITHMETICS, Experiment
 from ..records.measurement import SIGNALS_CSV, signals_of

@@ -3,8 +3,8 @@
 from collections import Counter
 from typing import Any
 
+from ..parameters.claims import GRADIENTS
 from ..parameters.reports import TEST_ERROR
-from ..parameters.work import GRADIENTS
 from ..records import run
 from . import claims, order, verdict
 from .cells import NO_COUNTERPART, Filled, Records, name_place

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..parameters import load
-from ..parameters.work import Step
+from ..parameters.claims import Step
 from ..records import run
 from ..records.experiment import ARITHMETICS, Experiment
 from .cells import Records

@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from ..errors import UserError
 from ..parameters import load
+from ..parameters.claims import GRADIENTS
 from ..parameters.reports import Row, Table, Units
-from ..parameters.work import GRADIENTS
 from ..records.files import sha256
 from . import charts, claims, findings, fingerprint, order, verdict
 from .cells import NO_COUNTERPART, NOT_COMPARABLE, QUOTED, name_place

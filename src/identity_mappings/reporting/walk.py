@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from ..parameters.claims import Step
 from ..parameters.reports import MEAN
-from ..parameters.work import Step
 from ..records import measurement, run
 from ..records.experiment import Experiment
 from . import times, verdict

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from ..data import colour
-from ..data.imagenet import LAYOUTS
 from ..data.shards import Shards
 from ..data.stream import Stream, mean_image
 from ..errors import UserError
@@ -37,16 +36,12 @@ def open_shards(dataset: dict[str, Any], split: str, folder: Path) -> Shards:
         UserError: it is not prepared, not made of the pinned archives, or the counts disagree with the parameters.
     """
     name, stated = dataset["name"], dataset[f"{'training' if split == 'training' else 'test'}_images"]
-    if name not in LAYOUTS:
-        known = ", ".join(LAYOUTS)
-        raise UserError(f"params/datasets.yaml: {name}: the recipe's crop is of ImageNet; there are {known}")
     shards = Shards(folder / "shards" / name, split)
-    cure = f"remove {shards.folder} and call `identity-mappings data prepare {name}`"
-    if shards.archives != LAYOUTS[name].files:
-        raise UserError(f"{shards.folder}: made of other archives than the published ones: {cure}")
-    if LAYOUTS[name].md5 != dataset["md5"]:
-        expected = f"{LAYOUTS[name].md5} of the archives"
-        raise UserError(f"params/datasets.yaml: {name}.md5: {dataset['md5']} is not {expected}")
+    if shards.md5 != dataset["md5"]:
+        raise UserError(
+            f"{shards.folder}: made of files with the hash {shards.md5}, the experiment's dataset {name} has "
+            f"{dataset['md5']}: remove {shards.folder} and call `identity-mappings data prepare {name}`"
+        )
     if len(shards) != stated or len(shards.classes) != dataset["classes"]:
         raise UserError(
             f"params/datasets.yaml: {name} has {len(shards)} {split} images of {len(shards.classes)} classes, not "
