@@ -12,7 +12,7 @@ from .networks.closed_form import closed_form, convolution_outputs
 from .parameters import Project
 from .records.experiment import Experiment
 from .reporting.cells import Records
-from .reporting.order import wanted
+from .reporting.order import plan_runs
 from .reporting.times import CPU, GPU, PASSES, Clock
 
 # Bytes that a training keeps for each output of a convolution: it, batch norm's output and one more in float32 are the
@@ -95,7 +95,7 @@ def request_minutes(seconds: float, limit: int, attempt: int = 1) -> int:
 
 def read_clock(project: Project, scale: str) -> Clock:
     """How fast the runs of a scale were whose records exist."""
-    return Clock(wanted(project, scale, Records(project, scale)))
+    return Clock(plan_runs(Records(project, scale)))
 
 
 def spread(processes: int, nodes: int) -> int:

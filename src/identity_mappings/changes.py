@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from .parameters import Project
-from .records import cost
+from .records import measurement
 from .records.files import parse_json, sha256_of
-from .records.propagation import SIGNALS, SIGNALS_DONE
+from .records.measurement import SIGNALS, SIGNALS_DONE
 from .reporting.fingerprint import is_current, of_cost, of_signals
 
-COST, SIGNALS_INDEX = f"{cost.FOLDER}/{cost.NAME}", f"{SIGNALS}/{SIGNALS_DONE}"
+COST, SIGNALS_INDEX = f"{measurement.COST}/{measurement.COST_JSON}", f"{SIGNALS}/{SIGNALS_DONE}"
 REPORTS = ("tables.json", "figures/figures.json", "report.json")
 
 

@@ -185,8 +185,10 @@ def parser() -> argparse.ArgumentParser:
 
     added = command("data", "get a dataset, check it, or prepare it for training (ImageNet: archives to shards)")
     added.add_argument("action", choices=("fetch", "prepare", "verify"))
-    added.add_argument("name", help="cifar10, cifar100, imagenet, voc-0712, coco-2014 or a small one")
-    added.add_argument("--commit", action="store_true", help="put imagenet into DVC's cache; CIFAR always is")
+    added.add_argument(
+        "name", help="of params/datasets.yaml, your own among them, or voc-0712, coco-2014 or a small one"
+    )
+    added.add_argument("--commit", action="store_true", help="put it into DVC's cache, too; CIFAR always is")
     added.add_argument("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
 
     added = command("bench", "measure steps per second against two other implementations and the device's bound")

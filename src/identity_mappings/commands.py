@@ -140,10 +140,10 @@ def verify(arguments: argparse.Namespace) -> int:
             if arguments.twice:
                 experiment = _resolve_trainable(arguments, name)
                 options = Options(_results_folder(arguments, experiment, name), arguments.data, device=arguments.device)
-                statuses.append(verify.twice(experiment, arguments.seed, options, arguments.iterations))
+                statuses.append(verify.verify_twice(experiment, arguments.seed, options, arguments.iterations))
             else:
                 options = Options(Path("results"), arguments.data, device=arguments.device)
-                statuses.append(verify.record(Path(name), options, arguments.iterations))
+                statuses.append(verify.verify_record(Path(name), options, arguments.iterations))
         except UserError as error:  # the others are compared all the same
             print(f"identity-mappings: {error}", file=sys.stderr)
             statuses.append(2)
@@ -152,14 +152,14 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     experiment = _resolve_trainable(arguments)
-    from .training.evaluate import evaluate, of_checkpoint
+    from .training.evaluate import evaluate, evaluate_checkpoint
     from .training.trainer import Options
 
     results = _results_folder(arguments, experiment)
     options = Options(results, arguments.data, device=arguments.device, workers=arguments.workers)
     wanted = (experiment, arguments.seed, arguments.protocol, options)
     file = arguments.checkpoint
-    for path in of_checkpoint(*wanted, file) if file else evaluate(*wanted):
+    for path in evaluate_checkpoint(*wanted, file) if file else evaluate(*wanted):
         print(path)
     return 0
 
@@ -177,7 +177,7 @@ def import_weights(arguments: argparse.Namespace) -> int:
     recipe = settings.overlay.recipes.get("he2016-imagenet", {})
     dataset = project.resolve_dataset(name)
     options = Options(Path(settings.results), arguments.data, device=arguments.device, workers=arguments.workers)
-    for path in imported.test(
+    for path in imported.test_imported(
         arguments.file,
         arguments.name,
         arguments.source,
@@ -208,11 +208,11 @@ def export(arguments: argparse.Namespace) -> int:
 
 def responses(arguments: argparse.Namespace) -> int:
     experiment = _resolve_trainable(arguments)
-    from .training.propagation import responses
+    from .evaluation.propagation import measure_responses
     from .training.trainer import Options
 
     options = Options(_results_folder(arguments, experiment), arguments.data, device=arguments.device)
-    responses(experiment, arguments.seed, options, arguments.checkpoint)
+    measure_responses(experiment, arguments.seed, options, arguments.checkpoint)
     return 0
 
 
@@ -223,7 +223,7 @@ def signals(arguments: argparse.Namespace) -> int:
         measure_all(arguments.scale, arguments.data, arguments.device)
         return 0
     experiment = _resolve_trainable(arguments)
-    from .training.propagation import signals
+    from .evaluation.propagation import measure_signals
     from .training.trainer import Options
 
     iterations = arguments.iterations
@@ -232,7 +232,7 @@ def signals(arguments: argparse.Namespace) -> int:
 
         iterations = load().scale(arguments.scale).signal_iterations
     options = Options(_results_folder(arguments, experiment), arguments.data, device=arguments.device)
-    signals(experiment, iterations, options)
+    measure_signals(experiment, iterations, options)
     return 0
 
 
@@ -254,10 +254,11 @@ def data(arguments: argparse.Namespace) -> int:
         return 0
     actions = {"fetch": sources.fetch, "prepare": sources.prepare, "verify": sources.verify}
     said = actions[arguments.action](arguments.name, arguments.data)
-    if arguments.commit or not arguments.name.startswith("imagenet"):
+    if said:
+        print(said)
+    if arguments.commit or sources.is_committed_always(arguments.name):
         sources.commit(arguments.name, arguments.data)
-        said = f"{arguments.data / arguments.name}: as published, and in DVC's cache"
-    print(said)
+        print(f"{arguments.data / arguments.name}: as pinned, and in DVC's cache")
     return 0
 
 
@@ -310,7 +311,7 @@ figures = call("reporting.figures", "write", "scale")
 report = call("reporting.page", "write", "scale")
 explain = call("reporting.explain", "show", "scale", "table", "row", "column")
 rocrate = call("reporting.archive", "write", "scale", "output")
-diff = call("reporting.diff", "show", "scale")
+diff = call("reporting.explain", "show_differences", "scale")
 audit = call("reporting.audit", "audit", "scale")
 next_runs = call("reporting.order", "show_next", "scale", "device", "count", "at_once")
 schemas = call("parameters.schemas", "write")

@@ -173,16 +173,18 @@ def check_room(root: Path) -> Iterator[Line]:
 
 
 def check_data(folder: Path) -> Iterator[Line]:
-    from .data import imagenet, sources
+    from .data import sources
+    from .parameters.load import DATASETS, read
 
-    for name in sources.LAYOUTS:
+    entries = read(DATASETS, "datasets")
+    for name in (name for name, entry in entries.items() if entry.format == "cifar"):
         if not (folder / name).is_dir():
             yield Line(f"data: {name}", NOTE, f"not here: identity-mappings data fetch {name}")
             continue
-        wrong = sources.problems(name, folder)
+        wrong = sources.list_problems(name, folder)
         cure = f": {wrong[0]}; identity-mappings data fetch {name}" if wrong else ""
         yield Line(f"data: {name}", WRONG if wrong else OK, "as published" if not wrong else f"damaged{cure}")
-    missing = [file for file in imagenet.LAYOUTS["imagenet"].files if not (folder / "imagenet" / file).is_file()]
+    missing = [file for file in entries["imagenet"].archives if not (folder / "imagenet" / file).is_file()]
     shards = (folder / "shards/imagenet").is_dir()
     text = "not here: identity-mappings data fetch imagenet says how to get it"
     yield Line("data: imagenet", OK if shards or not missing else NOTE, "here" if shards or not missing else text)
@@ -219,7 +221,7 @@ def check_speed(device: torch.device, root: Path) -> Iterator[Line]:
     try:
         from .parameters import load
         from .reporting.cells import Records
-        from .reporting.order import wanted
+        from .reporting.order import plan_runs
         from .reporting.times import count_operations_left
     except ImportError as error:
         yield Line("whole graph", NOTE, f"its hours are not known without {error.name}: make env")
@@ -227,7 +229,7 @@ def check_speed(device: torch.device, root: Path) -> Iterator[Line]:
     project = load(root)
     for scale in project.scales:
         records = Records(project, scale)
-        runs = list(wanted(project, scale, records))
+        runs = list(plan_runs(records))
         operations = count_operations_left(runs, records.costs())
         left = sum(not run.done for run in runs)
         if operations is None:

@@ -11,9 +11,9 @@ from .changes import Changes
 from .errors import UserError
 from .parameters import load
 from .parameters.load import nearest
-from .records import cost, run
+from .records import measurement, run
 from .records.experiment import ARITHMETICS, Experiment
-from .records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, responses_of
+from .records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, responses_of
 from .reporting.run_states import BY_HAND
 
 # runs_per_gpu: how many runs of an experiment one job trains at once on a GPU.
@@ -97,7 +97,7 @@ class Graph:
         Layer responses need the weights of a run, which are where it was trained, or will be.
         """
         results = Path(self.project.scale(scale).results)
-        paths = [results / cost.FOLDER / cost.NAME]
+        paths = [results / measurement.COST / measurement.COST_JSON]
         for experiment in self._wanted(scale):
             if experiment.name not in self._names_with_responses():
                 continue

@@ -10,7 +10,6 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,10 +21,13 @@ import yaml
 
 from identity_mappings.cli import main
 from identity_mappings.data import cifar, digits, load, sources
+from identity_mappings.data.listing import dvc_md5
 from identity_mappings.errors import UserError
+from identity_mappings.parameters.load import read_entry
 
 ROOT = Path(__file__).parents[2]
-PINNED = dict(cifar.LAYOUTS)
+PINNED = {name: read_entry(name, ROOT) for name in ("cifar10", "cifar100")}
+CIFAR10 = torchvision.datasets.CIFAR10
 
 
 def batch(seed: int, images: int, labels: str) -> bytes:
@@ -39,19 +41,17 @@ class Small:
     """CIFAR-10 with three images a file, its pins, its archive, and a folder for it."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
-        layout = PINNED["cifar10"]
-        names = [*layout.training, *layout.test, *layout.meta]
+        names = [name for name, _ in [*CIFAR10.train_list, *CIFAR10.test_list]] + [CIFAR10.meta["filename"]]
         self.files = {name: batch(number, 3, "labels") for number, name in enumerate(names)}
         md5 = {name: hashlib.md5(content).hexdigest() for name, content in self.files.items()}
-        self.layout = replace(
-            layout,
-            training={name: md5[name] for name in layout.training},
-            test={name: md5[name] for name in layout.test},
-            meta={name: md5[name] for name in layout.meta},
-        )
-        monkeypatch.setitem(cifar.LAYOUTS, "cifar10", self.layout)
+        for key in ("train_list", "test_list"):
+            monkeypatch.setattr(CIFAR10, key, [(name, md5[name]) for name, _ in getattr(CIFAR10, key)])
+        monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5[CIFAR10.meta["filename"]]})
+        self.md5_of_folder = dvc_md5(cifar.list_pinned(CIFAR10))
+        self.entry = PINNED["cifar10"].model_copy(update={"md5": self.md5_of_folder})
+        monkeypatch.setattr(sources, "read_entry", lambda name: self.entry if name == "cifar10" else read_entry(name))
         self.folder = folder / "data"
-        self.place = self.folder / "cifar10" / layout.folder
+        self.place = self.folder / "cifar10" / CIFAR10.base_folder
         self.archive = folder / "source" / "cifar-10-python.tar.gz"
         self.archive.parent.mkdir(parents=True)
         self.pack(self.files)
@@ -60,7 +60,7 @@ class Small:
     def pack(self, files: dict[str, bytes]) -> None:
         with tarfile.open(self.archive, "w:gz") as tar:
             for name, content in {**files, "readme.html": b"no reader needs it"}.items():
-                member = tarfile.TarInfo(f"{self.layout.folder}/{name}")
+                member = tarfile.TarInfo(f"{CIFAR10.base_folder}/{name}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
         self.md5 = hashlib.md5(self.archive.read_bytes()).hexdigest()
@@ -94,11 +94,8 @@ def small(tmp_path, monkeypatch) -> Iterator[Small]:
 
 
 def test_the_pins_are_torchvisions_and_data_dvc_has_them():
-    for name, layout in PINNED.items():
-        reader = getattr(torchvision.datasets, layout.torchvision)
-        assert layout.folder == reader.base_folder
-        published = dict(reader.train_list + reader.test_list) | {reader.meta["filename"]: reader.meta["md5"]}
-        assert {path.split("/")[1]: md5 for path, md5 in layout.files.items()} == published, name
+    for name, entry in PINNED.items():
+        assert cifar.find_source(name, entry.md5).__name__.lower() == name
     outs = {out["path"]: out for out in yaml.safe_load((ROOT / "data.dvc").read_text())["outs"]}
     assert outs["data/cifar10"] | {"size": 0} == {
         "md5": PINNED["cifar10"].md5, "size": 0, "nfiles": 7, "hash": "md5", "path": "data/cifar10",
@@ -111,14 +108,10 @@ def test_the_pins_are_torchvisions_and_data_dvc_has_them():
 
 def test_it_reads_what_torchvisions_reader_reads(small, monkeypatch):
     small.restore()
-    images = cifar.load("cifar10", small.layout.md5, small.folder)
-    reader = torchvision.datasets.CIFAR10
-    for name in ("train_list", "test_list"):
-        pinned = [(file, small.layout.files[f"{small.layout.folder}/{file}"]) for file, _ in getattr(reader, name)]
-        monkeypatch.setattr(reader, name, pinned)
-    monkeypatch.setattr(reader, "_load_meta", lambda self: None)
+    images = cifar.load("cifar10", small.md5_of_folder, small.folder)
+    monkeypatch.setattr(CIFAR10, "_load_meta", lambda self: None)
     for train, x, y in ((True, images.training, images.training_labels), (False, images.test, images.test_labels)):
-        theirs = reader(small.folder / "cifar10", train=train)
+        theirs = CIFAR10(small.folder / "cifar10", train=train)
         assert torch.equal(x, torch.from_numpy(theirs.data).permute(0, 3, 1, 2))
         assert y.tolist() == theirs.targets
 
@@ -130,26 +123,29 @@ def test_a_pickle_is_not_read_before_its_md5_is_checked(small, tmp_path):
 
     small.restore()
     (small.place / "data_batch_3").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(UserError, match=r"data_batch_3: its MD5 is .*it was not read: get it with"):
-        cifar.load("cifar10", small.layout.md5, small.folder)
+    with pytest.raises(UserError, match=r"cifar10: not the pinned files: .*nothing was read: .*data verify cifar10"):
+        cifar.load("cifar10", small.md5_of_folder, small.folder)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_dataset_is_one_line_with_the_cure(tmp_path):
     dataset = {"name": "cifar100", "md5": PINNED["cifar100"].md5}
-    with pytest.raises(
-        UserError, match=r"cifar-100-python/train: No such file.*data fetch cifar100.*dvc pull data/cifar100"
-    ):
+    with pytest.raises(UserError, match=r"cifar100: missing: .*data fetch cifar100.*dvc pull data/cifar100"):
         load(dataset, tmp_path)
 
 
 def test_other_pins_or_counts_are_refused(small):
     small.restore()
-    with pytest.raises(UserError, match=r"params/datasets.yaml: cifar10.md5: .* is not"):
+    with pytest.raises(UserError, match=r"cifar10: not the pinned files: their hash is .*, not 0+\.dir; "):
         cifar.load("cifar10", "0" * 32 + ".dir", small.folder)
+    small.entry = small.entry.model_copy(update={"md5": "0" * 32 + ".dir"})
+    with pytest.raises(
+        UserError, match=r"params/datasets.yaml: cifar10.md5: 0+\.dir is not that of the published files"
+    ):
+        sources.verify("cifar10", small.folder)
     sizes = {"channels": 3, "size": 32, "training_images": 50000, "test_images": 3}
     with pytest.raises(UserError, match=r"has \(15, 3, 32, 32\) training"):
-        load({"name": "cifar10", "md5": small.layout.md5, **sizes}, small.folder)
+        load({"name": "cifar10", "md5": small.md5_of_folder, **sizes}, small.folder)
 
 
 def test_verify_names_each_wrong_file(small):
@@ -212,7 +208,7 @@ def test_an_archive_with_a_wrong_file_loses_nothing(small):
 
 def test_an_archives_paths_are_not_followed(small, tmp_path):
     with tarfile.open(small.archive, "w:gz") as tar:
-        for name in ("../../outside", f"{small.layout.folder}/../../outside"):
+        for name in ("../../outside", f"{CIFAR10.base_folder}/../../outside"):
             member = tarfile.TarInfo(name)
             member.size = 4
             tar.addfile(member, io.BytesIO(b"evil"))
@@ -228,7 +224,7 @@ def test_an_unknown_dataset_is_named(tmp_path):
 
 
 def test_digits_are_pinned_and_split(tmp_path):
-    images = digits.load(yaml.safe_load((ROOT / "params/datasets.yaml").read_text())["digits"]["md5"])
+    images = digits.load("digits", read_entry("digits", ROOT).md5)
     assert images.training.shape == (1297, 1, 8, 8) and images.test.shape == (500, 1, 8, 8)
     assert images.training.dtype == torch.uint8 and int(images.training.max()) == 240
     from sklearn.datasets import load_digits
@@ -238,7 +234,7 @@ def test_digits_are_pinned_and_split(tmp_path):
     assert torch.equal(both[:, 0], torch.from_numpy(theirs.images * 15).byte())
     assert torch.cat([images.training_labels, images.test_labels]).tolist() == theirs.target.tolist()
     with pytest.raises(UserError, match="make env"):
-        digits.load("0" * 32)
+        digits.load("digits", "0" * 32)
 
 
 def dvc(folder: Path, *words: str) -> str:
@@ -254,7 +250,7 @@ def test_a_dataset_ends_in_dvcs_cache_while_another_is_missing(small, tmp_path, 
     """Clean, pushed and pulled; data.dvc stays as it is, and one dataset does not need the other."""
     size = sum(map(len, small.files.values()))
     pins = (
-        f"outs:\n- md5: {small.layout.md5}\n  size: {size}\n  nfiles: 7\n  hash: md5\n  path: data/cifar10\n"
+        f"outs:\n- md5: {small.md5_of_folder}\n  size: {size}\n  nfiles: 7\n  hash: md5\n  path: data/cifar10\n"
         f"- md5: {PINNED['cifar100'].md5}\n  size: 186301098\n  nfiles: 3\n  hash: md5\n  path: data/cifar100\n"
     )
     (tmp_path / "data.dvc").write_text(pins)

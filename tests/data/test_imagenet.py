@@ -7,7 +7,6 @@ import re
 import shutil
 import tarfile
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,19 @@ from torchvision.datasets import imagenet as torchvisions
 
 from identity_mappings.cli import main
 from identity_mappings.data import imagenet, small_imagenet, sources
-from identity_mappings.data.imagenet import DEVKIT, LAYOUTS, TRAINING, VALIDATION
+from identity_mappings.data.imagenet import DEVKIT, TRAINING, VALIDATION
+from identity_mappings.data.listing import dvc_md5, list_files
 from identity_mappings.errors import UserError
+from identity_mappings.parameters.datasets import Archive, Dataset
+from identity_mappings.parameters.load import read_entry
 
 ROOT = Path(__file__).parents[2]
 SMALL = "imagenet-small"
+ENTRIES = {name: read_entry(name, ROOT) for name in ("imagenet", SMALL)}
+
+
+def pins(name: str) -> dict[str, str]:
+    return {file: archive.md5 for file, archive in ENTRIES[name].archives.items()}
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +48,12 @@ def data(made, tmp_path) -> Path:
 
 
 def test_the_pins_are_torchvisions_and_data_dvc_and_the_parameters_have_them():
-    assert LAYOUTS["imagenet"].files == dict(torchvisions.ARCHIVE_META.values())
-    pinned = yaml.safe_load((ROOT / "params/datasets.yaml").read_text())
-    for name, layout in LAYOUTS.items():
-        found = pinned[name]
-        assert found["md5"] == layout.md5
-        counts = (found["classes"], found["training_images"], found["test_images"])
-        assert counts == (layout.classes, layout.training, layout.validation)
+    assert pins("imagenet") == dict(torchvisions.ARCHIVE_META.values())
+    for name, entry in ENTRIES.items():
+        assert entry.md5 == dvc_md5(pins(name))
     outs = {out["path"]: out for out in yaml.safe_load((ROOT / "data.dvc").read_text())["outs"]}
     assert outs["data/imagenet"] == {
-        "md5": LAYOUTS["imagenet"].md5, "nfiles": 3, "hash": "md5", "path": "data/imagenet",
+        "md5": ENTRIES["imagenet"].md5, "nfiles": 3, "hash": "md5", "path": "data/imagenet",
     }  # fmt: skip
 
 
@@ -59,12 +62,12 @@ def test_the_hash_is_dvcs_of_a_folder_with_such_files(tmp_path):
     from dvc_data.hashfile.db import HashFileDB
     from dvc_objects.fs import LocalFileSystem
 
-    for number, file in enumerate(LAYOUTS["imagenet"].files):
+    for number, file in enumerate([*pins("imagenet"), "b/z/a.jpg", "b/a.jpg", "b.a", "B/ä", "b-c/1", "b/.hidden"]):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes(bytes([number]))
-    files = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in tmp_path.iterdir()}
     store = HashFileDB(LocalFileSystem(), str(tmp_path.parent / "store"))
     _, _, theirs = build(store, str(tmp_path), LocalFileSystem(), "md5", dry_run=True)
-    assert replace(LAYOUTS["imagenet"], files=files).md5 == theirs.hash_info.value
+    assert dvc_md5(list_files(tmp_path)) == theirs.hash_info.value
 
 
 def test_the_small_archives_have_the_same_bytes_at_every_making(made, monkeypatch):
@@ -72,7 +75,7 @@ def test_the_small_archives_have_the_same_bytes_at_every_making(made, monkeypatc
     monkeypatch.setattr("time.time", lambda: 1.0)
     for file, content in small_imagenet.archives().items():
         assert (made / SMALL / file).read_bytes() == content
-        assert hashlib.md5(content).hexdigest() == LAYOUTS[SMALL].files[file]
+        assert hashlib.md5(content).hexdigest() == pins(SMALL)[file]
 
 
 def test_another_pillow_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
@@ -100,12 +103,9 @@ def test_the_small_images_are_as_ilsvrcs(made):
 
 
 def test_torchvisions_imagenet_reads_the_small_archives_with_our_labels(data, monkeypatch):
-    pins = {
-        key: (file, LAYOUTS[SMALL].files[file])
-        for key, file in (("train", TRAINING), ("val", VALIDATION), ("devkit", DEVKIT))
-    }
-    monkeypatch.setattr(torchvisions, "ARCHIVE_META", pins)
-    devkit = imagenet.read_devkit(SMALL, data)
+    names = (("train", TRAINING), ("val", VALIDATION), ("devkit", DEVKIT))
+    monkeypatch.setattr(torchvisions, "ARCHIVE_META", {key: (file, pins(SMALL)[file]) for key, file in names})
+    devkit = imagenet.read_devkit(SMALL, data, ENTRIES[SMALL])
     train, val = (ImageNet(data / SMALL, split) for split in ("train", "val"))
     assert train.wnids == val.wnids == devkit.classes
     assert [", ".join(words) for words in train.classes] == [devkit.words[wnid] for wnid in devkit.classes]
@@ -116,8 +116,8 @@ def test_torchvisions_imagenet_reads_the_small_archives_with_our_labels(data, mo
     assert devkit.validation.tolist() != devkit.validation_labels, "ids and labels differ, as in ILSVRC"
 
 
-def repack(data: Path, monkeypatch: pytest.MonkeyPatch, change) -> None:
-    """Another devkit, published as such: `change` maps member names and bytes to such."""
+def repack(data: Path, change) -> Dataset:
+    """Another devkit, published as such, and the entry with its MD5: `change` maps member names and bytes to such."""
     path = data / SMALL / DEVKIT
     with tarfile.open(path) as tar:
         members = {name: tar.extractfile(name).read() for name in tar.getnames()}
@@ -126,29 +126,27 @@ def repack(data: Path, monkeypatch: pytest.MonkeyPatch, change) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    files = {**LAYOUTS[SMALL].files, DEVKIT: hashlib.md5(path.read_bytes()).hexdigest()}
-    monkeypatch.setitem(LAYOUTS, SMALL, replace(LAYOUTS[SMALL], files=files))
+    archives = {**ENTRIES[SMALL].archives, DEVKIT: Archive(md5=hashlib.md5(path.read_bytes()).hexdigest())}
+    return ENTRIES[SMALL].model_copy(update={"archives": archives})
 
 
-def test_a_wrong_devkit_is_refused(data, monkeypatch):
+def test_a_wrong_devkit_is_refused(data):
     truth = imagenet.GROUND_TRUTH
     for change, said in (
         (lambda members: {truth: members[truth]}, r"no file .*meta.mat"),
         (lambda members: members | {truth: members[truth] + b"1\n"}, r"101 lines, not 100 numbers from 1 to 10"),
         (lambda members: members | {truth: members[truth][:-2] + b"11\n"}, r"ground_truth.txt"),
     ):
-        with monkeypatch.context() as patch:
-            repack(data, patch, change)
-            with pytest.raises(UserError, match=said):
-                imagenet.read_devkit(SMALL, data)
+        entry = repack(data, change)
+        with pytest.raises(UserError, match=said):
+            imagenet.read_devkit(SMALL, data, entry)
         small_imagenet.make(data)
     (data / SMALL / DEVKIT).write_bytes(b"other")
     with pytest.raises(UserError, match=r"devkit_t12.tar.gz: its MD5 is 795f3202.*published is 91d1041c"):
-        imagenet.read_devkit(SMALL, data)
-    monkeypatch.setitem(LAYOUTS, SMALL, replace(LAYOUTS[SMALL], classes=11))
+        imagenet.read_devkit(SMALL, data, ENTRIES[SMALL])
     small_imagenet.make(data)
     with pytest.raises(UserError, match="10 classes, not those of numbers 1 to 11"):
-        imagenet.read_devkit(SMALL, data)
+        imagenet.read_devkit(SMALL, data, ENTRIES[SMALL].model_copy(update={"classes": 11}))
 
 
 def test_fetch_makes_the_small_archives_and_keeps_right_ones(tmp_path, capsys, monkeypatch):
@@ -175,16 +173,17 @@ def test_fetch_of_imagenet_says_what_to_download(tmp_path, capsys):
     assert lines[1] == f"{root / VALIDATION}: 4 of 6,744,924,160 bytes are there: finish the download"
     assert lines[2] == f"{root / DEVKIT}: there"
     assert "register at image-net.org" in lines[3] and "2012-downloads.php" in lines[3] and len(lines) == 4
-    for file, size in LAYOUTS["imagenet"].sizes.items():
+    for file, archive in ENTRIES["imagenet"].archives.items():
         with (root / file).open("wb") as sparse:
-            sparse.truncate(size)
+            sparse.truncate(archive.bytes or 0)
     assert main(words) == 0
     assert "call `identity-mappings data prepare imagenet`" in capsys.readouterr().out
 
 
 def test_verify_names_each_wrong_archive_and_says_how_to_commit(data, capsys, monkeypatch):
     (data / SMALL).rename(data / "imagenet")
-    monkeypatch.setitem(LAYOUTS, "imagenet", replace(LAYOUTS[SMALL], sizes={}))
+    entry = ENTRIES[SMALL].model_copy(update={"source": "https://image-net.org"})
+    monkeypatch.setattr(sources, "read_entry", lambda name: entry if name == "imagenet" else read_entry(name))
     words = ["data", "verify", "imagenet", "--data", str(data)]
     assert main(words) == 0
     assert "`identity-mappings data verify imagenet --commit` also puts it into DVC's cache, which takes 0 GB more" in (
@@ -195,5 +194,5 @@ def test_verify_names_each_wrong_archive_and_says_how_to_commit(data, capsys, mo
     assert main(words) == 2
     lines = capsys.readouterr().err.splitlines()
     assert "img_val.tar: MD5 795f3202" in lines[0] and "devkit_t12.tar.gz: missing" in lines[1] and len(lines) == 3
-    with pytest.raises(UserError, match="no dataset 'imagenet21k' to get: there are cifar10, cifar100, imagenet, "):
+    with pytest.raises(UserError, match="no dataset 'imagenet21k' to get: there are cifar10, cifar100, "):
         sources.verify("imagenet21k", data)

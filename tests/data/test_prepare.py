@@ -10,21 +10,23 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from identity_mappings.bench.prepare import measure
+from identity_mappings.bench.imagenet import measure_preparing
 from identity_mappings.cli import main
 from identity_mappings.data import archive, sources
 from identity_mappings.data import prepare as preparing
-from identity_mappings.data.imagenet import DEVKIT, LAYOUTS, TRAINING, VALIDATION, read_devkit
+from identity_mappings.data.imagenet import DEVKIT, TRAINING, VALIDATION, read_devkit
+from identity_mappings.data.listing import dvc_md5, md5_of
 from identity_mappings.data.prepare import Writer, prepare
 from identity_mappings.data.shards import Shards
 from identity_mappings.data.small_imagenet import archives, wnid
 from identity_mappings.errors import UserError
+from identity_mappings.parameters.datasets import Archive
+from identity_mappings.parameters.load import read_entry
 
 SMALL = "imagenet-small"
 REAL = archives()
@@ -54,26 +56,33 @@ class Small:
         classes: wnid to its members; `publish` packs them, and pins what it made.
     """
 
-    def __init__(self, data: Path, monkeypatch: pytest.MonkeyPatch):
-        self.data, self.monkeypatch, self.target = data, monkeypatch, data / "shards" / SMALL
+    def __init__(self, data: Path):
+        self.data, self.target = data, data / "shards" / SMALL
         self.classes = {
             wnid(digit): [(f"{wnid(digit)}_{n}.JPEG", jpeg(10 * digit + n)) for n in range(3)] for digit in range(10)
         }
         self.publish()
 
-    def publish(self, cut: int | None = None, **layout) -> None:
+    def publish(self, cut: int | None = None, **entry) -> None:
         self.training = packed([(f"{name}.tar", packed(members)) for name, members in self.classes.items()])
-        self.put({TRAINING: self.training[:cut], VALIDATION: REAL[VALIDATION], DEVKIT: REAL[DEVKIT]}, **layout)
+        self.put({TRAINING: self.training[:cut], VALIDATION: REAL[VALIDATION], DEVKIT: REAL[DEVKIT]}, **entry)
 
-    def put(self, files: dict[str, bytes], **layout) -> None:
+    def put(self, files: dict[str, bytes], **entry) -> None:
         (self.data / SMALL).mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
             (self.data / SMALL / file).write_bytes(content)
-        pins = {file: hashlib.md5((self.data / SMALL / file).read_bytes()).hexdigest() for file in REAL}
-        self.monkeypatch.setitem(LAYOUTS, SMALL, replace(LAYOUTS[SMALL], **{"files": pins, "training": 30} | layout))
+        self.pin({file: md5_of(self.data / SMALL / file) for file in REAL}, **entry)
+
+    def pin(self, md5: dict[str, str], **entry) -> None:
+        archives = {file: Archive(md5=value) for file, value in md5.items()}
+        changes = {"md5": dvc_md5(md5), "archives": archives, "training_images": 30} | entry
+        self.dataset = read_entry(SMALL).model_copy(update=changes)
 
     def prepare(self) -> str:
-        return prepare(SMALL, self.data)
+        return prepare(SMALL, self.data, self.dataset)
+
+    def verify(self) -> None:
+        preparing.verify(SMALL, self.target, self.dataset)
 
     def refused(self, *words: str) -> None:
         """It is refused with these words, and nothing of it passes for prepared."""
@@ -84,8 +93,8 @@ class Small:
 
 
 @pytest.fixture
-def small(tmp_path, monkeypatch) -> Small:
-    return Small(tmp_path / "data", monkeypatch)
+def small(tmp_path) -> Small:
+    return Small(tmp_path / "data")
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -101,14 +110,16 @@ def test_images_and_labels_are_those_of_the_archives(small):
         name: (value, label) for label, members in enumerate(small.classes.values()) for name, value in members
     }
     shards = Shards(small.target, "validation")
-    labels = read_devkit(SMALL, small.data).validation_labels
+    labels = read_devkit(SMALL, small.data, small.dataset).validation_labels
     with tarfile.open(small.data / SMALL / VALIDATION) as tar:
         for index in range(100):
             name = shards.name(index).split(": ")[1]
             assert shards.jpeg(index) == tar.extractfile(name).read()
             assert int(shards.labels[index]) == labels[int(name[-13:-5]) - 1]
     index = json.loads((small.target / "index.json").read_text())
-    assert index["archives"] == LAYOUTS[SMALL].files and index["classes"] == list(small.classes)
+    assert index["archives"] == {file: md5_of(small.data / SMALL / file) for file in REAL} and index["classes"] == list(
+        small.classes
+    )
     assert not [path for path in small.target.iterdir() if path.name.startswith(".") and path.name != ".lock"]
 
 
@@ -181,11 +192,10 @@ def test_after_a_real_kill_it_goes_on_to_the_same_bytes(small):
     shutil.rmtree(small.target)
     program = f"""
 import os, signal
-from dataclasses import replace
 from pathlib import Path
-from identity_mappings.data import imagenet, prepare
-layout = imagenet.LAYOUTS["{SMALL}"]
-imagenet.LAYOUTS["{SMALL}"] = replace(layout, files={LAYOUTS[SMALL].files!r}, training=30)
+from identity_mappings.data import prepare
+from identity_mappings.parameters.datasets import Dataset
+dataset = Dataset.model_validate_json({small.dataset.model_dump_json()!r})
 add, left = prepare.Writer.add, [20]
 def killed(self, *arguments):
     left[0] -= 1
@@ -193,7 +203,7 @@ def killed(self, *arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     add(self, *arguments)
 prepare.Writer.add = killed
-prepare.prepare("{SMALL}", Path({str(small.data)!r}))
+prepare.prepare("{SMALL}", Path({str(small.data)!r}), dataset)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -240,13 +250,13 @@ def test_shards_that_a_power_cut_shortened_are_made_again(small, monkeypatch):
 def test_a_byte_that_a_disk_lost_is_found(small, file):
     """Of the same size: only `verify` reads it all."""
     small.prepare()
-    preparing.verify(SMALL, small.target)
+    small.verify()
     path = small.target / file
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"{path.stem}.*data prepare {SMALL}"):
-        preparing.verify(SMALL, small.target)
+        small.verify()
 
 
 def test_zeros_that_a_power_cut_left_are_written_again(small, monkeypatch, capsys):
@@ -260,8 +270,7 @@ def test_zeros_that_a_power_cut_left_are_written_again(small, monkeypatch, capsy
 
 
 def test_an_archive_that_is_not_the_published_one_is_refused_at_the_end(small):
-    pins = {**LAYOUTS[SMALL].files, TRAINING: "0" * 32}
-    small.monkeypatch.setitem(LAYOUTS, SMALL, replace(LAYOUTS[SMALL], files=pins))
+    small.pin({file: "0" * 32 if file == TRAINING else md5_of(small.data / SMALL / file) for file in REAL})
     found = hashlib.md5(small.training).hexdigest()
     small.refused(f"img_train.tar: its MD5 is {found}, published is {'0' * 32}")
     small.publish()
@@ -299,22 +308,22 @@ FIRST = wnid(0)
         ((f"{FIRST}_7.txt", b"text"), (f"{FIRST}_7.txt", "no name of an image of it")),
         ((f"{FIRST}_a.b.JPEG", jpeg(1)), (f"{FIRST}_a.b.JPEG", "no name of an image of it")),
         ((f"{FIRST}_2.JPEG", jpeg(2)), (f"{FIRST}_2.JPEG is two times",)),
-        ((f"{FIRST}_7.JPEG", b"GIF89a" + bytes(50)), (f"{FIRST}_7.JPEG: no JPEG",)),
-        ((f"{FIRST}_7.JPEG", b""), (f"{FIRST}_7.JPEG: no JPEG",)),
-        ((f"{FIRST}_7.JPEG", jpeg(1)[:-20]), (f"{FIRST}_7.JPEG: no JPEG, or a truncated one",)),
-        ((f"{FIRST}_7.JPEG", jpeg(1)[:12]), (f"{FIRST}_7.JPEG: no JPEG, or a truncated one",)),
-        ((f"{FIRST}_7.JPEG", jpeg(1, kind="PNG")[:300]), (f"{FIRST}_7.JPEG: no JPEG, or a truncated one",)),
+        ((f"{FIRST}_7.JPEG", b"GIF89a" + bytes(50)), (f"{FIRST}_7.JPEG: no JPEG or PNG",)),
+        ((f"{FIRST}_7.JPEG", b""), (f"{FIRST}_7.JPEG: no JPEG or PNG",)),
+        ((f"{FIRST}_7.JPEG", jpeg(1)[:-20]), (f"{FIRST}_7.JPEG: no JPEG or PNG, or a truncated one",)),
+        ((f"{FIRST}_7.JPEG", jpeg(1)[:12]), (f"{FIRST}_7.JPEG: no JPEG or PNG, or a truncated one",)),
+        ((f"{FIRST}_7.JPEG", jpeg(1, kind="PNG")[:300]), (f"{FIRST}_7.JPEG: no JPEG or PNG, or a truncated one",)),
     ],
 )
 def test_a_member_that_does_not_belong_is_refused(small, member, words):
     small.classes[FIRST].append(member)
-    small.publish(training=31)
+    small.publish(training_images=31)
     small.refused(TRAINING, *words)
 
 
 def test_classes_and_counts_are_held_against_the_devkit_and_the_parameters(small):
     lost = small.classes.pop(wnid(4))
-    small.publish(training=27)
+    small.publish(training_images=27)
     small.refused(TRAINING, f"1 classes of the devkit are not in it, {wnid(4)} the first")
     small.classes["n00000001"] = lost
     small.publish()
@@ -355,7 +364,7 @@ def test_other_tars_and_odd_images_are_taken_and_counted(small, monkeypatch, for
     old[257:265], old[148:156] = bytes(8), b" " * 8  # a header of before POSIX
     old[148:156] = f"{sum(old[:512]):06o}\0 ".encode()
     inner[0] = (inner[0][0], bytes(old))
-    small.put({TRAINING: packed(inner, format=form)}, training=36)
+    small.put({TRAINING: packed(inner, format=form)}, training_images=36)
     assert "1 CMYK and 1 PNG images are converted to RGB" in small.prepare()
     shards = Shards(small.target, "training")
     found = {shards.name(n).split(": ")[1]: shards.jpeg(n) for n in range(len(shards))}
@@ -399,11 +408,13 @@ def test_the_command_line_prepares_every_dataset(tmp_path, capsys, monkeypatch):
     assert main(["data", "prepare", "cifar10", *words]) == 0 and fetched == ["cifar10"]
     with pytest.raises(SystemExit):
         main(["data", "--help"])
-    assert "cifar10, cifar100, imagenet, voc-0712, coco-2014 or a small one" in " ".join(capsys.readouterr().out.split())
+    assert "params/datasets.yaml, your own among them, or voc-0712, coco-2014 or a small one" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_the_benchmark_measures_both_and_leaves_nothing(tmp_path):
-    found = measure(tmp_path, megabytes=3, rounds=2)
+    found = measure_preparing(tmp_path, megabytes=3, rounds=2)
     assert found["images"] > 20 and found["bytes"] > 2_500_000 and found["shards"] == 512
-    assert min(found["seconds"].values()) > 0 and len(found["ratios_of_rounds"]) == 2
-    assert not list(tmp_path.iterdir()) and "imagenet-bench" not in LAYOUTS
+    assert min(found["seconds"].values()) > 0 and found["ratio"] > 0
+    assert not list(tmp_path.iterdir())

@@ -136,5 +136,5 @@ def test_verify_holds_shards_and_archives_together(folder):
             verify(SMALL, folder)
     numpy.save(folder / "training.npy", rows)
     change_index(folder, archives={"ILSVRC2012_img_train.tar": "0" * 32})
-    with pytest.raises(UserError, match=r"index.json: made of other archives than the published ones: remove "):
+    with pytest.raises(UserError, match=r"index.json: made of other files than params/datasets.yaml pins: remove "):
         verify(SMALL, folder)

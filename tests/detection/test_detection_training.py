@@ -16,8 +16,11 @@ import torchvision
 from identity_mappings.detection import backbone, parameters
 from identity_mappings.detection.training import DetectionTrainer
 from identity_mappings.errors import UserError
+from identity_mappings.parameters import load
 from identity_mappings.records import run
 from identity_mappings.reporting import detections
+from identity_mappings.reporting.cells import Records
+from identity_mappings.reporting.tables import render_imported
 from identity_mappings.training import checkpoint, verify
 from identity_mappings.training.loop import train
 
@@ -126,7 +129,7 @@ def test_two_processes_take_the_same_steps(detection, options, data, tmp_path, r
 
 def test_verify_trains_a_recorded_beginning_again(whole, alternating, options, capsys, monkeypatch):
     folder = run.folder_of(whole, alternating, 0)
-    assert verify.record(folder, options(whole), 4) == 0
+    assert verify.verify_record(folder, options(whole), 4) == 0
     assert "bit by bit" in capsys.readouterr().out
     provenance = json.loads((folder / run.PROVENANCE).read_bytes())
     assert provenance["params"]["resolved"]["backbone"]["experiment"] == "imagenet-resnet152"
@@ -160,7 +163,7 @@ def test_moving_statistics_are_refused(detection, options, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["resnet", "vgg"])
-def test_imported_weights_are_a_detection_of_their_own(detection, options, data, tmp_path, kind):
+def test_imported_weights_are_a_detection_of_their_own(detection, options, data, tmp_path, kind, monkeypatch):
     """torchvision's names in; the record says where they come from, and its digest is no cell's."""
     torch.manual_seed(0)
     if kind == "vgg":
@@ -187,8 +190,10 @@ def test_imported_weights_are_a_detection_of_their_own(detection, options, data,
     assert train(experiment, 0, replace(options(tmp_path), results=results)) == 0
     [folder] = detections.imported_folders(tmp_path)
     assert detections.read_imported(folder).metrics["experiment"] == "voc-resnet101-tv"
-    bad: list[str] = []
-    table = detections.imported_table(tmp_path, bad)
-    assert not bad and "voc-resnet101-tv (imported weights, other recipe)" in table and "torchvision, a test" in table
+    monkeypatch.setattr(Records, "results", tmp_path)
+    records = Records(load(Path(__file__).parents[2]), "paper")
+    table = render_imported(records)
+    assert not records.bad and "voc-resnet101-tv (imported weights, other recipe)" in table
+    assert "torchvision, a test" in table
     (folder / run.CURVE).write_text("")
-    assert detections.imported_table(tmp_path, bad) == "" and "hash of curve.csv" in bad[0]
+    assert render_imported(records) == "" and "hash of curve.csv" in records.bad[0]

@@ -64,7 +64,7 @@ def test_signals_are_those_of_the_unit_outputs(name):
     """Of a batch in training mode; moving statistics are of no account. The gradient is that of the losses' sum."""
     network, (x, y) = network_of(name), batch()
     loss, outputs, gradients = by_hand(network, x, y)
-    found_loss, found = propagation.signals(network, x, y)
+    found_loss, found = propagation.compute_signals(network, x, y)
     assert found_loss == pytest.approx(loss, rel=1e-6)  # scores are rounded to float32
     assert [row.unit for row in found] == list(range(len(network.units) + 1))
     assert [(row.channels, row.size, row.size) for row in found] == [tuple(output.shape[1:]) for output in outputs]
@@ -75,7 +75,10 @@ def test_signals_are_those_of_the_unit_outputs(name):
 def test_signals_of_twice_the_images_are_the_same():
     """Means over the images, and each image's gradient is its own: a mean loss would halve it."""
     network, (x, y) = network_of("original"), batch()
-    once, twice = propagation.signals(network, x, y), propagation.signals(network, torch.cat([x, x]), torch.cat([y, y]))
+    once, twice = (
+        propagation.compute_signals(network, x, y),
+        propagation.compute_signals(network, torch.cat([x, x]), torch.cat([y, y])),
+    )
     assert twice[0] == pytest.approx(once[0], rel=1e-6)
     for row, other in zip(once[1], twice[1], strict=True):
         assert other == pytest.approx(row, rel=1e-5)
@@ -111,16 +114,16 @@ def with_gradients(network):
 def test_signals_leave_weights_statistics_and_no_gradients(name):
     network, (x, y) = network_of(name), batch()
     before = state_of(network)
-    first = propagation.signals(network, x, y)
+    first = propagation.compute_signals(network, x, y)
     assert_unchanged(network, before)
-    assert propagation.signals(network, x, y) == first
+    assert propagation.compute_signals(network, x, y) == first
 
 
 def test_signals_leave_gradients_that_are_there():
     """Those of a training iteration before, whose tensors backward would add to."""
     network, (x, y) = with_gradients(network_of("original")), batch()
     before, tensors = state_of(network), [p.grad for p in network.parameters()]
-    propagation.signals(network, x, y)
+    propagation.compute_signals(network, x, y)
     assert all(p.grad is tensor for p, tensor in zip(network.parameters(), tensors, strict=True))
     assert_unchanged(network, before)
 
@@ -128,7 +131,7 @@ def test_signals_leave_gradients_that_are_there():
 @pytest.mark.parametrize("training", [True, False])
 def test_signals_leave_the_mode(training):
     network, (x, y) = network_of("original").train(training), batch()
-    propagation.signals(network, x, y)
+    propagation.compute_signals(network, x, y)
     assert {module.training for module in network.modules()} == {training}
 
 
@@ -149,7 +152,7 @@ def test_signals_leave_everything_when_they_fail(place):
         y = y + 10
     before = state_of(network)
     with pytest.raises((ArithmeticError, IndexError)):
-        propagation.signals(network, x, y)
+        propagation.compute_signals(network, x, y)
     assert_unchanged(network, before)
 
 
@@ -167,7 +170,7 @@ STAGES = (range(5), range(5, 9), range(9, 13))  # rows of four units a stage; th
 def test_identity_shortcuts_pass_signal_and_gradient_unchanged():
     """he2016, Equations 4 and 5 without F; where the size changes, option A drops three of four pixels."""
     network, (x, y) = without_residuals(), batch()
-    rows = propagation.signals(network, x, y)[1]
+    rows = propagation.compute_signals(network, x, y)[1]
     levels = []
     for stage in STAGES:
         for kind in ("forward_norm", "gradient_norm"):
@@ -182,7 +185,7 @@ def test_identity_shortcuts_pass_signal_and_gradient_unchanged():
 def test_scaled_shortcuts_diminish_both_by_their_factor_at_each_unit(scale):
     """he2016, Equations 6 to 8 without F: forward from the stem on, backward from the last unit on."""
     network = without_residuals(shortcut={"kind": "scaled", "shortcut_scale": scale, "residual_scale": 1})
-    rows = propagation.signals(network, *batch())[1]
+    rows = propagation.compute_signals(network, *batch())[1]
     for stage in STAGES:
         for unit in stage[1:]:
             assert rows[unit].forward_norm == pytest.approx(scale * rows[unit - 1].forward_norm, rel=1e-12)
@@ -192,7 +195,7 @@ def test_scaled_shortcuts_diminish_both_by_their_factor_at_each_unit(scale):
 def test_signals_of_a_plain_network_of_zeros_vanish():
     """Without a shortcut nothing passes F = 0 forward, and nothing backward."""
     network = without_residuals(shortcut={"kind": "none"})
-    rows = propagation.signals(network, *batch())[1]
+    rows = propagation.compute_signals(network, *batch())[1]
     assert rows[0].forward_norm > 0
     assert {row.forward_norm for row in rows[1:]} == {0}
     assert {row.gradient_norm for row in rows[:-1]} == {0}
@@ -263,7 +266,7 @@ def test_responses_are_standard_deviations_over_all_outputs(unit, activation, ba
         module.register_forward_hook(lambda module, inputs, output, name=name: outputs.update({name: output.clone()}))
     with torch.no_grad():
         reference(normalize(images()))
-    found = propagation.responses(network, images(), normalize, batch_size)
+    found = propagation.compute_responses(network, images(), normalize, batch_size)
     assert [(row.layer, row.name) for row in found] == list(enumerate(names, 1))
     expected = [float(torch.std(outputs[name], unbiased=False)) for name in names]
     assert [row.standard_deviation for row in found] == pytest.approx(expected, rel=1e-9)
@@ -275,10 +278,10 @@ def test_responses_are_not_spoiled_by_a_large_mean():
     bias = network.units[0].residual[1].bias.data
     network.units[0].residual[1].weight.data.zero_()
     bias.copy_(torch.arange(16) + 4096)
-    found = propagation.responses(network, images(), lambda batch: batch.float())
+    found = propagation.compute_responses(network, images(), lambda batch: batch.float())
     assert found[1] == (2, "units.0.residual.1", pytest.approx(math.sqrt((16**2 - 1) / 12), rel=1e-9))
     bias.fill_(4096.0)
-    constant = propagation.responses(network, images(), lambda batch: batch.float())[1]
+    constant = propagation.compute_responses(network, images(), lambda batch: batch.float())[1]
     assert constant.standard_deviation == pytest.approx(0, abs=1e-3)
 
 
@@ -286,7 +289,7 @@ def test_responses_are_not_spoiled_by_a_large_mean():
 def test_responses_leave_the_network_in_training_mode_and_nothing_else_changed(training):
     network = with_gradients(network_of("original")).train(training)
     before = state_of(network)
-    propagation.responses(network, images(), normalize, 4)
+    propagation.compute_responses(network, images(), normalize, 4)
     assert_unchanged(network, before)
     assert {module.training for module in network.modules()} == {True}
 
@@ -296,7 +299,7 @@ def test_responses_leave_everything_when_they_fail():
     network.linear = Failing()
     before = state_of(network)
     with pytest.raises(ArithmeticError):
-        propagation.responses(network, images(), normalize)
+        propagation.compute_responses(network, images(), normalize)
     assert_unchanged(network, before)
     assert {module.training for module in network.modules()} == {True}
 
@@ -304,15 +307,17 @@ def test_responses_leave_everything_when_they_fail():
 def test_responses_track_no_gradients():
     network, seen = network_of("original"), []
     network.linear.register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad))
-    propagation.responses(network, images(), normalize, 6)
+    propagation.compute_responses(network, images(), normalize, 6)
     assert seen == [False, False]
 
 
 def test_csv_has_the_shared_columns_first_and_nine_digits():
     rows = [UnitSignal(0, 16, 8, 1 / 3, 1e-10), UnitSignal(1, 32, 4, 12345678912.0, math.nan)]
-    assert propagation.csv(rows, ("iteration", 40), ("name", "a")) == (
+    assert propagation.format_csv(rows, iteration=40, name="a") == (
         b"iteration,name,unit,channels,size,forward_norm,gradient_norm\n"
         b"40,a,0,16,8,0.333333333,1e-10\n"
         b"40,a,1,32,4,1.23456789e+10,nan\n"
     )
-    assert propagation.csv(iter([LayerResponse(1, "stem.1", 2.0)])) == (b"layer,name,standard_deviation\n1,stem.1,2\n")
+    assert propagation.format_csv(iter([LayerResponse(1, "stem.1", 2.0)])) == (
+        b"layer,name,standard_deviation\n1,stem.1,2\n"
+    )

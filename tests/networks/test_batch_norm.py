@@ -98,7 +98,7 @@ def test_the_parts_of_a_batch_are_the_whole_batch(replicas):
         sums = [torch.zeros(5, dtype=torch.float64) for _ in range(2)]
         for replica in range(replicas):
             part = x.detach()[replica::replicas].clone().requires_grad_()
-            with parts.part.of(replica):
+            with parts.scope.select(replica):
                 of_part = parts(part)
             torch.testing.assert_close(of_part, y[replica::replicas], rtol=1e-12, atol=1e-12)
             found = torch.autograd.grad(of_part, [part, parts.weight, parts.bias], direction[replica::replicas])
@@ -112,12 +112,12 @@ def test_the_parts_of_a_batch_are_the_whole_batch(replicas):
 def test_a_repeated_pass_leaves_the_statistics():
     """Units that are computed again in the backward pass must not be counted twice."""
     norm = pair(2)[0]
-    with norm.part.of(1):
+    with norm.scope.select(1):
         y = norm(batch(0))
         before = [buffer.clone() for buffer in norm.buffers()]
-        with norm.part.repeated(1):
+        with norm.scope.select(1, repeated=True):
             again = norm(batch(0))
-        assert norm.part.replica == 1
-    assert torch.equal(y, again) and norm.part.replica is None
+        assert norm.scope.replica == 1
+    assert torch.equal(y, again) and norm.scope.replica is None
     assert all(torch.equal(a, b) for a, b in zip(before, norm.buffers(), strict=True))
     assert not torch.equal(norm.running_mean[0], norm.running_mean[1]), "the other replica was not touched"

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from identity_mappings.networks.asymmetric import AsymmetricNetwork
 from identity_mappings.networks.batch_norm import BatchNorm2d
 from identity_mappings.networks.cifar import CifarResNet
 from identity_mappings.networks.imagenet import ImageNetResNet
 from identity_mappings.networks.shortcuts import Gate
+from identity_mappings.networks.units import AsymmetricUnit
 
 TOLERANCE = 1e-11
 CLASSES = 7
@@ -401,6 +401,24 @@ FIGURE_5 = {
         {"depth": 50, "unit": "bottleneck", "shape_change": "B", "classes": CLASSES},
     ),
 }
+
+
+class AsymmetricNetwork(nn.Module):
+    """A pre-activation network in the form of Figure 5(b), whose activations are moved across the addition."""
+
+    def __init__(self, network):
+        super().__init__()
+        if not all(isinstance(unit.post, nn.Identity) for unit in network.units):
+            raise ValueError("only a network with pre-activation has an asymmetric form: this one activates x itself")
+        self.stem, self.linear = network.stem, network.linear
+        activations = [*(unit.pre for unit in list(network.units)[1:]), network.last]
+        self.units = nn.ModuleList(map(AsymmetricUnit, network.units, activations))
+
+    def forward(self, x):
+        x = activated = self.stem(x)
+        for unit in self.units:
+            x, activated = unit(x, activated)
+        return self.linear(activated.mean((2, 3)))
 
 
 def figure_5(name, activation):

@@ -304,7 +304,7 @@ def test_somebody_who_goes_on_with_the_sources_while_a_run_trains_costs_it_nothi
 
     def gathered() -> dict:
         more = {"hardware": {}, "settings": {}, "data": {}, "weights_sha256": None, "log": None}
-        return provenance.gather(experiment, 0, root=repository, sessions=[session], **more)
+        return provenance.describe_run(experiment, 0, root=repository, sessions=[session], **more)
 
     assert gathered()["git"] == begun and "unknown" not in gathered()
     (repository / "src/a.py").write_text("3\n")

@@ -30,7 +30,7 @@ SESSIONS = [
 
 
 def gather(root: Path = ROOT, log: Path | None = None) -> dict[str, Any]:
-    return provenance.gather(
+    return provenance.describe_run(
         EXPERIMENT,
         3,
         root=root,

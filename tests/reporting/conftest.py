@@ -30,10 +30,16 @@ class Bench:
 
     def __init__(self, copy):
         self.copy, self.root = copy, copy.root
+        self._contents, self._project = None, None
 
     @property
     def project(self) -> Project:
-        return load(self.root)
+        """Read again only where a parameter changed."""
+        files = [self.root / "data.dvc", *sorted((self.root / "params").rglob("*.yaml"))]
+        contents = {path: path.read_bytes() for path in files}
+        if contents != self._contents:
+            self._contents, self._project = contents, load(self.root)
+        return self._project
 
     def folder(self, name: str, seed: int = 0, scale: str = "paper", arithmetic: str = "float32") -> Path:
         results = self.root / self.project.scale(scale).results

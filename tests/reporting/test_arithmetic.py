@@ -47,14 +47,14 @@ def test_a_record_of_another_arithmetic_is_not_taken_for_float32(bench):
     there.parent.mkdir(parents=True)
     folder.rename(there)
     records = Records(bench.project, "paper")
-    assert records.of(bench.project.resolve(NAME)) == []
+    assert records.read_finished(bench.project.resolve(NAME)) == []
     assert "experiment's digest does not match" in records.bad[0]
 
 
 def test_curves_name_it_too(bench):
     curve = bench.project.figures["he2016-figure3"].panels[0].curves[0]
     bench.record(curve.experiment, 7.5, arithmetic="bfloat16")
-    label = load_curves(bench.project, "paper", Records(bench.project, "paper"), curve)[2]
+    label = load_curves(Records(bench.project, "paper"), curve)[2]
     assert label == f"{curve.label}: 7.50 % (bfloat16)"
 
 

@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from identity_mappings.parameters.work import Claim
+from identity_mappings.parameters.claims import Claim
 from identity_mappings.records import measurement
-from identity_mappings.records.propagation import SIGNALS_CSV, signals_of
+from identity_mappings.records.measurement import SIGNALS_CSV, signals_of
 from identity_mappings.reporting import claims
 from identity_mappings.reporting.cells import Records
 
@@ -28,7 +28,7 @@ def judge(bench):
         project = bench.project
         object.__setattr__(project, "claims", project.claims.model_copy(update={"claims": [one]}))
         records = Records(project, scale)
-        [found] = claims.judge(project, scale, records)
+        [found] = claims.judge(records)
         judged.bad = records.bad
         return found
 
@@ -193,7 +193,7 @@ def test_a_spread_leaves_no_diverged_run_out(bench, judge):
         bench.record(IDENTITY, error, seed)
     bench.record(GATE, 9.0)
     [pair] = judge(claim()).pairs
-    assert (pair.lower.value, pair.lower.deviation, pair.lower.finite) == (6.5, None, [6.4, 6.5])
+    assert (pair.lower.value, pair.lower.text, pair.lower.finite) == (6.5, "6.50 (1 diverged)", [6.4, 6.5])
 
 
 @pytest.mark.parametrize(

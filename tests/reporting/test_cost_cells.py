@@ -7,11 +7,11 @@ from dataclasses import asdict
 import pytest
 
 from identity_mappings.parameters import load
-from identity_mappings.records import cost, measurement
+from identity_mappings.records import measurement
 from identity_mappings.records.files import json_bytes
 from identity_mappings.reporting import cost as counting
+from identity_mappings.reporting.cells import Records, fill
 from identity_mappings.reporting.fingerprint import fingerprint
-from identity_mappings.reporting.tables import collect
 
 RESNET, IMAGENET = "cifar10-resnet110", "params/experiments/imagenet.yaml"
 RESNET50 = (
@@ -41,10 +41,12 @@ def count_only(bench, *names: str) -> None:
     project, networks = bench.project, {}
     for name in names:
         experiment = project.resolve(name)
-        found, _ = counting.counted(experiment, bench.root)
-        networks[experiment.network_digest] = cost.entry(experiment, **asdict(found), multiply_adds=found.multiply_adds)
-    content = json_bytes({"format": cost.FORMAT, "fingerprint": "", "networks": networks})
-    measurement.write(bench.root / "results/cost", cost.NAME, content, {})
+        found, _ = counting.count_network(experiment, bench.root)
+        networks[experiment.network_digest] = measurement.describe_cost(
+            experiment, **asdict(found), multiply_adds=found.multiply_adds
+        )
+    content = json_bytes({"format": measurement.COST_FORMAT, "fingerprint": "", "networks": networks})
+    measurement.write(bench.root / "results/cost", measurement.COST_JSON, content, {})
 
 
 # Cells
@@ -83,7 +85,7 @@ def test_cells_of_costs_are_filled_from_the_record(counted, grids):
 
 
 def test_every_count_of_both_papers_is_rebuilt_and_none_contradicted(counted):
-    cells = [cell for cell in collect(counted.project, "paper")[0] if cell.cell.is_cost and not cell.cell.quoted]
+    cells = [cell for cell in fill(Records(counted.project, "paper")) if cell.cell.is_cost and not cell.cell.quoted]
     verdicts = [cell.verdict for cell in cells]
     assert (len(cells), verdicts.count("agrees"), verdicts.count("cut off")) == (22, 20, 2)
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from identity_mappings.records import measurement, run
-from identity_mappings.records.propagation import RESPONSES_CSV, SIGNALS_CSV, responses_of, signals_of
+from identity_mappings.records.measurement import RESPONSES_CSV, SIGNALS_CSV, responses_of, signals_of
 from identity_mappings.reporting import figures
 from identity_mappings.reporting.cells import Records
 from identity_mappings.reporting.fingerprint import fingerprint
@@ -31,7 +31,7 @@ def curve(*rows: str) -> bytes:
 
 def draw(bench, name: str = "he2016-figure6", scale: str = "paper"):
     project = bench.project
-    return figures.draw(project, scale, Records(project, scale), project.figures[name])
+    return figures.draw(Records(project, scale), project.figures[name])
 
 
 def axes(drawing, panel: int = 0):

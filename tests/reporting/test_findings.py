@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from identity_mappings.reporting.tables import report
+from identity_mappings.reporting.tables import make_report
 
 IDENTITY, GATE = "cifar10-resnet110", "cifar10-resnet110-exclusive-gate-b6"
 PAGE = "README.md"
@@ -155,7 +155,7 @@ def test_a_bad_record_is_in_the_comparison_too(bench):
     """The page reads more than the tables; what it does not believe is said in the same place."""
     folder = bench.record("cifar10-plain20", 30.0, status="unfinished")
     (folder / "partial/curve.csv").write_text("x")
-    made = report(bench.project, "paper")
+    made = make_report(bench.project, "paper")
     assert any("curve.csv" in reason for reason in made.bad)
     assert b"curve.csv" in made.pages["comparison.md"]
 

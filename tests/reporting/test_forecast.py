@@ -6,7 +6,7 @@ import pytest
 
 from identity_mappings import cli
 from identity_mappings.networks.closed_form import closed_form
-from identity_mappings.parameters.work import Order
+from identity_mappings.parameters.claims import Order
 from identity_mappings.records import machine
 from identity_mappings.reporting.forecast import Devices, _end_of_last, devices_here, parse_devices
 

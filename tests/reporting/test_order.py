@@ -6,7 +6,7 @@ import pytest
 
 from identity_mappings import cli
 from identity_mappings.parameters import load
-from identity_mappings.parameters.work import Order, Step
+from identity_mappings.parameters.claims import Order, Step
 from identity_mappings.reporting import order, times
 from identity_mappings.reporting.cells import Records
 
@@ -15,9 +15,9 @@ H200, H100 = ({"cpu": "a cpu", "gpu": {"model": f"NVIDIA {name}"}} for name in (
 EPYC = {"cpu": "AMD EPYC", "gpu": None}
 
 
-def runs_of(bench, scale: str = "paper") -> list[order.Wanted]:
+def runs_of(bench, scale: str = "paper") -> list[order.PlannedRun]:
     project = bench.project
-    return list(order.wanted(project, scale, Records(project, scale)))
+    return list(order.plan_runs(Records(project, scale)))
 
 
 def order_of(bench, *names: str, runs: int) -> None:
@@ -55,7 +55,7 @@ def test_every_run_on_cifar_that_is_wanted_has_its_place_once(root_of_project):
         for seed in project.seeds(experiment)
     )
     expected.update((name, 0) for name in project.experiments if project.holds_out(name))  # choices, one run each
-    found = order.wanted(project, "paper", Records(project, "paper"))
+    found = order.plan_runs(Records(project, "paper"))
     assert Counter((one.experiment.name, one.seed) for one in found) == expected
     assert set(expected.values()) == {1}
 
@@ -64,14 +64,14 @@ def test_table_1_comes_first_on_a_gpu_and_small_networks_on_a_cpu(bench):
     """Published, unpublished elsewhere and cheap first: Table 1, then 2, then 3 with a run each, before second runs."""
     project, runs = bench.project, runs_of(bench)
     assert not any(one.done for one in runs), "of no record: those of this repository grow"
-    firsts = [job[0].experiment.name for job, _ in order.commands(runs, "paper", "gpu")]
+    firsts = [job[0].experiment.name for job, _ in order.plan_jobs(runs, "paper", "gpu")]
     rows = project.tables["he2016-table1"].rows
     assert all({*row.cells["error"].experiments} & {*firsts[:11]} for row in rows), "a run of each of the eleven rows"
     ten = {
         name for row in project.tables["he2016-table2"].rows for cell in row.cells.values() for name in cell.experiments
     }
     assert ten <= {*firsts[:20]}
-    assert [job[0].experiment.name for job, _ in order.commands(runs, "paper", "cpu")][:2] == [RESNET20, PLAIN20]
+    assert [job[0].experiment.name for job, _ in order.plan_jobs(runs, "paper", "cpu")][:2] == [RESNET20, PLAIN20]
 
 
 def test_a_run_is_finished_diverged_unfinished_or_to_do(bench):
@@ -195,15 +195,17 @@ def test_a_step_is_checked(step):
 # Times
 
 
-def rows_of(bench, costs=None) -> dict[tuple[str, str], times.Times]:
-    return {(row.name, row.device): row for row in times.times(bench.project, runs_of(bench), costs or {})}
+def rows_of(bench) -> dict[tuple[str, str], times.Times]:
+    return {
+        (row.name, row.device): row for row in times.tabulate_times(Records(bench.project, "paper"), runs_of(bench))
+    }
 
 
 def test_a_run_took_the_seconds_of_its_device(bench):
     """Its share, where several were trained at once; of older records, which do not say, the seconds of the process."""
     bench.record(RESNET110, 6.6, provenance=timed(H200, 1000.0, 800.0))
     bench.record(RESNET110, 6.6, 1, provenance={"hardware": EPYC, "sessions": [{"seconds": 70.0}, {"seconds": 5.0}]})
-    first, second = (times.spent(one.record) for one in runs_of(bench) if one.record)
+    first, second = (times.measure_run(one.record) for one in runs_of(bench) if one.record)
     assert first == times.Spent("GPU NVIDIA H200", 1800.0, 64_000, 2 * 2**30)
     assert second == times.Spent("CPU AMD EPYC", 75.0, 64_000, None)
 
@@ -212,13 +214,13 @@ def test_several_processes_count_each_with_its_gpu(bench):
     changes = timed(H200, 1000.0) | {"seed": {"seed": 0, "world_size": 4}}
     bench.record(RESNET110, 6.6, provenance=changes)
     [run] = [one for one in runs_of(bench) if one.record]
-    assert times.spent(run.record).seconds == 4000
+    assert times.measure_run(run.record).seconds == 4000
 
 
 def test_a_record_that_says_nothing_of_its_time_is_no_mistake(bench):
     bench.record(RESNET110, 6.6)
     [run] = [one for one in runs_of(bench) if one.record]
-    assert times.spent(run.record) == times.Spent("CPU", 0, 64_000, None)
+    assert times.measure_run(run.record) == times.Spent("CPU", 0, 64_000, None)
     assert rows_of(bench)["ResNet-110, cifar10", "CPU"].seconds_an_iteration is None
 
 
@@ -287,7 +289,7 @@ def test_operations_are_those_of_the_cost_record(counted):
     costs = Records(project, "paper").costs()
     image = costs[project.resolve(RESNET20).network_digest]["multiply_adds"]
     assert 40e6 < image < 42e6
-    assert rows_of(counted, costs)["ResNet-20, cifar10", ""].operations_left == 5 * 3 * image * 128 * 64_000
+    assert rows_of(counted)["ResNet-20, cifar10", ""].operations_left == 5 * 3 * image * 128 * 64_000
 
 
 def test_kinds_are_told_apart(bench):
@@ -299,4 +301,4 @@ def test_kinds_are_told_apart(bench):
         "cifar100-resnet164": "ResNet-164, cifar100",
         "cifar10-resnet1001-full-pre-activation-released-code": "ResNet-1001, cifar10, batch 64",
     }
-    assert {name: times.kind(project.resolve(name)) for name in names} == names
+    assert {name: times.name_kind(project.resolve(name)) for name in names} == names

@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from identity_mappings.parameters import load
+from identity_mappings.reporting.cells import Records, fill
 from identity_mappings.reporting.fingerprint import is_current
-from identity_mappings.reporting.tables import collect, documents
+from identity_mappings.reporting.tables import documents
 
 ROOT = Path(__file__).parents[2]
 MEDIAN, MEAN, SINGLE = "test error %, median of 5 runs", "test error %, mean±std of 5 runs", "test error %"
@@ -119,8 +120,8 @@ def test_paper_md_prints_every_value_in_its_place_and_no_other():
 def test_paper_md_is_what_the_parameters_make():
     """With the records of the checkout, whose texts are as wide as columns may become."""
     project = load(ROOT)
-    cells, _ = collect(project, "paper")
-    rebuilt, published = documents(project, "paper", cells)
+    records = Records(project, "paper")
+    rebuilt, published = documents(records, list(fill(records)))
     assert published.encode() == (ROOT / "results" / "paper.md").read_bytes()
     assert rebuilt.encode() == (ROOT / "results" / "tables.md").read_bytes()
 

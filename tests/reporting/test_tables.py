@@ -10,9 +10,9 @@ import pytest
 
 from identity_mappings.parameters import load
 from identity_mappings.records import run
-from identity_mappings.reporting import diff
+from identity_mappings.reporting import explain
+from identity_mappings.reporting.cells import Records, fill
 from identity_mappings.reporting.fingerprint import fingerprint, is_current
-from identity_mappings.reporting.tables import collect
 
 RESNET, GATE = "cifar10-resnet110", "cifar10-resnet110-exclusive-gate-b6"
 DEEP = "cifar10-resnet1001-full-pre-activation"
@@ -349,7 +349,7 @@ def insert(values: dict[str, str], text: str) -> str:
 def test_the_pages_differ_in_cells_only(bench):
     some_records(bench)
     tables, paper = ((bench.tables() / name).read_text().split("\n") for name in ("tables.md", "paper.md"))
-    cells, _ = collect(load(bench.root), "paper")
+    cells = list(fill(Records(load(bench.root), "paper")))
     rows = {}
     for cell in cells:
         rows.setdefault((cell.table.paper, cell.table.table, cell.row.name), []).append(cell)
@@ -504,7 +504,7 @@ def test_diff_says_with_its_exit_status_whether_a_cell_contradicts_the_paper(ben
 def test_diff_names_records_that_are_not_believed_and_the_scale(bench, capsys):
     bench.record(RESNET, 6.3, scale="demo", digest="0" * 12)
     bench.record(GATE, 99.0, scale="demo")
-    assert diff.show("demo", bench.root) == 0, "the demo contradicts no paper"
+    assert explain.show_differences("demo", bench.root) == 0, "the demo contradicts no paper"
     text = " ".join(capsys.readouterr().out.split())
     assert "not believed: " in text and "digest does not match" in text
     assert "Scale demo: Demonstration" in text

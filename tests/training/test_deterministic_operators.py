@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from identity_mappings.data.images import Images
 from identity_mappings.networks.depth import SHORT_VGG_DEPTH
 from identity_mappings.parameters import load
 from identity_mappings.records.experiment import Experiment, identity
+from identity_mappings.training import feeds
 from identity_mappings.training.trainer import Options, Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -85,8 +87,8 @@ def record_operators(experiment: Experiment) -> set[str]:
         trainer.step(0)
         trainer.step(1)
         trainer.test()
-        trainer.feed._batches = lambda _: (trainer.feed.augmentation.view(trainer.feed.sampler.view(9)) for _ in (1, 2))
-        trainer.recompute_statistics()
+        with patch.object(feeds, "STATISTICS_BATCHES", 2):
+            trainer.recompute_statistics()
     return recorded.names
 
 

@@ -245,7 +245,7 @@ def test_a_file_system_without_locks_is_said(short, run, monkeypatch, capsys):
     def flock(*_) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr("identity_mappings.training.lock.fcntl.flock", flock)
+    monkeypatch.setattr("identity_mappings.training.checkpoint.fcntl.flock", flock)
     run(short())
     assert "no lock (No locks available): start no second process" in capsys.readouterr().err
 

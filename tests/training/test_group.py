@@ -30,7 +30,7 @@ from identity_mappings.training.group import Group
 from identity_mappings.training.trainer import Options, Trainer
 torch.set_default_dtype(torch.float64)
 devices.prepare("float32", 1)
-group, device = Group.of_environment(), torch.device("cpu")
+group, device = Group.from_environment(), torch.device("cpu")
 with group.joined(device):
     trainer = Trainer(Experiment.load(Path(sys.argv[1])), 0, device, Options(*map(Path, sys.argv[2:])), group=group)
     replica = trainer.feed.replica

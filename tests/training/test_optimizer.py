@@ -85,7 +85,8 @@ def trajectory(chosen, begin=0, end=STEPS, network=None, optimizer=None):
         assert all(p.grad is None for p in network.parameters())
         for p, gradient in zip(network.parameters(), gradients(network, step), strict=True):
             p.grad = gradient
-        optimizer.step(step)
+        optimizer.prepare(step)
+        optimizer.update()
         weights.append([p.detach().clone() for p in network.parameters()])
     return weights
 

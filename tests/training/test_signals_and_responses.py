@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from identity_mappings.errors import UserError
-from identity_mappings.evaluation import propagation as measured
+from identity_mappings.evaluation import propagation
 from identity_mappings.parameters import load
 from identity_mappings.records import measurement
 from identity_mappings.records import run as records
 from identity_mappings.records.experiment import Experiment
 from identity_mappings.records.files import sha256, sha256_of
-from identity_mappings.records.propagation import responses_of, signals_of
-from identity_mappings.training import checkpoint, devices, propagation
+from identity_mappings.records.measurement import responses_of, signals_of
+from identity_mappings.training import checkpoint, devices
 from identity_mappings.training.loop import train
 from identity_mappings.training.trainer import Options, Trainer
 
@@ -57,7 +57,7 @@ def test_signals_twice_from_scratch_are_the_same_bytes(short, tmp_path, name):
     contents = []
     for folder in ("a", "b"):
         torch.manual_seed(len(contents))
-        found = propagation.signals(short(name), 2, options(tmp_path / folder))
+        found = propagation.measure_signals(short(name), 2, options(tmp_path / folder))
         assert found == signals_of(tmp_path / folder, short(name), 2)
         contents.append((found / "signals.csv").read_bytes())
     assert contents[0] == contents[1]
@@ -66,7 +66,7 @@ def test_signals_twice_from_scratch_are_the_same_bytes(short, tmp_path, name):
 def test_signals_are_those_of_the_trainers_steps(short, tmp_path):
     """Rows of iteration 0 and N: stem and three units; the batch is the first both times, and the training that lies
     between is the recipe's own, of which the measurement at its begin changes nothing."""
-    folder = propagation.signals(short(PLAIN), 3, options(tmp_path))
+    folder = propagation.measure_signals(short(PLAIN), 3, options(tmp_path))
     header, *lines = (folder / "signals.csv").read_text().splitlines()
     assert header == "iteration,unit,channels,size,forward_norm,gradient_norm"
     rows = [line.split(",") for line in lines]
@@ -79,9 +79,9 @@ def test_signals_are_those_of_the_trainers_steps(short, tmp_path):
     losses, expected = [], []
     for step in range(4):
         if step in (0, 3):
-            loss, found = measured.signals(deepcopy(trainer.network), x, y)
+            loss, found = propagation.compute_signals(deepcopy(trainer.network), x, y)
             losses.append(format(loss, ".9g"))
-            expected += measured.csv(found, ("iteration", step)).decode().splitlines()[1:]
+            expected += propagation.format_csv(found, iteration=step).decode().splitlines()[1:]
         loss = trainer.step(step)[0]
         if step == 0:
             assert float(losses[0]) == pytest.approx(float(loss), rel=1e-6)
@@ -92,8 +92,8 @@ def test_signals_are_those_of_the_trainers_steps(short, tmp_path):
 
 
 def test_signals_at_initialization_only(short, tmp_path):
-    folder = propagation.signals(short(PLAIN), 0, options(tmp_path))
-    more = propagation.signals(short(PLAIN), 1, options(tmp_path))
+    folder = propagation.measure_signals(short(PLAIN), 0, options(tmp_path))
+    more = propagation.measure_signals(short(PLAIN), 1, options(tmp_path))
     assert folder != more
     lines = (folder / "signals.csv").read_text().splitlines()
     assert len(lines) == 1 + 4
@@ -113,10 +113,10 @@ def test_a_record_that_is_there_is_kept_and_nothing_trained(short, tmp_path, mon
     target = made_before(experiment, tmp_path)
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in target.iterdir()}
     monkeypatch.setattr(propagation, "Trainer", lambda *arguments: pytest.fail("something is trained"))
-    assert propagation.signals(experiment, 2, options(tmp_path)) == target
+    assert propagation.measure_signals(experiment, 2, options(tmp_path)) == target
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in target.iterdir()} == before
     with pytest.raises(pytest.fail.Exception):
-        propagation.signals(experiment, 3, options(tmp_path))  # another measurement
+        propagation.measure_signals(experiment, 3, options(tmp_path))  # another measurement
 
 
 @pytest.mark.parametrize("damage", ["data", "provenance", "no provenance"])
@@ -127,7 +127,7 @@ def test_a_damaged_record_of_signals_is_refused_and_left(short, tmp_path, damage
     path.unlink() if damage == "no provenance" else path.write_bytes(b"{}")
     before = {path: path.read_bytes() for path in target.iterdir()}
     with pytest.raises(UserError) as caught:
-        propagation.signals(experiment, 2, options(tmp_path))
+        propagation.measure_signals(experiment, 2, options(tmp_path))
     assert_refused(caught, target)
     assert {path: path.read_bytes() for path in target.iterdir()} == before
 
@@ -137,9 +137,9 @@ def test_a_damaged_record_of_signals_is_refused_and_left(short, tmp_path, damage
 )
 def test_of_what_cannot_be_trained_nothing_is_measured(tmp_path, name, words):
     experiment = load(ROOT).resolve(name, "paper")
-    calls = [lambda: propagation.signals(experiment, 2, options(tmp_path))]
+    calls = [lambda: propagation.measure_signals(experiment, 2, options(tmp_path))]
     if experiment.untrainable:
-        calls.append(lambda: propagation.responses(experiment, 0, options(tmp_path)))
+        calls.append(lambda: propagation.measure_responses(experiment, 0, options(tmp_path)))
     for call in calls:
         with pytest.raises(UserError) as caught:
             call()
@@ -176,7 +176,9 @@ def expected_responses(experiment, folder, weights):
     trainer = trainer_of(experiment, folder)
     trainer.network.load_state_dict(weights)
     feed = trainer.feed
-    return measured.csv(measured.responses(trainer.network, feed.test_images, feed.augmentation.normalize))
+    return propagation.format_csv(
+        propagation.compute_responses(trainer.network, feed.test_images, feed.augmentation.normalize)
+    )
 
 
 def only(folder, pattern):
@@ -187,7 +189,7 @@ def only(folder, pattern):
 def test_responses_of_a_finished_run(runs):
     """From the weights it ended with, on the test images; its parents are those weights and the run's record."""
     experiment, folder = runs
-    target = propagation.responses(experiment, 0, options(folder))
+    target = propagation.measure_responses(experiment, 0, options(folder))
     assert target == responses_of(folder, experiment, 0) == folder / "runs" / experiment.folder / "seed0" / "responses"
     weights = torch.load(only(folder, "weights.pt"), weights_only=True)
     content, origin = measurement.read(target, "responses.csv")
@@ -203,7 +205,7 @@ def test_responses_of_a_finished_run(runs):
     assert (origin["settings"]["iteration"], origin["settings"]["seed"]) == (12, 0)
     assert origin["settings"]["images"] == 500
     before = content
-    assert propagation.responses(experiment, 0, options(folder)) == target
+    assert propagation.measure_responses(experiment, 0, options(folder)) == target
     assert measurement.read(target, "responses.csv")[0] == before
     assert records.read(metrics.parent, experiment, 0) is not None  # the run's record is as it was
 
@@ -211,7 +213,7 @@ def test_responses_of_a_finished_run(runs):
 def test_responses_of_an_unfinished_run_are_partial(runs):
     """From its last checkpoint, of which they say the iteration; there is no metrics.json to be a parent."""
     experiment, folder = runs
-    target = propagation.responses(experiment, 1, options(folder))
+    target = propagation.measure_responses(experiment, 1, options(folder))
     seed1 = folder / "runs" / experiment.folder / "seed1"
     assert target == responses_of(folder, experiment, 1, finished=False) == seed1 / "partial" / "responses"
     assert not (seed1 / "responses").exists()
@@ -227,21 +229,21 @@ def test_a_file_is_measured_that_is_named(runs, tmp_path):
     """Weights that were fetched to another place, and a checkpoint: the same as where they were."""
     experiment, folder = runs
     for seed, pattern in ((0, "weights.pt"), (1, "checkpoint-*.pt")):
-        target = propagation.responses(experiment, seed, options(folder))
+        target = propagation.measure_responses(experiment, seed, options(folder))
         content = (target / "responses.csv").read_bytes()
         (target / "responses.csv").unlink()
         moved = only(folder, pattern).rename(tmp_path / f"moved{seed}.pt")
-        assert propagation.responses(experiment, seed, options(folder), moved) == target
+        assert propagation.measure_responses(experiment, seed, options(folder), moved) == target
         assert (target / "responses.csv").read_bytes() == content
 
 
 def test_responses_without_weights_say_where_they_are_sought(runs):
     experiment, folder = runs
     with pytest.raises(UserError) as caught:
-        propagation.responses(experiment, 2, options(folder))
+        propagation.measure_responses(experiment, 2, options(folder))
     assert_refused(caught, records.checkpoints_of(folder, experiment, 2), "fetch them")
     with pytest.raises(UserError) as caught:
-        propagation.responses(experiment, 0, options(folder), folder / "none.pt")
+        propagation.measure_responses(experiment, 0, options(folder), folder / "none.pt")
     assert_refused(caught, folder / "none.pt", "No such file")
 
 
@@ -250,7 +252,7 @@ def test_a_damaged_checkpoint_is_not_measured(runs, capsys):
     path = only(folder, "checkpoint-*.pt")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError) as caught:
-        propagation.responses(experiment, 1, options(folder))
+        propagation.measure_responses(experiment, 1, options(folder))
     assert_refused(caught, path.parent)
     assert "set aside" in capsys.readouterr().err
 
@@ -265,7 +267,7 @@ def test_damaged_files_are_refused_by_name(runs, tmp_path, content):
         whole = only(folder, "weights.pt").read_bytes()
         path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
     with pytest.raises(UserError) as caught:
-        propagation.responses(experiment, 0, options(folder), path)
+        propagation.measure_responses(experiment, 0, options(folder), path)
     assert_refused(caught, path)
     assert not list(folder.rglob("responses.csv"))
 
@@ -286,7 +288,7 @@ def test_what_torch_can_read_but_is_no_networks_weights_is_refused_by_name(runs,
     experiment, folder = runs
     torch.save(FOREIGN[what], tmp_path / "given.pt")
     with pytest.raises(UserError) as caught:
-        propagation.responses(experiment, 0, options(folder), tmp_path / "given.pt")
+        propagation.measure_responses(experiment, 0, options(folder), tmp_path / "given.pt")
     assert_refused(caught, tmp_path / "given.pt")
     assert not list(folder.rglob("responses.csv"))
 
@@ -298,7 +300,7 @@ def test_other_weights_than_the_records_are_refused(runs):
     weights["linear.bias"] += 1
     torch.save(weights, path)
     with pytest.raises(UserError, match="not the weights of") as caught:
-        propagation.responses(experiment, 0, options(folder))
+        propagation.measure_responses(experiment, 0, options(folder))
     assert_refused(caught, path)
     assert not list(folder.rglob("responses.csv"))
 
@@ -308,7 +310,7 @@ def test_a_checkpoint_of_another_seed_is_refused(runs):
     experiment, folder = runs
     path = only(folder, "checkpoint-*.pt")
     with pytest.raises(UserError) as caught:
-        propagation.responses(experiment, 0, options(folder), path)
+        propagation.measure_responses(experiment, 0, options(folder), path)
     assert_refused(caught, path)
 
 
@@ -317,7 +319,7 @@ def test_a_checkpoint_of_another_network_is_refused(runs, short):
     other = short("cifar10-resnet110-exclusive-gate-b6")
     path = only(folder, "checkpoint-*.pt")
     with pytest.raises(UserError) as caught:
-        propagation.responses(other, 1, options(folder), path)
+        propagation.measure_responses(other, 1, options(folder), path)
     assert_refused(caught, path, other.name)
 
 
@@ -328,11 +330,11 @@ def test_weights_without_a_record_or_of_a_forged_one_are_refused(runs):
     content = metrics.read_bytes()
     metrics.write_bytes(content.replace(b'"wrong"', b'"wrung"'))
     with pytest.raises(UserError) as caught:
-        propagation.responses(experiment, 0, options(folder))
+        propagation.measure_responses(experiment, 0, options(folder))
     assert_refused(caught, metrics.parent, "metrics.json does not match")
     metrics.unlink()
     with pytest.raises(UserError) as caught:
-        propagation.responses(experiment, 0, options(folder))
+        propagation.measure_responses(experiment, 0, options(folder))
     assert_refused(caught, path)
     assert not list(folder.rglob("responses.csv"))
 
@@ -347,8 +349,8 @@ def measure(request, runs):
 
     def make():
         if request.param == "signals":
-            return propagation.signals(experiment, 1, options(folder))
-        return propagation.responses(experiment, 0, options(folder))
+            return propagation.measure_signals(experiment, 1, options(folder))
+        return propagation.measure_responses(experiment, 0, options(folder))
 
     return make, f"{request.param}.csv", experiment
 
@@ -374,7 +376,7 @@ def test_provenance_says_what_made_it(measure):
 def test_provenance_has_the_hashes_of_the_code_that_measured(measure):
     origin = provenance_of(measure[0]())
     package = Path(propagation.__file__).parents[1]
-    names = ("evaluation/propagation", "training/propagation", "training/loop", "networks/residual", "data/sampling")
+    names = ("evaluation/propagation", "training/loop", "networks/residual", "data/sampling")
     for name in names:
         assert origin["source"][f"src/identity_mappings/{name}.py"] == sha256_of(package / f"{name}.py")
     assert all(name.startswith("src/identity_mappings/") for name in origin["source"])
@@ -420,6 +422,6 @@ def test_checkpoints_stay_as_they_are(runs):
     experiment, folder = runs
     place = records.checkpoints_of(folder, experiment, 1)
     before = {path.name: path.read_bytes() for path in place.iterdir()}
-    propagation.responses(experiment, 1, options(folder))
+    propagation.measure_responses(experiment, 1, options(folder))
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
     assert checkpoint.load(place, torch.device("cpu"))["progress"]["iteration"] == 7

@@ -51,7 +51,8 @@ def test_a_step_is_the_plain_statement_of_one(small, tmp_path, name):
         loss = F.cross_entropy(scores, y)
         optimizer.zero_grad()
         loss.backward()
-        optimizer.step(iteration)
+        optimizer.prepare(iteration)
+        optimizer.update()
         found, wrong, size = ours.step(iteration)
         assert float(found) == pytest.approx(loss.item(), rel=1e-5)  # collected in float32
         assert (int(wrong), size) == (int((scores.argmax(1) != y).sum()), len(y))

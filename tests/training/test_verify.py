@@ -34,16 +34,16 @@ def provenance(folder, **changes):
 
 
 def test_a_record_is_repeated_bit_by_bit(folder, options, capsys):
-    assert verify.record(folder, options) == 0
+    assert verify.verify_record(folder, options) == 0
     assert capsys.readouterr().out == f"{folder}: 12 iterations again: the recorded losses, bit by bit\n"
-    assert verify.record(folder, options, iterations=3) == 0
+    assert verify.verify_record(folder, options, iterations=3) == 0
     assert "3 iterations again" in capsys.readouterr().out
 
 
 def test_an_unfinished_record_is_repeated_too(short, run, options, tmp_path, capsys):
     run(short(), stop_after=5)
     [folder] = (tmp_path / "results/runs").glob("*/seed0")
-    assert verify.record(folder, options) == 0
+    assert verify.verify_record(folder, options) == 0
     assert "5 iterations again: the recorded losses" in capsys.readouterr().out
 
 
@@ -55,7 +55,7 @@ def test_other_losses_on_the_same_machine_are_found(folder, options, capsys, mon
         return (torch.nextafter(loss, loss + 1) if iteration == 4 else loss), *rest
 
     monkeypatch.setattr(Trainer, "step", other)
-    assert verify.record(folder, options) == 1
+    assert verify.verify_record(folder, options) == 1
     assert "12 iterations again: NOT the same from iteration 4 on" in capsys.readouterr().out
 
 
@@ -69,7 +69,7 @@ def test_elsewhere_there_is_a_tolerance_and_it_says_so(folder, options, capsys, 
         return loss + error * max(float(loss), 1), *rest
 
     monkeypatch.setattr(Trainer, "step", other)
-    assert verify.record(folder, options) == status
+    assert verify.verify_record(folder, options) == status
     said = capsys.readouterr().out
     assert f"the losses {word} of their size; 0.05 is the tolerance" in said
     assert "not on what it was made (device Another CPU, here " in said and "torch 2.0.0, here" in said
@@ -82,7 +82,7 @@ def test_a_record_of_several_processes_is_not_held_to_the_bits_of_one(folder, op
     metrics["first_losses"][2] *= 1 + 1e-6  # sums that two processes round otherwise
     path.write_text(json.dumps(metrics))
     provenance(folder, outputs={"metrics.json": sha256(path.read_bytes())})
-    assert verify.record(folder, options) == 0
+    assert verify.verify_record(folder, options) == 0
     assert "not on what it was made (processes 2, here 1): the losses agree" in capsys.readouterr().out
 
 
@@ -91,22 +91,22 @@ def test_a_forged_record_is_not_verified(folder, options):
     path = folder / "metrics.json"
     path.write_text(path.read_text().replace('"test_error": ', '"test_error": 1'))
     with pytest.raises(UserError, match=r"hash of metrics\.json does not match.*not verified"):
-        verify.record(folder, options)
+        verify.verify_record(folder, options)
 
 
 def test_a_swapped_seed_is_found(folder, options):
     shutil.copytree(folder, folder.with_name("seed1"))
     with pytest.raises(UserError, match="seed does not match: 0, expected 1: not verified"):
-        verify.record(folder.with_name("seed1"), options)
+        verify.verify_record(folder.with_name("seed1"), options)
 
 
 def test_no_record_says_what_to_name(tmp_path, options):
     with pytest.raises(UserError, match="no record of a run here: name a folder"):
-        verify.record(tmp_path, options)
+        verify.verify_record(tmp_path, options)
 
 
 def test_twice_is_the_same(short, options, capsys):
-    assert verify.twice(short(), 0, options, 5) == 0
+    assert verify.verify_twice(short(), 0, options, 5) == 0
     assert "seed 0, float32: 5 iterations twice: the same losses and weights, bit by bit" in capsys.readouterr().out
 
 
@@ -125,7 +125,7 @@ def test_twice_finds_what_is_not(short, options, capsys, monkeypatch, what):
 
     monkeypatch.setattr(Trainer, "step", other)
     # The eighth step is the third of five, whose losses go on from it, or the last of four, whose losses do not.
-    assert verify.twice(short(), 0, options, 5 if what == "losses" else 4) == 1
+    assert verify.verify_twice(short(), 0, options, 5 if what == "losses" else 4) == 1
     words = {"losses": "NOT the same from iteration 2 on", "weights": "the losses are the same, the weights are NOT"}
     assert words[what] in capsys.readouterr().out
 
@@ -135,7 +135,7 @@ def test_twice_finds_what_is_not(short, options, capsys, monkeypatch, what):
 @pytest.mark.parametrize("name", ["cifar10-resnet110", "cifar10-resnet110-dropout"])
 @pytest.mark.parametrize("arithmetic", ["float32", "tf32", "bfloat16"])
 def test_on_a_gpu_50_iterations_twice(short, tmp_path, name, arithmetic):
-    assert verify.twice(short(name, arithmetic=arithmetic), 0, Options(tmp_path, device="gpu")) == 0
+    assert verify.verify_twice(short(name, arithmetic=arithmetic), 0, Options(tmp_path, device="gpu")) == 0
 
 
 def test_several_records_are_compared_and_the_worst_counts(monkeypatch, capsys):
@@ -147,7 +147,7 @@ def test_several_records_are_compared_and_the_worst_counts(monkeypatch, capsys):
             raise UserError("no record of a run here")
         return int(path.name == "b")
 
-    monkeypatch.setattr(verify, "record", compared)
+    monkeypatch.setattr(verify, "verify_record", compared)
     words = ["--device", "cpu", "--iterations", "7"]
     assert main(["verify", "a", "c", *words]) == 0
     assert main(["verify", "b", "a", *words]) == 1

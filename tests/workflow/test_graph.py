@@ -309,7 +309,7 @@ def test_all_that_is_forced_keeps_every_finished_run(clone):
 def test_a_forced_job_that_fails_keeps_what_was_there(clone):
     before = everything(clone)
     clone.edit(
-        "src/identity_mappings/training/loop.py", "    if there:\n", "    if there:\n        raise RuntimeError\n"
+        "src/identity_mappings/training/loop.py", "    if finished:\n", "    if finished:\n        raise RuntimeError\n"
     )
     answer = clone.snakemake(*TINY, "--forcerun", "train")
     assert answer.returncode != 0

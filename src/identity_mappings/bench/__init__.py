@@ -1,1 +1,1 @@
-"""How fast a step is: ours, what a user would take instead, and what the device could do at best."""
+"""How fast a training step is: this project's, what a user would take instead, and the device's bound."""

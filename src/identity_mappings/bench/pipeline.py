@@ -27,6 +27,7 @@ from ..training.memory import keep_freed_memory
 
 SIZE, SHORTER_SIDE = 224, (256, 480)
 QUALITY = 97  # of the files: they have 96 kB on average, ILSVRC's have about 110
+EIGENVALUES, EIGENVECTORS = torch.tensor(colour.EIGENVALUES), torch.tensor(colour.EIGENVECTORS)
 
 
 class Files:
@@ -58,7 +59,7 @@ def photographs() -> list[Image.Image]:
     return [Image.open(folder / name).convert("RGB") for name in ("china.jpg", "flower.jpg")]
 
 
-def write(folder: Path, images: int) -> list[Path]:
+def write_photographs(folder: Path, images: int) -> list[Path]:
     """Pieces of the photographs, 500x375 and every fourth 375x500, as JPEG files in the layout of ImageFolder."""
     generator, sources, paths = numpy.random.default_rng(0), photographs(), []
     for number in range(images):
@@ -73,35 +74,34 @@ def write(folder: Path, images: int) -> list[Path]:
     return paths
 
 
-class RandomScale:
+def _resize_randomly(image: Image.Image) -> Image.Image:
     """he2015's shorter side, as torchvision users write it."""
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return transforms.functional.resize(image, random.randint(*SHORTER_SIDE))
+    return transforms.functional.resize(image, random.randint(*SHORTER_SIDE))
 
 
-class Lighting:
+def _light(image: Tensor) -> Tensor:
     """Colour by principal components, as it is usually written for torchvision (after fb.resnet.torch)."""
-
-    def __init__(self) -> None:
-        self.eigenvalues, self.eigenvectors = torch.tensor(colour.EIGENVALUES), torch.tensor(colour.EIGENVECTORS)
-
-    def __call__(self, image: Tensor) -> Tensor:
-        alpha = image.new_empty(3).normal_(0, colour.ALPHA)
-        shift = self.eigenvectors.mul(alpha.view(1, 3)).mul(self.eigenvalues.view(1, 3)).sum(1)
-        return image.add(shift.view(3, 1, 1))
+    alpha = image.new_empty(3).normal_(0, colour.ALPHA)
+    shift = EIGENVECTORS.mul(alpha.view(1, 3)).mul(EIGENVALUES.view(1, 3)).sum(1)
+    return image.add(shift.view(3, 1, 1))
 
 
-def torchvision_round(folder: Path, mean: Tensor, batch_size: int, workers: int) -> Callable[[], int]:
+def make_torchvision_epoch(folder: Path, mean: Tensor, batch_size: int, workers: int) -> Callable[[], int]:
     """A function that makes an epoch of normalized batches, and returns how many images that were."""
-    subtract = transforms.Lambda(functools.partial(torch.sub, other=mean / 255))
-    steps = [RandomScale(), transforms.RandomCrop(SIZE), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
-    dataset = ImageFolder(str(folder), transforms.Compose([*steps, Lighting(), subtract]))
+    steps = [
+        transforms.Lambda(_resize_randomly),
+        transforms.RandomCrop(SIZE),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Lambda(_light),
+        transforms.Lambda(functools.partial(torch.sub, other=mean / 255)),
+    ]
+    dataset = ImageFolder(str(folder), transforms.Compose(steps))
     loader = DataLoader(dataset, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
     return lambda: sum(len(images) for images, _ in loader)
 
 
-def our_round(paths: list[Path], mean: Tensor, batch_size: int, workers: int, decoder: str) -> Callable[[], int]:
+def make_our_epoch(paths: list[Path], mean: Tensor, batch_size: int, workers: int, decoder: str) -> Callable[[], int]:
     """The same of ours; colour and normalization are part of it."""
     recipe = SimpleNamespace(
         batch_size=batch_size,
@@ -119,14 +119,13 @@ def our_round(paths: list[Path], mean: Tensor, batch_size: int, workers: int, de
     views = Stream(Files(paths), recipe, 0, [0], workers)
     normalize = colour.Normalization("per-pixel-mean", mean)
 
-    def once() -> int:
-        begin, done = recipe.iterations, 0
-        recipe.iterations += -(-len(paths) // batch_size)  # an epoch
-        for batch in views.batches(begin):
-            done += len(normalize(colour.apply(batch.images, batch.colours, recipe.colour)))
-        return done
+    def make_epoch() -> int:
+        begin = recipe.iterations
+        recipe.iterations += -(-len(paths) // batch_size)
+        batches = views.batches(begin)
+        return sum(len(normalize(colour.apply(b.images, b.colours, recipe.colour))) for b in batches)
 
-    return once
+    return make_epoch
 
 
 def measure(
@@ -145,31 +144,32 @@ def measure(
     mean = torch.rand(3, SIZE, SIZE) * 255
     try:
         with tempfile.TemporaryDirectory(dir=folder) as files:
-            paths = write(Path(files), images)
-            sides = {"torchvision": torchvision_round(Path(files), mean, batch_size, workers)}
+            paths = write_photographs(Path(files), images)
+            sides = {"torchvision": make_torchvision_epoch(Path(files), mean, batch_size, workers)}
             for decoder in DECODERS:
-                sides[f"ours, {decoder}"] = our_round(paths, mean, batch_size, workers, decoder)
+                sides[f"ours, {decoder}"] = make_our_epoch(paths, mean, batch_size, workers, decoder)
             seconds: dict[str, list[float]] = {name: [] for name in sides}
-            for number in range(rounds + 1):
-                for name, side in sides.items():
+            for _ in range(rounds + 1):
+                for name, make_epoch in sides.items():
                     begin = time.perf_counter()
-                    if side() != images:
+                    if make_epoch() != images:
                         raise RuntimeError(f"{name} did not make all views")
-                    if number:
-                        seconds[name].append(time.perf_counter() - begin)
+                    seconds[name].append(time.perf_counter() - begin)
             kilobytes = sum(path.stat().st_size for path in paths) / images / 1000
     finally:
         torch.set_num_threads(threads)
+    counted = {name: values[1:] for name, values in seconds.items()}
+    peer = counted["torchvision"]
     return {
         "images": images,
         "file_kilobytes": round(kilobytes, 1),
         "batch_size": batch_size,
         "workers": workers,
         "rounds": rounds,
-        "images_per_second": {name: round(images / statistics.median(s), 1) for name, s in seconds.items()},
+        "images_per_second": {name: round(images / statistics.median(s), 1) for name, s in counted.items()},
         "ratios": {
-            name: round(statistics.median(p / o for p, o in zip(seconds["torchvision"], s, strict=True)), 3)
-            for name, s in seconds.items()
+            name: round(statistics.median(p / o for p, o in zip(peer, s, strict=True)), 3)
+            for name, s in counted.items()
             if name != "torchvision"
         },
     }

@@ -1,6 +1,6 @@
-"""One implementation of a training step, in a process of its own: as its user would run it, beside no other.
+"""One implementation of a training step in a process of its own, as its user would run it.
 
-Reads a JSON specification from its first argument and then, line by line, how many steps to take; answers in JSON.
+Reads a JSON specification from its first argument and then commands, one a line; answers each with a line of JSON.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity
 
 from ..data.images import Images
 from ..networks.batch_norm import BatchNorm2d
@@ -20,13 +21,13 @@ from ..records.experiment import Experiment
 from ..training import devices, memory
 from ..training.assembly import build, recipe_of
 from ..training.trainer import Options, Trainer
-from . import profile
 
-IMAGES = 2048  # at most, and of ImageNet's size fewer; a step costs the same whatever the images are; these are random
+IMAGES = 2048  # at most; a step costs the same whatever random images show
+OPERATIONS = 12  # of a profile; the others are added up
 
 
-def images_of(experiment: Experiment) -> Images:
-    """Random ones in the form of the experiment's dataset."""
+def random_images(experiment: Experiment) -> Images:
+    """Random images in the form of the experiment's dataset."""
     dataset = experiment.parameters["dataset"]
     number = IMAGES if dataset["size"] < 100 else recipe_of(experiment).batch_size
     shape = (number, dataset["channels"], dataset["size"], dataset["size"])
@@ -36,12 +37,12 @@ def images_of(experiment: Experiment) -> Images:
     return Images(pixels, labels, pixels[:500], labels[:500])
 
 
-def ours(experiment: Experiment, device: torch.device, runs: int, eager: bool = False) -> Callable[[int], None]:
-    """The recipe's step of this project; of several runs at once where `runs` is more than 1."""
+def make_our_step(experiment: Experiment, device: torch.device, runs: int) -> Callable[[int], None]:
+    """The recipe's step of this project; with several `runs`, of all of them in turn."""
     recipe = recipe_of(experiment)
     devices.prepare(recipe.arithmetic, recipe.cpu_threads)
-    options = Options(Path("results"), device="gpu" if device.type == "cuda" else "cpu", eager=eager)
-    trainers = [Trainer(experiment, seed, device, options, images_of(experiment)) for seed in range(runs)]
+    options = Options(Path("results"), device="gpu" if device.type == "cuda" else "cpu")
+    trainers = [Trainer(experiment, seed, device, options, random_images(experiment)) for seed in range(runs)]
     position = 0
 
     def steps(count: int) -> None:
@@ -64,35 +65,31 @@ def eager_network(experiment: Experiment) -> nn.Module:
     return network
 
 
-def published_network(experiment: Experiment, name: str) -> nn.Module:
-    """The network of a name in the package pytorchcv."""
+def published_network(experiment: Experiment, package: str, name: str) -> nn.Module:
+    """The network of a name in the package pytorchcv or timm."""
+    classes = experiment.parameters["dataset"]["classes"]
+    if package == "timm":
+        from timm import create_model
+
+        return create_model(name, num_classes=classes)
     from pytorchcv.model_provider import get_model
 
-    return get_model(name, pretrained=False, num_classes=experiment.parameters["dataset"]["classes"])
+    return get_model(name, pretrained=False, num_classes=classes)
 
 
-def timm_network(experiment: Experiment, name: str) -> nn.Module:
-    """The network of a name in the package timm."""
-    from timm import create_model
-
-    return create_model(name, num_classes=experiment.parameters["dataset"]["classes"])
-
-
-def peer(
-    network: nn.Module, experiment: Experiment, device: torch.device, channels_last: bool = False
+def make_peer_step(
+    network: nn.Module, experiment: Experiment, device: torch.device, layout: torch.memory_format
 ) -> Callable[[int], None]:
     """A step as tutorials have it: one batch that is there already, forward, loss, backward, SGD."""
     recipe = recipe_of(experiment)
     torch.set_num_threads(recipe.cpu_threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.arithmetic == "tf32"
-    layout = torch.channels_last if channels_last else torch.contiguous_format
     network.to(device, memory_format=layout).train()
-    images = images_of(experiment)
+    images = random_images(experiment)
     x = (images.training[: recipe.batch_size].float() / 255).to(device, memory_format=layout)
     y = images.training_labels[: recipe.batch_size].to(device)
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=0.01, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    options = {"lr": 0.01, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+    optimizer = torch.optim.SGD(network.parameters(), **options)
 
     def steps(count: int) -> None:
         for _ in range(count):
@@ -105,15 +102,40 @@ def peer(
     return steps
 
 
-def make(specification: dict[str, Any], experiment: Experiment, device: torch.device) -> Callable[[int], None]:
-    kind = specification["implementation"]
-    if kind == "ours":
-        return ours(experiment, device, specification["runs"])
-    if kind == "eager":
-        return peer(eager_network(experiment), experiment, device)
-    if kind == "timm":
-        return peer(timm_network(experiment, specification["timm"]), experiment, device, channels_last=True)
-    return peer(published_network(experiment, specification["pytorchcv"]), experiment, device)
+def profile(step: Callable[[], None], device: torch.device) -> list[dict[str, Any]]:
+    """The operations of a step (kernels, on a GPU): {"name", "calls", "seconds", "share"}, the costliest first."""
+    cuda = device.type == "cuda"
+    with torch.profiler.profile(
+        activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU], acc_events=True
+    ) as profiled:
+        step()
+        if cuda:
+            torch.cuda.synchronize()
+    found = [
+        (event.key.replace("::", "."), event.count, seconds)
+        for event in profiled.key_averages()
+        if (seconds := (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e6)
+    ]
+    found.sort(key=lambda row: -row[2])
+    total, rows, others = sum(seconds for *_, seconds in found) or 1.0, found[:OPERATIONS], found[OPERATIONS:]
+    if others:
+        rows.append(("others", sum(calls for _, calls, _ in others), sum(seconds for *_, seconds in others)))
+    return [
+        {"name": name, "calls": calls, "seconds": round(seconds, 6), "share": round(seconds / total, 4)}
+        for name, calls, seconds in rows
+    ]
+
+
+def make_step(specification: dict[str, Any], experiment: Experiment, device: torch.device) -> Callable[[int], None]:
+    """A function that takes a number of steps of the implementation that the specification names."""
+    package = specification["implementation"]
+    if package == "ours":
+        return make_our_step(experiment, device, specification["runs"])
+    if package == "eager":
+        return make_peer_step(eager_network(experiment), experiment, device, torch.contiguous_format)
+    network = published_network(experiment, package, specification["name"])
+    layout = torch.channels_last if package == "timm" else torch.contiguous_format
+    return make_peer_step(network, experiment, device, layout)
 
 
 def main() -> None:
@@ -122,26 +144,25 @@ def main() -> None:
         specification["experiment"], "paper", specification["parameters"], custom_source=specification["custom_source"]
     )
     device = torch.device(specification["device"])
-    steps = make(specification, experiment, device)
+    steps = make_step(specification, experiment, device)
 
-    def finish() -> None:
+    def time_steps(count: int) -> float:
+        begin = time.perf_counter()
+        steps(count)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+        return (time.perf_counter() - begin) / count
 
-    steps(2)  # libraries choose, memory is taken, graphs are recorded
-    finish()
+    time_steps(2)  # libraries choose, memory is taken, graphs are recorded
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
-        command = line.split()
-        if command[0] == "profile":
-            answer = {"operations": profile.operations(lambda: steps(1), device)}
-        elif command[0] == "memory":
+        command = line.strip()
+        if command == "profile":
+            answer = {"operations": profile(lambda: steps(1), device)}
+        elif command == "memory":
             answer = {"peak_memory_bytes": memory.peak(device)}
         else:
-            begin = time.perf_counter()
-            steps(int(command[0]))
-            finish()
-            answer = {"seconds": (time.perf_counter() - begin) / int(command[0])}
+            answer = {"seconds": time_steps(int(command))}
         print(json.dumps(answer), flush=True)
 
 

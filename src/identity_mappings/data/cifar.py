@@ -1,11 +1,7 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): which files, their published MD5s, and reading them.
-
-The layout is that of torchvision.datasets with the root data/NAME. Reading needs torch and numpy only.
-"""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009). Reading needs torch and numpy only; torchvision has the published MD5s."""
 
 import hashlib
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,94 +11,53 @@ from .images import Images
 from .listing import dvc_md5
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Files of a dataset, by name, with the MD5s that torchvision publishes.
-
-    Attributes:
-        folder: that they lie in, below data/NAME.
-        training, test, meta: file name to MD5.
-        labels: key of the labels in a file's dictionary.
-        torchvision: the class that knows where the archive is.
-    """
-
-    folder: str
-    training: dict[str, str]
-    test: dict[str, str]
-    meta: dict[str, str]
-    labels: str
-    torchvision: str
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Path below data/NAME to MD5."""
-        return {f"{self.folder}/{name}": md5 for name, md5 in {**self.training, **self.test, **self.meta}.items()}
-
-    @property
-    def md5(self) -> str:
-        """DVC's hash of the output."""
-        return dvc_md5(self.files)
+def list_pinned(source: type) -> dict[str, str]:
+    """{path below data/NAME: MD5} of a dataset of torchvision."""
+    files = dict([*source.train_list, *source.test_list]) | {source.meta["filename"]: source.meta["md5"]}
+    return {f"{source.base_folder}/{file}": md5 for file, md5 in files.items()}
 
 
-LAYOUTS = {
-    "cifar10": Layout(
-        "cifar-10-batches-py",
-        {
-            "data_batch_1": "c99cafc152244af753f735de768cd75f",
-            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-            "data_batch_4": "634d18415352ddfa80567beed471001a",
-            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-        },
-        {"test_batch": "40351d587109b95175f43aff81a1287e"},
-        {"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"},
-        "labels",
-        "CIFAR10",
-    ),
-    "cifar100": Layout(
-        "cifar-100-python",
-        {"train": "16019d7e3df5f24257cddd939b257f8d"},
-        {"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
-        {"meta": "7973b15100ade9c7d40fb424638fde48"},
-        "fine_labels",
-        "CIFAR100",
-    ),
-}
+def find_source(name: str, md5: str) -> type:
+    """The class of torchvision.datasets whose published files have the hash `md5` together."""
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    hashes = {dvc_md5(list_pinned(source)): source for source in (CIFAR10, CIFAR100)}
+    if md5 not in hashes:
+        published = " or ".join(f"{md5} ({source.__name__})" for md5, source in hashes.items())
+        raise UserError(f"params/datasets.yaml: {name}.md5: {md5} is not that of the published files: {published}")
+    return hashes[md5]
 
 
 def cure(name: str) -> str:
     return f"get it with `identity-mappings data fetch {name}` or `dvc pull data/{name}`"
 
 
-def _read(path: Path, md5: str, labels: str, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (N, 3, 32, 32) and labels of one file, unpickled only once its bytes are known to be the right ones."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: {cure(name)}") from None
-    found = hashlib.md5(content).hexdigest()
-    if found != md5:
-        raise UserError(f"{path}: its MD5 is {found}, not the published {md5}; it was not read: {cure(name)}")
-    batch = pickle.loads(content, encoding="latin1")
-    return torch.from_numpy(batch["data"]).view(-1, 3, 32, 32), torch.tensor(batch[labels])
-
-
 def load(name: str, md5: str, folder: Path) -> Images:
-    """Read data/NAME.
+    """Read data/NAME: files are unpickled only once their bytes are known to be the pinned ones.
 
     Raises:
-        UserError: a file is missing or wrong, or the parameters pin other files than these.
+        UserError: a file is missing or wrong.
     """
-    if name not in LAYOUTS:
-        raise UserError(f"params/datasets.yaml: {name}: no reader for this dataset; there are {', '.join(LAYOUTS)}")
-    layout = LAYOUTS[name]
-    if layout.md5 != md5:
-        raise UserError(f"params/datasets.yaml: {name}.md5: {md5} is not {layout.md5} of the published files")
-    root = folder / name / layout.folder
+    root = folder / name
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    files = {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+    found = dvc_md5({path: hashlib.md5(content).hexdigest() for path, content in files.items()})
+    if not files:
+        raise UserError(f"{root}: missing: {cure(name)}")
+    if found != md5:
+        raise UserError(
+            f"{root}: not the pinned files: their hash is {found}, not {md5}; nothing was read: `identity-mappings "
+            f"data verify {name}` names the wrong ones; {cure(name)}"
+        )
+    splits = [
+        [_read(content) for path, content in files.items() if path.split("/")[-1].startswith(begins)]
+        for begins in (("data_batch_", "train"), "test")
+    ]
+    return Images(*(torch.cat(tensors) for batches in splits for tensors in zip(*batches, strict=True)))
 
-    def read_all(files: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
-        parts = [_read(root / file, file_md5, layout.labels, name) for file, file_md5 in files.items()]
-        images, labels = zip(*parts, strict=True)
-        return torch.cat(images), torch.cat(labels)
 
-    return Images(*read_all(layout.training), *read_all(layout.test))
+def _read(content: bytes) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (N, 3, 32, 32) and labels of one file."""
+    batch = pickle.loads(content, encoding="latin1")
+    labels = batch["labels"] if "labels" in batch else batch["fine_labels"]
+    return torch.from_numpy(batch["data"]).view(-1, 3, 32, 32), torch.tensor(labels)

@@ -1,7 +1,7 @@
-"""ILSVRC archives to shards: read once, in sequence, with the MD5 taken on the way, and resumed after a kill.
+"""Images to shards: read once, in sequence, and resumed after a kill.
 
-A member's tar blocks (header, file, padding) go unchanged to the shard that a hash of its name says, so that every
-shard is a random sample of all classes and its bytes depend on nothing but the archive.
+An image's tar blocks (header, file, padding; those of an archive unchanged) go to the shard that a hash of its name
+says, so that every shard is a random sample of all classes and its bytes depend on nothing but the images.
 """
 
 import errno
@@ -12,19 +12,23 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Callable
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy
 
 from ..errors import UserError
+from ..parameters.datasets import Dataset
+from ..parameters.load import read_entry
 from ..records.files import json_bytes, sha256, sha256_of, write_atomically
-from .archive import Archive, Progress, form, padded
-from .imagenet import LAYOUTS, TRAINING, VALIDATION, Devkit, read_devkit, require
-from .shards import BLOCK, FORMAT, INDEX, ROW, SPLITS, read_index, shard_name
+from .archive import Ilsvrc, Progress
+from .image_folder import ImageFolder
+from .shards import BLOCK, FORMAT, INDEX, ROW, SPLITS, hash_of_source, read_index, shard_name
 
-ARCHIVES = {"training": TRAINING, "validation": VALIDATION}
+# Of ImageNet these make 512 and 16 shards, of 289 and 422 MB.
+IMAGES_OF_A_SHARD, LEAST_SHARDS = {"training": 2500, "validation": 3125}, {"training": 4, "validation": 1}
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 CHUNK = 4 << 20  # bytes to read at a time
 
@@ -42,6 +46,7 @@ class Writer:
         self.state_file, self.rows_file = folder / f".{split}.state.json", folder / f".{split}.rows"
         self.state = self._read_state() or self._fresh()
         self.rows: list[tuple[int, int, int, int]] = []
+        self.forms: Counter[str] = Counter()
 
     def _fresh(self) -> dict[str, Any]:
         sizes = [0] * len(self.paths)
@@ -62,7 +67,7 @@ class Writer:
         """Open the shards, each cut to what the state knows of; all anew where one has other bytes (a power cut)."""
         self.sizes, self.crcs = list(self.state["sizes"]), list(self.state["crcs"])
         for path, size, crc in zip(self.paths, self.sizes, self.crcs, strict=True):
-            if size and crc32_of(path, size) != crc:
+            if size and compute_crc32(path, size) != crc:
                 print(f"{path}: damaged: done again, from the start", file=sys.stderr)
                 self.restart()
                 return
@@ -78,12 +83,21 @@ class Writer:
 
     def restart(self) -> None:
         self.close()
+        self.rows.clear()
+        self.forms.clear()
         self.state_file.unlink(missing_ok=True)
         self.state = self._fresh()
         self.open()
 
-    def add(self, name: str, blocks: memoryview, size: int, label: int) -> None:
-        """Append a member's blocks to its shard."""
+    def add(self, name: str, blocks: bytes, size: int, label: int, form: str) -> None:
+        """Append a member's blocks to its shard.
+
+        Args:
+            name: of the image; says which shard.
+            blocks: header, file and padding, as a tar has them.
+            size: of the file.
+            form: "jpeg", "cmyk" or "png".
+        """
         shard = zlib.crc32(name.encode()) * len(self.paths) >> 32
         begin = self.sizes[shard]
         if os.pwrite(self.handles[shard], blocks, begin) != len(blocks):
@@ -91,6 +105,7 @@ class Writer:
         self.sizes[shard] = begin + len(blocks)
         self.crcs[shard] = zlib.crc32(blocks, self.crcs[shard])
         self.rows.append((shard, begin + BLOCK, size, label))
+        self.forms[form] += 1
 
     def save(self, **changes: Any) -> None:
         """Make what was added until now the place from which another call goes on."""
@@ -98,8 +113,10 @@ class Writer:
             file.write(numpy.array(self.rows, ROW).tobytes())
         rows = self.state["rows"] + len(self.rows)
         sizes_and_crcs = {"sizes": list(self.sizes), "crcs": list(self.crcs)}
-        self.state = {**self.state, **sizes_and_crcs, "rows": rows, **changes}
+        forms = {form: self.state[form] + self.forms[form] for form in ("cmyk", "png")}
+        self.state = {**self.state, **sizes_and_crcs, **forms, "rows": rows, **changes}
         self.rows.clear()
+        self.forms.clear()
         write_atomically(self.state_file, json.dumps(self.state).encode())
 
     def finish(self) -> None:
@@ -127,7 +144,7 @@ class Writer:
         return {"images": self.state["rows"], "rows_sha256": self.state["rows_sha256"], "shards": shards}
 
 
-def crc32_of(path: Path, size: int) -> int:
+def compute_crc32(path: Path, size: int) -> int:
     """Of the first `size` bytes of a file: what a disk may lose, not who may forge it."""
     crc = 0
     with path.open("rb") as file:
@@ -136,115 +153,16 @@ def crc32_of(path: Path, size: int) -> int:
     return crc
 
 
-def _copy(archive: Archive, end: int, name: str, label_of: Callable[[str], int], writer: Writer) -> dict[str, int]:
-    """All images of the tar NAME, which ends at byte `end`, to their shards. Returns how many were of another form."""
-    names, forms = set(), {"jpeg": 0, "cmyk": 0, "png": 0}
-    while (member := archive.member(end, name)) is not None:
-        image, size = member
-        try:
-            label = label_of(image)
-        except (KeyError, ValueError, IndexError):
-            path = " (a path)" if "/" in image else ""
-            raise UserError(
-                f"{archive.path}: {image!r} in {name} is no name of an image of it{path}: refused"
-            ) from None
-        if image in names:
-            raise UserError(f"{archive.path}: {image} is two times in {name}: get the archive again")
-        names.add(image)
-        blocks = archive.take(BLOCK + padded(size))
-        forms[form(blocks[BLOCK : BLOCK + size], f"{archive.path}: {image}")] += 1
-        writer.add(image, blocks, size, label)
-    return {kind: writer.state[kind] + forms[kind] for kind in ("cmyk", "png")}
-
-
-def _training(archive: Archive, devkit: Devkit, writer: Writer) -> None:
-    """Class by class, with the state saved after each."""
-    labels = {wnid: label for label, wnid in enumerate(devkit.classes)}
-    archive.limit = archive.offset + BLOCK
-    while (member := archive.member(archive.size, archive.path.name)) is not None:
-        name, size = member
-        wnid, done = name.removesuffix(".tar"), writer.state["classes"]
-        if name != f"{wnid}.tar" or wnid not in labels:
-            raise UserError(f"{archive.path}: {name!r} is no tar of a class that the devkit knows: refused")
-        if wnid in done:
-            raise UserError(f"{archive.path}: {name} is there two times: get the archive again")
-        archive.take(BLOCK)
-        end = archive.offset + size
-        archive.limit = end
-
-        def label_of(image: str, begin: str = f"{wnid}_", label: int = labels[wnid]) -> int:
-            if not (image.startswith(begin) and image.endswith(".JPEG") and image[len(begin) : -5].isdecimal()):
-                raise ValueError
-            return label
-
-        changes = _copy(archive, end, name, label_of, writer)
-        archive.pass_to(archive.offset + padded(end - archive.offset))
-        writer.save(classes=[*done, wnid], read=archive.read, md5=archive.digest(), **changes)
-        archive.limit = min(archive.offset + BLOCK, archive.size)
-
-
-def _validation(archive: Archive, devkit: Devkit, writer: Writer) -> None:
-    """In one go; what an unfinished one left is written again."""
-    if writer.state["rows"]:
-        writer.restart()
-    labels = {f"ILSVRC2012_val_{n:08d}.JPEG": label for n, label in enumerate(devkit.validation_labels, 1)}
-    archive.limit = archive.size
-    writer.save(**_copy(archive, archive.size, archive.path.name, labels.__getitem__, writer))
-
-
-def _split(name: str, folder: Path, split: str, devkit: Devkit, writer: Writer, progress: Progress) -> None:
-    path, layout = folder / name / ARCHIVES[split], LAYOUTS[name]
-    writer.open()
-    archive = Archive(path, progress)
-    try:
-        if read := writer.state["read"]:
-            done = len(writer.state["classes"])
-            progress.say(f"{path}: going on after {done} classes; {read:,} bytes are read again for the MD5")
-            if read <= archive.size:
-                archive.pass_to(read)
-            if archive.read != read or archive.digest() != writer.state["md5"]:
-                progress.say(f"{path}: not the archive of before: starting again")
-                archive.close()
-                archive = Archive(path, progress)
-                writer.restart()
-        (_training if split == "training" else _validation)(archive, devkit, writer)
-        archive.pass_to(archive.size)
-        if (found := archive.digest()) != layout.files[path.name]:
-            writer.state_file.unlink(missing_ok=True)
-            raise UserError(
-                f"{path}: its MD5 is {found}, published is {layout.files[path.name]}: get it again; "
-                "nothing made of it is used"
-            )
-        lacking = sorted(set(devkit.classes) - set(writer.state["classes"])) if split == "training" else []
-        if lacking:
-            raise UserError(
-                f"{path}: {len(lacking)} classes of the devkit are not in it, {lacking[0]} the first: get it again"
-            )
-        expected = layout.training if split == "training" else layout.validation
-        if writer.state["rows"] != expected:
-            raise UserError(f"{path}: {writer.state['rows']:,} images, not {expected:,}: get it again")
-        writer.finish()
-    finally:
-        archive.close()
-        writer.close()
-
-
-def _needed(name: str, folder: Path, writers: dict[str, Writer]) -> int:
-    """Bytes that the shards will take beyond those that are there."""
-    archives = sum((folder / name / file).stat().st_size for file in ARCHIVES.values())
-    return archives - sum(sum(writer.state["sizes"]) for writer in writers.values())
-
-
-def _finished(name: str, target: Path) -> dict[str, Any] | None:
-    """The index of what was prepared before; None where there is none, or one of other archives, or a damaged one."""
-    if not (target / INDEX).is_file():
+def _read_finished(target: Path, md5: str | None) -> dict[str, Any] | None:
+    """The index of what was prepared before; None where there is none, or one of other images, or a damaged one."""
+    if md5 is None or not (target / INDEX).is_file():
         return None
     try:
         index = read_index(target)
     except UserError as error:
         print(f"{error}: done now, from the start", file=sys.stderr)
         return None
-    return index if index["archives"] == LAYOUTS[name].files else None
+    return index if hash_of_source(index) == md5 else None
 
 
 def _summary(target: Path, index: dict[str, Any]) -> str:
@@ -253,19 +171,24 @@ def _summary(target: Path, index: dict[str, Any]) -> str:
     return f"{target}: {counts}; {found['cmyk']} CMYK and {found['png']} PNG images are converted to RGB when decoded"
 
 
-def prepare(name: str, folder: Path) -> str:
-    """Make data/shards/NAME of the archives in data/NAME, or go on with it; nothing where it is there.
+def prepare(name: str, folder: Path, dataset: Dataset | None = None, least: dict[str, int] = LEAST_SHARDS) -> str:
+    """Make data/shards/NAME of what is in data/NAME, or go on with it; nothing where it is there.
+
+    Args:
+        dataset: its entry; None: that of params/datasets.yaml.
+        least: shards of each split, at least.
 
     Returns:
         a line that says what is there.
 
     Raises:
-        UserError: an archive is missing, not the published one, or has a member that does not belong in it; or there is
-            not enough disk. What was done until then is kept, and used by the next call.
+        UserError: files are missing, not the pinned ones, or no images; or there is not enough disk. What was done
+            until then is kept, and used by the next call.
     """
-    layout, target = LAYOUTS[name], folder / "shards" / name
+    dataset, target = dataset or read_entry(name), folder / "shards" / name
+    open_source = partial({"imagenet": Ilsvrc, "images": ImageFolder}[dataset.format], name, folder, dataset)
     if not (target / INDEX).is_file():
-        require(name, folder)
+        open_source()  # nothing is written where something is missing
     try:
         target.mkdir(parents=True, exist_ok=True)
         turn = (target / ".lock").open("w")
@@ -275,38 +198,45 @@ def prepare(name: str, folder: Path) -> str:
         ) from None
     with turn:
         fcntl.flock(turn, fcntl.LOCK_EX)  # a second call waits, and finds it done
-        if index := _finished(name, target):
+        if index := _read_finished(target, dataset.md5):
             return f"prepared before; {_summary(target, index)}"
-        require(name, folder)
-        devkit = read_devkit(name, folder)
+        source = open_source()
         (target / INDEX).unlink(missing_ok=True)
         writers = {
-            "training": Writer(target, "training", layout.training_shards),
-            "validation": Writer(target, "validation", layout.validation_shards),
+            split: Writer(target, split, max(least[split], source.count(split) // IMAGES_OF_A_SHARD[split]))
+            for split in SPLITS
         }
+        made = {path for writer in writers.values() for path in writer.paths}
+        for old in {*target.glob("mean-*.npy"), *target.glob("*.tar")} - made:  # of other images
+            old.unlink()
         unfinished = [split for split in SPLITS if not writers[split].state.get("finished")]
-        needed, free = _needed(name, folder, writers), shutil.disk_usage(target).free
+        written = sum(sum(writer.state["sizes"]) for writer in writers.values())
+        needed, free = sum(source.sizes.values()) - written, shutil.disk_usage(target).free
         if needed > free:
             raise UserError(
                 f"{target}: the shards need {needed / 1e9:,.1f} GB more, {free / 1e9:,.1f} GB are free: make room, or "
                 f"put {folder / 'shards'} on another disk by a link"
             )
-        progress = Progress(name, sum((folder / name / ARCHIVES[split]).stat().st_size for split in unfinished))
+        progress = Progress(name, sum(source.sizes[split] for split in unfinished))
         try:
             for split in unfinished:
-                _split(name, folder, split, devkit, writers[split], progress)
+                writer = writers[split]
+                writer.open()
+                try:
+                    source.copy(split, writer, progress)
+                    writer.finish()
+                finally:
+                    writer.close()
         except OSError as error:
             cure = "mend that and call it again: it goes on where it stopped"
             raise UserError(f"{error.filename or target}: {error.strerror}: {cure}") from None
-        finally:
-            progress.close()
         index = {
             "format": FORMAT,
             "dataset": name,
-            "archives": layout.files,
-            "classes": devkit.classes,
+            **source.origin,
+            "classes": source.classes,
             **{split: writers[split].index() for split in SPLITS},
-            "converted": {kind: sum(writer.state[kind] for writer in writers.values()) for kind in ("cmyk", "png")},
+            "converted": {form: sum(writer.state[form] for writer in writers.values()) for form in ("cmyk", "png")},
         }
         write_atomically(target / INDEX, json_bytes(index))
         for writer in writers.values():
@@ -315,23 +245,23 @@ def prepare(name: str, folder: Path) -> str:
     return _summary(target, index)
 
 
-def verify(name: str, target: Path) -> None:
-    """Check that data/shards/NAME is of the published archives, and every byte of it what was prepared.
+def verify(name: str, target: Path, dataset: Dataset | None = None) -> None:
+    """Check that data/shards/NAME is of the pinned images, and every byte of it what was prepared.
 
     Raises:
         UserError: naming the first file that is not.
     """
-    index, layout = read_index(target), LAYOUTS[name]
+    index, dataset = read_index(target), dataset or read_entry(name)
     cure = f"remove {target} and call `identity-mappings data prepare {name}`"
-    if index["archives"] != layout.files:
-        raise UserError(f"{target / INDEX}: made of other archives than the published ones: {cure}")
-    for split, images in (("training", layout.training), ("validation", layout.validation)):
+    if hash_of_source(index) != dataset.md5:
+        raise UserError(f"{target / INDEX}: made of other files than params/datasets.yaml pins: {cure}")
+    for split, images in (("training", dataset.training_images), ("validation", dataset.test_images)):
         rows = numpy.load(target / f"{split}.npy")
         sizes = numpy.array([shard["bytes"] for shard in index[split]["shards"]])
         counts = [shard["images"] for shard in index[split]["shards"]]
         for shard in index[split]["shards"]:
             path = target / shard["file"]
-            if f"{crc32_of(path, shard['bytes']):08x}" != shard["crc32"]:
+            if f"{compute_crc32(path, shard['bytes']):08x}" != shard["crc32"]:
                 raise UserError(f"{path}: not the bytes that were prepared: {cure}")
         if (
             sha256_of(target / f"{split}.npy") != index[split]["rows_sha256"]

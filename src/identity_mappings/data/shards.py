@@ -13,6 +13,7 @@ import numpy
 import torch
 
 from ..errors import UserError
+from .listing import dvc_md5
 
 FORMAT = 2
 INDEX = "index.json"
@@ -58,6 +59,11 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
+def hash_of_source(index: dict[str, Any]) -> str:
+    """DVC's hash of what shards were made of: the archives of ILSVRC, or a folder of images."""
+    return index["md5"] if "md5" in index else dvc_md5(index["archives"])
+
+
 class Shards:
     """One split of a prepared dataset; images by their number in canonical order (by shard, then by position).
 
@@ -71,7 +77,7 @@ class Shards:
         labels: (N), int64: position of the wnid in `classes`.
         classes: wnids, sorted.
         shard_of: (N), int32: number of the shard that an image lies in.
-        archives: archive to the MD5 that the shards were made of.
+        md5: DVC's hash of the archives or of the folder of images that the shards were made of.
 
     Raises:
         UserError: as `read_index`.
@@ -81,7 +87,7 @@ class Shards:
         index = read_index(folder)
         self.folder, self.split = folder, split
         self.classes: list[str] = index["classes"]
-        self.archives: dict[str, str] = index["archives"]
+        self.md5 = hash_of_source(index)
         self.rows = numpy.load(folder / f"{split}.npy")
         self.labels = torch.from_numpy(self.rows["label"].astype("int64"))
         self.shard_of = numpy.ascontiguousarray(self.rows["shard"])

@@ -10,18 +10,20 @@ import hashlib
 import importlib.util
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy
 from PIL import Image
 
 from ..errors import UserError
+from ..parameters.load import read_entry
 from ..records.files import write_atomically
 from . import digits
-from .imagenet import DEVKIT, GROUND_TRUTH, LAYOUTS, META, TRAINING, VALIDATION
+from .imagenet import DEVKIT, GROUND_TRUTH, META, TRAINING, VALIDATION
 
 NAME = "imagenet-small"
+TRAINING_IMAGES, VALIDATION_IMAGES = 320, 100
 DIGITS_MD5 = "f56197afa9f663014f842d53728e084a"
 ENLARGED = 9  # times 8 pixels: the digit fills most of the shorter side
 # As ILSVRC has them: number of the training image to its form.
@@ -29,19 +31,8 @@ ODD = {37: "CMYK", 121: "PNG", 205: "L"}
 # Numbers of the classes in the devkit's own order, which is not that of the wnids.
 IDENTITIES = [(7 * digit + 3) % 10 + 1 for digit in range(10)]
 WORDS = (
-    "zero, nought, 0",
-    "one, 1",
-    "two, 2",
-    "three, 3",
-    "four, 4",
-    "five, 5",
-    "six, 6",
-    "seven, 7",
-    "eight, 8",
-    "nine, 9",
-)
-
-
+    "zero, nought, 0", "one, 1", "two, 2", "three, 3", "four, 4", "five, 5", "six, 6", "seven, 7", "eight, 8", "nine, 9"
+)  # fmt: skip
 # Of the digits, before each image's own darkening: a hint, so that a few dozen iterations teach a network something.
 COLOURS = (
     (255, 64, 64), (255, 160, 64), (255, 255, 64), (128, 255, 64), (64, 255, 160),
@@ -84,7 +75,7 @@ def _encoded(image: Image.Image, form: str) -> bytes:
     return content.getvalue()
 
 
-def _tar(members: Iterator[tuple[str, bytes]]) -> bytes:
+def pack_tar(members: Iterable[tuple[str, bytes]]) -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, value in members:
@@ -94,26 +85,38 @@ def _tar(members: Iterator[tuple[str, bytes]]) -> bytes:
     return content.getvalue()
 
 
+def write_pinned(name: str, folder: Path, made: Mapping[str, bytes], pinned: Mapping[str, str]) -> None:
+    """Write the files of data/NAME.
+
+    Args:
+        made, pinned: file name to bytes, and to their MD5.
+
+    Raises:
+        UserError: other bytes than the pinned ones; nothing is written.
+    """
+    for file, content in made.items():
+        if (found := hashlib.md5(content).hexdigest()) != pinned[file]:
+            raise UserError(
+                f"{name}: {file}, as the installed Pillow, scipy and scikit-learn make it, has the MD5 {found}, not "
+                f"{pinned[file]}: install the versions of requirements.lock (make env)"
+            )
+    for file, content in made.items():
+        write_atomically(folder / name / file, content)
+
+
 def _meta() -> bytes:
     """meta.mat: the ten digits, and above them synsets that are no classes."""
     from scipy.io import savemat
 
     fields = (
-        "ILSVRC2012_ID",
-        "WNID",
-        "words",
-        "gloss",
-        "num_children",
-        "children",
-        "wordnet_height",
-        "num_train_images",
-    )
+        "ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height", "num_train_images"
+    )  # fmt: skip
     parents = [
         (11, "n99001000", "even digit", [IDENTITIES[digit] for digit in range(0, 10, 2)]),
         (12, "n99001001", "odd digit", [IDENTITIES[digit] for digit in range(1, 10, 2)]),
         (13, "n99001002", "digit", [11, 12]),
     ]
-    training = LAYOUTS[NAME].training // 10
+    training = TRAINING_IMAGES // 10
     rows = [
         (IDENTITIES[digit], wnid(digit), WORDS[digit], f"the digit {digit}", 0, [], 0, training) for digit in range(10)
     ]
@@ -127,28 +130,28 @@ def _meta() -> bytes:
 
 def archives() -> dict[str, bytes]:
     """File name to bytes of the three archives."""
-    layout, data, photographs = LAYOUTS[NAME], digits.load(DIGITS_MD5), _photographs()
+    data, photographs = digits.load("digits", DIGITS_MD5), _photographs()
     images, labels = data.training[:, 0].numpy(), data.training_labels.tolist()
-    each, number, classes = layout.training // 10, 0, []
+    each, number, classes = TRAINING_IMAGES // 10, 0, []
     for digit in range(10):
         members = []
         for index in [index for index, label in enumerate(labels) if label == digit][:each]:
             name = f"{wnid(digit)}_{index}.JPEG"
             members.append((name, _encoded(_image(name, images[index], digit, photographs), ODD.get(number, "RGB"))))
             number += 1
-        classes.append((f"{wnid(digit)}.tar", _tar(members)))
+        classes.append((f"{wnid(digit)}.tar", pack_tar(members)))
 
     validation, truth = [], []
-    tests = zip(data.test[: layout.validation, 0].numpy(), data.test_labels.tolist(), strict=False)
+    tests = zip(data.test[:VALIDATION_IMAGES, 0].numpy(), data.test_labels.tolist(), strict=False)
     for index, (image, label) in enumerate(tests, 1):
         name = f"ILSVRC2012_val_{index:08d}.JPEG"
         validation.append((name, _encoded(_image(name, image, label, photographs), "RGB")))
         truth.append(f"{IDENTITIES[label]}\n")
 
-    kit, packed = _tar([(META, _meta()), (GROUND_TRUTH, "".join(truth).encode())]), io.BytesIO()
+    kit, packed = pack_tar([(META, _meta()), (GROUND_TRUTH, "".join(truth).encode())]), io.BytesIO()
     with gzip.GzipFile("", "wb", compresslevel=0, fileobj=packed, mtime=0) as file:
         file.write(kit)
-    return {TRAINING: _tar(classes), VALIDATION: _tar(validation), DEVKIT: packed.getvalue()}
+    return {TRAINING: pack_tar(classes), VALIDATION: pack_tar(validation), DEVKIT: packed.getvalue()}
 
 
 def make(folder: Path) -> None:
@@ -158,12 +161,5 @@ def make(folder: Path) -> None:
         UserError: the installed Pillow, scipy or scikit-learn make other bytes than the pinned ones; nothing is
             written.
     """
-    made, pinned = archives(), LAYOUTS[NAME].files
-    for file, content in made.items():
-        if (found := hashlib.md5(content).hexdigest()) != pinned[file]:
-            raise UserError(
-                f"{NAME}: {file}, as the installed Pillow, scipy and scikit-learn make it, has the MD5 {found}, not "
-                f"{pinned[file]}: install the versions of requirements.lock (make env)"
-            )
-    for file, content in made.items():
-        write_atomically(folder / NAME / file, content)
+    pinned = {file: archive.md5 for file, archive in read_entry(NAME).archives.items()}
+    write_pinned(NAME, folder, archives(), pinned)

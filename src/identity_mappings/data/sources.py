@@ -1,45 +1,60 @@
-"""Getting the datasets of data.dvc, checking and preparing them, and putting them into DVC's cache."""
+"""Getting, checking, preparing and pinning the datasets of params/datasets.yaml, and putting them into DVC's cache."""
 
 import fcntl
 import hashlib
+import re
 import tarfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from ..errors import UserError
+from ..parameters.datasets import Dataset
+from ..parameters.load import DATASETS, read_entry
 from ..records.files import write_atomically
-from . import imagenet
-from .cifar import LAYOUTS, Layout, cure
+from . import arrays, cifar, imagenet
+from .listing import dvc_md5, list_files, md5_of
+from .shards import SPLITS, hash_of_source, read_index
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+OWN = ("images", "arrays")  # formats of what a user brings
 
 
-def layout_of(name: str) -> Layout | imagenet.Layout:
-    layouts = LAYOUTS | imagenet.LAYOUTS
-    if name not in layouts:
-        raise UserError(f"no dataset {name!r} to get: there are {', '.join(layouts)} (digits come with scikit-learn)")
-    return layouts[name]
+def _read_entry_with_files(name: str) -> Dataset:
+    entry = read_entry(name)
+    if entry.made_from:
+        raise UserError(f"{name}: no files of its own: it is made from {entry.made_from.name}: name that")
+    if entry.format == "digits":
+        raise UserError(f"{name}: no files: they come with scikit-learn")
+    return entry
 
 
-def problems(name: str, folder: Path) -> list[str]:
-    """What is wrong with data/NAME, a line for each file; nothing if all is as published."""
-    root, found = folder / name, []
-    files = layout_of(name).files
-    for path, md5 in files.items():
+def _list_pinned(name: str, entry: Dataset) -> dict[str, str]:
+    """{path below data/NAME: MD5} of what is published."""
+    if entry.format == "cifar":
+        return cifar.list_pinned(cifar.find_source(name, entry.md5))
+    return {file: archive.md5 for file, archive in entry.archives.items()}
+
+
+def list_problems(name: str, folder: Path) -> list[str]:
+    """What is wrong with data/NAME, a line for each file; nothing if all is as published, or as it was pinned."""
+    root, found, entry = folder / name, [], _read_entry_with_files(name)
+    if entry.format in OWN:
+        if not root.is_dir():
+            return [f"{root}: missing: put your images there (docs/data.md)"]
+        md5 = dvc_md5(list_files(root))
+        return [] if md5 == entry.md5 else [f"{root}: its hash is {md5}, {DATASETS} pins {entry.md5 or 'nothing yet'}"]
+    pinned = _list_pinned(name, entry)
+    for path, md5 in pinned.items():
         if not (root / path).is_file():
             found.append(f"{root / path}: missing")
-        elif (actual := _md5(root / path)) != md5:
+        elif (actual := md5_of(root / path)) != md5:
             found.append(f"{root / path}: MD5 {actual}, published {md5}")
-    if root.is_dir():
-        others = sorted(p for p in root.rglob("*") if p.is_file() and p.relative_to(root).as_posix() not in files)
-        found += [f"{other}: does not belong to the dataset: move it out of {root}" for other in others]
-    return found
+    others = sorted(p for p in root.rglob("*") if p.is_file() and p.relative_to(root).as_posix() not in pinned)
+    return found + [f"{other}: does not belong to the dataset: move it out of {root}" for other in others]
 
 
 def verify(name: str, folder: Path) -> str:
@@ -51,19 +66,22 @@ def verify(name: str, folder: Path) -> str:
     Raises:
         UserError: naming each wrong file.
     """
-    if found := problems(name, folder):
-        way = cure(name) if name in LAYOUTS else f"`identity-mappings data fetch {name}` says how to get it"
-        raise UserError("\n".join([*found, f"{name} is not as published: {way}"]))
-    said = f"{folder / name}: as published"
-    if name not in imagenet.LAYOUTS:
-        return said
-    if (folder / "shards" / name).is_dir():
+    entry = _read_entry_with_files(name)
+    state = "as pinned" if entry.format in OWN else "as published"
+    if found := list_problems(name, folder):
+        way = {
+            "cifar": cifar.cure(name),
+            "imagenet": f"`identity-mappings data fetch {name}` says how to get it",
+        }.get(entry.format, f"`dvc checkout {folder / name}` puts back what `--commit` kept")
+        raise UserError("\n".join([*found, f"{name} is not {state}: {way}"]))
+    said = f"{folder / name}: {state}"
+    if entry.is_streamed and (folder / "shards" / name).is_dir():
         from .prepare import verify as verify_shards
 
         verify_shards(name, folder / "shards" / name)
         said += ", and so are its shards"
-    if name == "imagenet":
-        gigabytes = sum((folder / name / file).stat().st_size for file in imagenet.LAYOUTS[name].files) / 1e9
+    if entry.source:
+        gigabytes = sum((folder / name / file).stat().st_size for file in entry.archives) / 1e9
         said += (
             f"; `identity-mappings data verify {name} --commit` also puts it into DVC's cache, which takes "
             f"{gigabytes:,.0f} GB more unless that cache links (dvc config cache.type)"
@@ -72,29 +90,67 @@ def verify(name: str, folder: Path) -> str:
 
 
 def prepare(name: str, folder: Path) -> str | None:
-    """Bring data/NAME into the form that training reads: shards for ImageNet; of CIFAR it is what `fetch` gets.
+    """Bring data/NAME into the form that training reads, and pin your own data; of CIFAR it is what `fetch` gets.
 
     Returns:
         a line that says what is there.
     """
-    if name not in imagenet.LAYOUTS:
+    entry = _read_entry_with_files(name)
+    if entry.format == "cifar":
         return fetch(name, folder)
-    if name == "imagenet-small":
-        fetch(name, folder)
-    from .prepare import prepare as make_shards
+    if entry.format == "arrays":
+        images = arrays.load(name, entry.md5, folder)
+        count, channels, size, _ = images.training.shape
+        classes = int(images.training_labels.max()) + 1
+        md5 = dvc_md5(list_files(folder / name))
+        said = f"{folder / name}: {count:,} training and {len(images.test):,} test images"
+        found = {"classes": classes, "channels": channels, "size": size}
+        found |= {"training_images": count, "test_images": len(images.test)}
+    else:
+        if entry.format == "imagenet" and not entry.source:
+            fetch(name, folder)
+        from .prepare import prepare as make_shards
 
-    return make_shards(name, folder)
+        said = make_shards(name, folder)
+        index = read_index(folder / "shards" / name)
+        counts = [index[split]["images"] for split in SPLITS]
+        md5 = hash_of_source(index)
+        found = {"classes": len(index["classes"]), "channels": 3}
+        found |= dict(zip(("training_images", "test_images"), counts, strict=True))
+    return "\n".join([said, *_pin(name, entry, {"md5": md5, **found}, folder)]) if entry.format in OWN else said
 
 
-def _fetch_imagenet(name: str, folder: Path) -> str:
-    """Make the small archives; the large ones only a person can get."""
-    if name == "imagenet-small" and problems(name, folder):
-        from . import small_imagenet
+def _pin(name: str, entry: Dataset, found: dict[str, Any], folder: Path) -> list[str]:
+    """Write what was found into the entry of params/datasets.yaml and into data.dvc. Returns lines that say so.
 
-        small_imagenet.make(folder)
-        verify(name, folder)
-    imagenet.require(name, folder)
-    return f"{folder / name}: the archives are there: call `identity-mappings data prepare {name}`, which checks them"
+    Raises:
+        UserError: the entry says otherwise, or has no place for it.
+    """
+    wrong = [f"{key}: {value}" for key, value in found.items() if getattr(entry, key) not in (None, value)]
+    if wrong:
+        raise UserError(f"{DATASETS}: {name}: the files have {', '.join(wrong)}: correct the entry")
+    said, lacking = [], {key: value for key, value in found.items() if getattr(entry, key) is None}
+    if lacking:
+        text = DATASETS.read_text("utf-8")
+        keys = "".join(f"  {key}: {value}\n" for key, value in lacking.items())
+        block = re.search(rf"^{name}:[ \t]*(#.*)?\n(?:  .*\n?)+", text, re.MULTILINE)
+        if not block or entry.model_fields_set & set(lacking):
+            raise UserError(
+                f"{DATASETS}: {name}: write its keys on lines of their own, two spaces in, and add:\n{keys}"
+            )
+        text = text[: block.end()].rstrip("\n") + "\n" + keys + text[block.end() :]
+        write_atomically(DATASETS, text.encode())
+        said.append(f"{DATASETS}: {name}: " + ", ".join(f"{key}: {value}" for key, value in lacking.items()))
+    pins = folder.parent / "data.dvc"
+    if pins.is_file():
+        content = yaml.safe_load(pins.read_text("utf-8"))
+        path, old = f"{folder.name}/{name}", content["outs"]
+        out = {"md5": found["md5"], "hash": "md5", "path": path}
+        if not any(one["path"] == path and one["md5"] == out["md5"] for one in old):
+            content["outs"] = [*(one for one in old if one["path"] != path), out]
+            write_atomically(pins, yaml.safe_dump(content, sort_keys=False).encode())
+            said.append(f"{pins}: {path}: {found['md5']}; commit both files")
+    return said
 
 
 def fetch(name: str, folder: Path) -> str | None:
@@ -104,16 +160,28 @@ def fetch(name: str, folder: Path) -> str | None:
     when its MD5 is the published one.
 
     Raises:
-        UserError: no network, a wrong archive, or files in data/NAME that do not belong there; or archives of imagenet
-            are missing, with what to download.
+        UserError: no network, a wrong archive, or files in data/NAME that do not belong there; or files that only a
+            person can get are missing, with what to do.
     """
-    layout = layout_of(name)
-    if name in imagenet.LAYOUTS:
-        return _fetch_imagenet(name, folder)
-    wrong = [path for path, md5 in layout.files.items() if not _is(folder / name / path, md5)]
-    if wrong:
-        archive = _download(name, layout, folder / ".downloads")
-        _extract(archive, layout, wrong, folder / name)
+    entry = _read_entry_with_files(name)
+    if entry.format in OWN:
+        if not (folder / name).is_dir():
+            raise UserError(list_problems(name, folder)[0])
+        return f"{folder / name}: your own data: call `identity-mappings data prepare {name}`, which checks it"
+    if entry.format == "imagenet":
+        if not entry.source and list_problems(name, folder):
+            from . import small_imagenet
+
+            small_imagenet.make(folder)
+            verify(name, folder)
+        imagenet.require(name, folder, entry)
+        return (
+            f"{folder / name}: the archives are there: call `identity-mappings data prepare {name}`, which checks them"
+        )
+    pinned = _list_pinned(name, entry)
+    if wrong := [path for path, md5 in pinned.items() if not _is(folder / name / path, md5)]:
+        archive = _download(name, cifar.find_source(name, entry.md5), folder / ".downloads")
+        _extract(archive, {path: pinned[path] for path in wrong}, folder / name)
     verify(name, folder)
     if wrong:
         archive.unlink()
@@ -121,14 +189,12 @@ def fetch(name: str, folder: Path) -> str | None:
 
 
 def _is(path: Path, md5: str) -> bool:
-    return path.is_file() and _md5(path) == md5
+    return path.is_file() and md5_of(path) == md5
 
 
-def _download(name: str, layout: Layout, downloads: Path) -> Path:
-    from torchvision import datasets
+def _download(name: str, source: type, downloads: Path) -> Path:
     from torchvision.datasets.utils import download_url
 
-    source = getattr(datasets, layout.torchvision)
     archive = downloads / source.filename
     print(f"{name}: {archive} from {source.url}", flush=True)
     try:
@@ -142,18 +208,23 @@ def _download(name: str, layout: Layout, downloads: Path) -> Path:
     return archive
 
 
-def _extract(archive: Path, layout: Layout, wanted: list[str], root: Path) -> None:
+def _extract(archive: Path, wanted: dict[str, str], root: Path) -> None:
     """Take the wanted files out of the archive by name: no other member is looked at, no path of it is used."""
     with tarfile.open(archive) as tar:
-        for path in wanted:
+        for path, md5 in wanted.items():
             try:
                 member = tar.extractfile(path)
             except KeyError:
                 member = None
             content = member.read() if member else b""
-            if hashlib.md5(content).hexdigest() != layout.files[path]:
+            if hashlib.md5(content).hexdigest() != md5:
                 raise UserError(f"{archive}: its {path} is not the published file: remove the archive and fetch again")
             write_atomically(root / path, content)
+
+
+def is_committed_always(name: str) -> bool:
+    """Whether every call puts it into DVC's cache: what is published and small."""
+    return read_entry(name).format == "cifar"
 
 
 def _commit(repo: "Repo", output: Path) -> None:

@@ -11,8 +11,8 @@ from ..networks.vgg import Vgg
 from ..records import run
 from ..records.experiment import Experiment
 from ..records.files import sha256_of
-from ..training import checkpoint, import_weights
-from ..training.imported import DEVIATION, MEAN
+from ..training import checkpoint
+from ..training.imported import DEVIATION, MEAN, read_weights
 from ..training.trainer import Options
 
 KEPT = "imported-{}.pt"  # with the checkpoints
@@ -77,7 +77,7 @@ def read_imported(file: Path, name: str, source: str, results: Path) -> dict[str
         if {key: value.shape for key, value in state.items()} != wanted:
             raise UserError(f"{file}: not the weights of torchvision's VGG-{depth}")
     else:
-        network, state = import_weights.read(file)
+        network, state = read_weights(file)
         network["shortcut"] = {"kind": "identity"}
     digest = checkpoint.weights_sha256(state)
     path = results / "checkpoints" / KEPT.format(digest[:12])

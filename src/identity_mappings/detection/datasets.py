@@ -16,8 +16,7 @@ from xml.etree import ElementTree
 
 import numpy
 
-from ..data.listing import dvc_md5
-from ..data.sources import _md5 as md5_of
+from ..data.listing import dvc_md5, md5_of
 from ..errors import UserError
 from ..records.files import json_bytes, write_atomically
 from .evaluation import Objects
@@ -88,7 +87,7 @@ LAYOUTS = {
     ),
     "voc-small": Layout(
         "voc",
-        {VOC_TRAINING: "43e7da689c97a93f5732c568b4286b6c", VOC_TEST: "f6509fcc51f2b590951db858679cf7f6"},
+        {VOC_TRAINING: "2f56698c7bdfc9e89e03cb7312adf33f", VOC_TEST: "5a84b0b5cbf85d392212a924815744bb"},
         {},
         ((2007, "trainval"),),
         ((2007, "test"),),
@@ -97,9 +96,9 @@ LAYOUTS = {
     "coco-small": Layout(
         "coco",
         {
-            COCO_TRAINING: "75ce76c63f73cc2d8469c2686c72504f",
-            COCO_TEST: "719c899a32305f11a28c60925351bedb",
-            COCO_BOXES: "5a2698064e2aa6a0626631c5bb9c8b01",
+            COCO_TRAINING: "0ecc9c96ca5a2ac82755f4f84b061292",
+            COCO_TEST: "a88c46e316c929ca795d4b65af6b6c0c",
+            COCO_BOXES: "f0da5a5e61035cc174b05e886d3cc0fc",
         },
         {},
         ("train2014",),

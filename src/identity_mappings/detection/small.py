@@ -7,114 +7,92 @@ taken from a hash of the picture's name.
 import hashlib
 import io
 import json
-import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageDraw
 
-from ..errors import UserError
-from ..records.files import write_atomically
+from ..data.small_imagenet import pack_tar, write_pinned
 from .datasets import COCO_BOXES, COCO_TEST, COCO_TRAINING, LAYOUTS, VOC_TEST, VOC_TRAINING
 
 CLASSES = LAYOUTS["voc-small"].classes
-IMAGES = {"training": 48, "test": 16}
+NUMBERS = {"training": range(1, 49), "test": range(1001, 1025)}  # of the pictures
 CATEGORIES = (2, 5, 9)  # as COCO's, with gaps
 COLOURS = ((230, 70, 60), (70, 200, 90), (80, 110, 240))
-SIDE, SMALLEST = 96, 26
+SIDE, SMALLEST = 64, 26
+Shapes = list[tuple[int, tuple[int, int, int, int]]]  # class, and left, top, right, bottom: first and last pixels
 
 
-def _picture(name: str) -> tuple[Image.Image, list[tuple[int, tuple[int, int, int, int]]]]:
-    """A picture of 96 x 96 to 128 x 128 pixels with one to three shapes side by side; boxes with their last pixels."""
-    numbers = iter(hashlib.sha512(name.encode()).digest())
-    size = (SIDE + next(numbers) % 33, SIDE + next(numbers) % 33)
+def draw(number: int) -> tuple[Image.Image, Shapes]:
+    """A picture of 64 x 64 to 80 x 80 pixels with one or two shapes side by side."""
+    numbers = iter(hashlib.sha512(f"{number:06d}".encode()).digest())
+    size = (SIDE + next(numbers) % 17, SIDE + next(numbers) % 17)
     image = Image.new("RGB", size, tuple(96 + next(numbers) % 48 for _ in range(3)))
-    draw, things = ImageDraw.Draw(image), []
-    for left in range(0, 32 * (1 + next(numbers) % 3), 32):
+    canvas, shapes = ImageDraw.Draw(image), []
+    for left in range(0, 32 * (1 + next(numbers) % 2), 32):
         label, side = next(numbers) % len(CLASSES), SMALLEST + next(numbers) % 6
-        x, y = left + next(numbers) % (33 - side if side < 33 else 1), next(numbers) % (size[1] - side)
+        x, y = left + next(numbers) % (33 - side), next(numbers) % (size[1] - side)
         box = (x, y, x + side - 1, y + side - 1)
         colour = tuple(value - next(numbers) % 40 for value in COLOURS[label])
         if label == 0:
-            draw.ellipse(box, colour)
+            canvas.ellipse(box, colour)
         elif label == 1:
-            draw.rectangle(box, colour)
+            canvas.rectangle(box, colour)
         else:
-            draw.polygon([(x, box[3]), (box[2], box[3]), ((x + box[2]) // 2, y)], colour)
-        things.append((label, box))
-    return image, things
+            canvas.polygon([(x, box[3]), (box[2], box[3]), ((x + box[2]) // 2, y)], colour)
+        shapes.append((label, box))
+    return image, shapes
 
 
-def _jpeg(image: Image.Image) -> bytes:
+def _encode(image: Image.Image) -> bytes:
     content = io.BytesIO()
     image.save(content, "JPEG", quality=90)
     return content.getvalue()
 
 
-def _annotation(name: str, image: Image.Image, things: list) -> bytes:
+def _write_annotation(number: int, image: Image.Image, shapes: Shapes) -> bytes:
     """As VOC's, which counts pixels from 1. Every seventh object is called difficult."""
-    rows = [f"<annotation><filename>{name}.jpg</filename>"]
+    rows = [f"<annotation><filename>{number:06d}.jpg</filename>"]
     rows.append(f"<size><width>{image.width}</width><height>{image.height}</height><depth>3</depth></size>")
-    for index, (label, box) in enumerate(things):
+    for index, (label, box) in enumerate(shapes):
         ends = zip(("xmin", "ymin", "xmax", "ymax"), (value + 1 for value in box), strict=True)
         bounds = "".join(f"<{key}>{value}</{key}>" for key, value in ends)
-        difficult = int((int(name) + index) % 7 == 0)
-        rows.append(f"<object><name>{CLASSES[label]}</name><difficult>{difficult}</difficult>")
+        rows.append(f"<object><name>{CLASSES[label]}</name><difficult>{int((number + index) % 7 == 0)}</difficult>")
         rows.append(f"<bndbox>{bounds}</bndbox></object>")
     return "\n".join([*rows, "</annotation>\n"]).encode()
 
 
-def _voc(split: str, images: str) -> Iterator[tuple[str, bytes]]:
-    names = [
-        f"{number:06d}" for number in range(1 + 1000 * (split == "test"), 1 + 1000 * (split == "test") + IMAGES[split])
-    ]
-    devkit = "VOCdevkit/VOC2007"
-    yield f"{devkit}/ImageSets/Main/{images}.txt", "".join(f"{name}\n" for name in names).encode()
-    for name in names:
-        image, things = _picture(name)
-        yield f"{devkit}/Annotations/{name}.xml", _annotation(name, image, things)
-        yield f"{devkit}/JPEGImages/{name}.jpg", _jpeg(image)
+def _make_voc(split: str, images: str) -> bytes:
+    devkit, numbers = "VOCdevkit/VOC2007", NUMBERS[split]
+    members = [(f"{devkit}/ImageSets/Main/{images}.txt", "".join(f"{number:06d}\n" for number in numbers).encode())]
+    for number in numbers:
+        image, shapes = draw(number)
+        members.append((f"{devkit}/Annotations/{number:06d}.xml", _write_annotation(number, image, shapes)))
+        members.append((f"{devkit}/JPEGImages/{number:06d}.jpg", _encode(image)))
+    return pack_tar(members)
 
 
-def _coco(split: str, folder: str) -> tuple[dict[str, bytes], bytes]:
-    """{path: JPEG file}, and instances_*.json."""
-    files: dict[str, bytes] = {}
-    content: dict[str, list[dict[str, Any]]] = {
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": one, "name": name} for one, name in zip(CATEGORIES, CLASSES, strict=True)],
-    }
-    begin = 1 + 1000 * (split == "test")
-    for number in range(begin, begin + IMAGES[split]):
-        image, things = _picture(f"{number:06d}")
+def _make_coco(split: str, folder: str) -> tuple[dict[str, bytes], bytes]:
+    """{path: JPEG file}, and instances_*.json. Every eleventh object is called a crowd."""
+    files, images, annotations = {}, [], []
+    for number in NUMBERS[split]:
+        image, shapes = draw(number)
         name = f"COCO_{folder}_{number:012d}.jpg"
-        files[f"{folder}/{name}"] = _jpeg(image)
-        content["images"].append({"id": number, "file_name": name, "width": image.width, "height": image.height})
-        for index, (label, (left, top, right, bottom)) in enumerate(things):
+        files[f"{folder}/{name}"] = _encode(image)
+        images.append({"id": number, "file_name": name, "width": image.width, "height": image.height})
+        for index, (label, (left, top, right, bottom)) in enumerate(shapes):
             width, height = right + 1 - left, bottom + 1 - top
-            content["annotations"].append(
-                {
-                    "id": 10 * number + index, "image_id": number, "category_id": CATEGORIES[label],
-                    "bbox": [left, top, width, height], "area": width * height,
-                    "iscrowd": int((number + index) % 11 == 0), "segmentation": [],
-                }
-            )  # fmt: skip
-    return files, json.dumps(content).encode()
+            annotations.append({
+                "id": 10 * number + index, "image_id": number, "category_id": CATEGORIES[label],
+                "bbox": [left, top, width, height], "area": width * height,
+                "iscrowd": int((number + index) % 11 == 0), "segmentation": [],
+            })  # fmt: skip
+    categories = [{"id": one, "name": name} for one, name in zip(CATEGORIES, CLASSES, strict=True)]
+    return files, json.dumps({"images": images, "annotations": annotations, "categories": categories}).encode()
 
 
-def _tar(members: Iterator[tuple[str, bytes]]) -> bytes:
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, value in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(value)
-            tar.addfile(member, io.BytesIO(value))
-    return content.getvalue()
-
-
-def _zip(members: Mapping[str, bytes]) -> bytes:
+def _pack_zip(members: Mapping[str, bytes]) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as packed:
         for name, value in members.items():
@@ -125,13 +103,11 @@ def _zip(members: Mapping[str, bytes]) -> bytes:
 def archives(name: str) -> dict[str, bytes]:
     """File name to bytes."""
     if name == "voc-small":
-        return {VOC_TRAINING: _tar(_voc("training", "trainval")), VOC_TEST: _tar(_voc("test", "test"))}
-    training, boxes = _coco("training", "train2014")
-    test, test_boxes = _coco("test", "val2014")
-    instances = {
-        f"annotations/instances_{split}.json": of for split, of in (("train2014", boxes), ("val2014", test_boxes))
-    }
-    return {COCO_TRAINING: _zip(training), COCO_TEST: _zip(test), COCO_BOXES: _zip(instances)}
+        return {VOC_TRAINING: _make_voc("training", "trainval"), VOC_TEST: _make_voc("test", "test")}
+    training, boxes = _make_coco("training", "train2014")
+    test, test_boxes = _make_coco("test", "val2014")
+    instances = {"annotations/instances_train2014.json": boxes, "annotations/instances_val2014.json": test_boxes}
+    return {COCO_TRAINING: _pack_zip(training), COCO_TEST: _pack_zip(test), COCO_BOXES: _pack_zip(instances)}
 
 
 def make(name: str, folder: Path) -> None:
@@ -140,12 +116,4 @@ def make(name: str, folder: Path) -> None:
     Raises:
         UserError: the installed Pillow makes other bytes than the pinned ones; nothing is written.
     """
-    made, pinned = archives(name), LAYOUTS[name].files
-    for file, content in made.items():
-        if (found := hashlib.md5(content).hexdigest()) != pinned[file]:
-            raise UserError(
-                f"{name}: {file}, as the installed Pillow makes it, has the MD5 {found}, not {pinned[file]}: install "
-                "the versions of requirements.lock (make env)"
-            )
-    for file, content in made.items():
-        write_atomically(folder / name / file, content)
+    write_pinned(name, folder, archives(name), LAYOUTS[name].files)

@@ -1,13 +1,27 @@
-"""How signals run through a network: forward and backward norms by unit, and the spread of layer responses."""
+"""How signals run through a network: forward and backward norms by unit, and the spread of layer responses.
+
+`identity-mappings signals` and `responses` measure and record them.
+"""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import UserError
 from ..networks.batch_norm import BatchNorm2d
+from ..records import measurement, provenance, run
+from ..records.experiment import Experiment
+from ..records.files import canonical, sha256
+from ..records.measurement import SIGNALS_CSV, responses_of, signals_of
+from ..training import checkpoint, devices
+from ..training.loop import say
+from ..training.trainer import Options, Trainer
+
+SEED = 0  # of the short training before which and after which signals are measured
 
 
 class UnitSignal(NamedTuple):
@@ -27,11 +41,10 @@ class UnitSignal(NamedTuple):
     gradient_norm: float
 
 
-def signals(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, list[UnitSignal]]:
+def compute_signals(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, list[UnitSignal]]:
     """Mean loss of a batch, and the norms at the stem and at every unit, as a training iteration would see them.
 
-    Batch norm uses the batch's statistics; its moving ones, the weights, their gradients and the mode are left as they
-    were.
+    Batch norm uses the batch's statistics. Moving statistics, weights, gradients and mode stay as they were.
 
     Args:
         network: with `stem` and `units`.
@@ -72,10 +85,12 @@ def signals(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, list[UnitS
 
 
 class LayerResponse(NamedTuple):
-    """Attributes:
-    layer: from 1, in the order of the forward pass.
-    name: of the module that gives the response.
-    standard_deviation: over all images, channels and positions.
+    """The response of a 3x3 layer.
+
+    Attributes:
+        layer: from 1, in the order of the forward pass.
+        name: of the module that gives the response.
+        standard_deviation: over all images, channels and positions.
     """
 
     layer: int
@@ -102,7 +117,7 @@ def response_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 @torch.no_grad()
-def responses(
+def compute_responses(
     network: nn.Module, images: Tensor, normalize: Callable[[Tensor], Tensor], batch_size: int = 500
 ) -> list[LayerResponse]:
     """Standard deviation of the response of each 3x3 layer (he2015, Figure 7), the network as in a test.
@@ -140,11 +155,139 @@ def responses(
     return [LayerResponse(index, name, deviation(*sums[name])) for index, (name, _) in enumerate(modules, 1)]
 
 
-def csv(rows: Iterable[NamedTuple], *columns: tuple[str, object]) -> bytes:
-    """Rows as CSV, behind `columns` of (name, value) that all of them share."""
+def format_csv(rows: Iterable[NamedTuple], **columns: object) -> bytes:
+    """Rows as CSV, behind `columns` that all of them share."""
     rows = list(rows)
-    lines = [",".join([*(name for name, _ in columns), *rows[0]._fields])]
+    lines = [",".join([*columns, *rows[0]._fields])]
     for row in rows:
         values = (format(value, ".9g") if isinstance(value, float) else str(value) for value in row)
-        lines.append(",".join([*(str(value) for _, value in columns), *values]))
+        lines.append(",".join([*map(str, columns.values()), *values]))
     return ("\n".join(lines) + "\n").encode()
+
+
+def _make_trainer(experiment: Experiment, seed: int, options: Options) -> Trainer:
+    recipe = experiment.parameters["recipe"]
+    if experiment.streamed:
+        raise UserError(f"{experiment.name}: measured where all images are in memory: name an experiment on CIFAR")
+    device = devices.choose(options.device, experiment, options.root)
+    devices.prepare(recipe["arithmetic"], recipe["cpu_threads"])
+    return Trainer(experiment, seed, device, options)
+
+
+def _record(
+    rule: str,
+    arguments: str,
+    folder: Path,
+    content: bytes,
+    experiment: Experiment,
+    trainer: Trainer,
+    options: Options,
+    parents: dict[str, str],
+    **more: Any,
+) -> None:
+    """Write the record of a measurement, whose data are a CSV file."""
+    settings = {
+        "experiment": experiment.name,
+        "digest": experiment.digest,
+        "params": {"resolved": experiment.parameters, "sha256": sha256(canonical(experiment.parameters))},
+        "data": {key: experiment.parameters["dataset"][key] for key in ("name", "md5")},
+        "seed": trainer.seed,
+        "device": trainer.device_name,
+        "hardware": devices.describe(trainer.device),
+        "cpu_threads": torch.get_num_threads(),
+        **more,
+    }
+    command = f"identity-mappings {rule} {experiment.name} --scale {experiment.scale} {arguments}"
+    origin = provenance.describe_measurement(rule, command, options.root, parents=parents, settings=settings)
+    measurement.write(folder, f"{rule}.csv", content, origin)
+
+
+def measure_signals(experiment: Experiment, iterations: int, options: Options) -> Path:
+    """Measure the norms of signal and gradient at each unit, before and after a short training, and record them.
+
+    The batch is that of the recipe's first iteration, both times; the training is the recipe's own first iterations.
+    A record that is there is kept: the same bytes would come again.
+
+    Args:
+        iterations: length of the training; 0: at initialization only.
+
+    Raises:
+        UserError: nothing can be trained of the experiment, no data, no device, or the record there is damaged.
+    """
+    if reason := experiment.untrainable:
+        raise UserError(reason)
+    folder = signals_of(options.results, experiment, iterations)
+    try:
+        if measurement.read(folder, SIGNALS_CSV) is not None:
+            return folder
+    except run.BadRecord as error:
+        raise UserError(str(error)) from None
+    trainer = _make_trainer(experiment, SEED, options)
+    content, losses = b"", {}
+    for iteration in dict.fromkeys((0, iterations)):
+        for step in range(iteration):
+            trainer.step(step)
+        trainer.wait()
+        trainer.masks.manual_seed(SEED)
+        view = trainer.feed.sampler.view(0)
+        x, y = trainer.feed.augmentation.view(view), trainer.feed.labels[view.image.to(trainer.device)]
+        with devices.autocast(trainer.device, trainer.recipe.arithmetic):
+            loss, rows = compute_signals(trainer.network, x, y)
+        losses[str(iteration)] = format(loss, ".9g")  # text: it may be no number
+        header, _, lines = format_csv(rows, iteration=iteration).partition(b"\n")
+        content = (content or header + b"\n") + lines
+    more = {"iterations": iterations, "images": len(y), "losses": losses}
+    _record("signals", f"--iterations {iterations}", folder, content, experiment, trainer, options, {}, **more)
+    say(f"{folder}: loss {losses['0']} at initialization, {losses[str(iterations)]} after {iterations} iterations")
+    return folder
+
+
+def measure_responses(experiment: Experiment, seed: int, options: Options, file: Path | None = None) -> Path:
+    """Measure the standard deviation of a trained network's layer responses (he2015, Figure 7) and record it.
+
+    Args:
+        file: a checkpoint or kept weights of the run; None: the weights of the finished run, or else the last
+            checkpoint of the unfinished one.
+
+    Raises:
+        UserError: no weights, or not those of the run's record.
+    """
+    if reason := experiment.untrainable:
+        raise UserError(reason)
+    kept = run.checkpoints_of(options.results, experiment, seed)
+    name, last = f"{experiment.name}, seed {seed}", experiment.parameters["recipe"]["iterations"]
+    path = file or run.weights_of(options.results, experiment, seed, options.root)
+    if path:
+        saved = checkpoint.read(path)
+    elif (saved := checkpoint.load(kept, torch.device("cpu"))) is None:
+        raise UserError(f"{kept}: no weights and no checkpoint here; they stay where the run was trained: fetch them")
+    weights, iteration = saved.get("network", saved), last
+    if "progress" in saved:
+        iteration, expected = saved["progress"]["iteration"], {"digest": experiment.digest, "seed": seed}
+        if saved.get("run", expected) != expected:  # checkpoints of older versions do not say
+            raise UserError(f"{path}: of another run ({saved['run']}) than {name}: name that one")
+    digest = checkpoint.weights_sha256(weights)
+    parents = {"weights": digest}
+    if iteration == last:
+        try:
+            record = run.read(run.folder_of(options.results, experiment, seed), experiment, seed)
+        except run.BadRecord as error:
+            raise UserError(f"{error}: not measured") from None
+        if record is None or record.metrics["weights_sha256"] != digest:
+            cure = "train the run, or name the experiment and seed that they are of"
+            raise UserError(f"{path}: not the weights of a finished record of {name}: {cure}")
+        parents[run.METRICS] = sha256(record.path.read_bytes())
+    trainer = _make_trainer(experiment, seed, options)
+    try:
+        trainer.network.load_state_dict(weights)
+    except RuntimeError:
+        cure = "name the experiment that they are of"
+        raise UserError(f"{path}: not weights of the network of {experiment.name}: {cure}") from None
+    images = trainer.feed.test_images
+    rows = compute_responses(trainer.network, images, trainer.feed.augmentation.normalize)
+    folder = responses_of(options.results, experiment, seed, iteration == last)
+    more = {"iteration": iteration, "images": len(images)}
+    content = format_csv(rows)
+    _record("responses", f"--seed {seed}", folder, content, experiment, trainer, options, parents, **more)
+    say(f"{folder}: {len(rows)} layers, after {iteration} iterations")
+    return folder

@@ -17,23 +17,17 @@ from ..data.stream import unheeding
 from ..errors import UserError
 
 CROP_SIZE = 224  # of the papers' training, which the sizes below go with
-HELD = 16  # batches' worth of pixels that may wait for others of their shape
+WAITING = 16  # batches' worth of pixels that may wait for others of their shape
 
-Batch = tuple[Tensor, list[Tensor]]  # places of its images in the share (N), and by scale their views (N, k, 3, H, W)
+Batch = tuple[Tensor, list[Tensor]]  # positions of its images in the share (N), and by scale views (N, k, 3, H, W)
 
 
 class Protocol(NamedTuple):
-    """A way of testing.
+    """A way of testing."""
 
-    Attributes:
-        shorter_sides: that the image is resized to; the scores are averaged over them.
-        crop: height and width of the part that is seen; None: the whole image.
-        ten: whether that part is taken at the four corners and the centre, each also mirrored; the softmax is averaged.
-    """
-
-    shorter_sides: tuple[int, ...]
-    crop: int | None
-    ten: bool = False
+    shorter_sides: tuple[int, ...]  # that the image is resized to; the scores are averaged over them
+    crop: int | None  # height and width of what is seen; None: the whole image
+    ten: bool = False  # crops of the four corners and the centre, each also mirrored; the softmax is averaged
 
 
 PROTOCOLS = {
@@ -53,7 +47,7 @@ class Result(NamedTuple):
     loss: float
 
 
-def _scaled(size: int, crop_size: int) -> int:
+def _scale(size: int, crop_size: int) -> int:
     return round(size * crop_size / CROP_SIZE)
 
 
@@ -72,12 +66,12 @@ def views(image: Image.Image, protocol: str, crop_size: int = CROP_SIZE) -> list
     sides, crop, ten = PROTOCOLS[protocol]
     shown = []
     for side in sides:
-        parts = [transforms.resize(image, _scaled(side, crop_size))]
+        crops = [transforms.resize(image, _scale(side, crop_size))]
         if ten:
-            parts = transforms.ten_crop(parts[0], _scaled(crop, crop_size))
+            crops = transforms.ten_crop(crops[0], _scale(crop, crop_size))
         elif crop is not None:
-            parts = [transforms.center_crop(parts[0], _scaled(crop, crop_size))]
-        shown.append(torch.stack([transforms.pil_to_tensor(part) for part in parts]))
+            crops = [transforms.center_crop(crops[0], _scale(crop, crop_size))]
+        shown.append(torch.stack([transforms.pil_to_tensor(seen) for seen in crops]))
     return shown
 
 
@@ -91,15 +85,15 @@ def scores(network: nn.Module, views: list[Tensor], normalize: Callable[[Tensor]
         network: in eval mode.
         normalize: from uint8 (N, 3, H, W) to what the network takes, for any H and W.
     """
-    of_scales = []
+    by_scale = []
     for scale in views:
         outputs = network(normalize(scale.flatten(0, 1))).float().unflatten(0, scale.shape[:2])
         if PROTOCOLS[protocol].ten:
             outputs = outputs.where(outputs.isfinite(), torch.nan)  # the softmax would hide a score of -inf
-            of_scales.append(outputs.log_softmax(2).logsumexp(1) - math.log(outputs.shape[1]))
+            by_scale.append(outputs.log_softmax(2).logsumexp(1) - math.log(outputs.shape[1]))
         else:
-            of_scales.append(outputs.mean(1))
-    return torch.stack(of_scales).mean(0)
+            by_scale.append(outputs.mean(1))
+    return torch.stack(by_scale).mean(0)
 
 
 def count(scores: Tensor, labels: Tensor) -> Tensor:
@@ -108,18 +102,15 @@ def count(scores: Tensor, labels: Tensor) -> Tensor:
     Right is a label that is the first, or among the first five; of equal scores the class of the lower number goes
     first, as in argmax. A row of numbers that are not all finite is wrong.
     """
-    of_label, classes = scores.gather(1, labels[:, None]), torch.arange(scores.shape[1], device=scores.device)
-    ahead = ((scores > of_label) | ((scores == of_label) & (classes < labels[:, None]))).sum(1)
+    correct, classes = scores.gather(1, labels[:, None]), torch.arange(scores.shape[1], device=scores.device)
+    ahead = ((scores > correct) | ((scores == correct) & (classes < labels[:, None]))).sum(1)
     bad = ~scores.isfinite().all(1)
     losses = F.cross_entropy(scores, labels, reduction="none")
     return torch.stack([(ahead > 0) | bad, (ahead > 4) | bad, losses]).double()
 
 
 class _Views(Dataset):
-    """(place, views) of each image of a share; the error where it cannot be decoded.
-
-    An error that is raised in a worker would arrive as the text of a traceback.
-    """
+    """(position, views) of each image of a share, or the error: raised in a worker it would arrive as a traceback."""
 
     def __init__(self, shards: Shards, indices: range, protocol: str, crop_size: int, decoder: str):
         self.shards, self.indices, self.decoder = shards, indices, decoder
@@ -128,21 +119,21 @@ class _Views(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> tuple[int, list[Tensor]] | UserError:
-        index = self.indices[place]
+    def __getitem__(self, position: int) -> tuple[int, list[Tensor]] | UserError:
+        index = self.indices[position]
         try:
             image = rgb(self.shards.jpeg(index), self.decoder, self.shards.name(index))
         except UserError as error:
             return error
-        return place, views(image, self.protocol, self.crop_size)
+        return position, views(image, self.protocol, self.crop_size)
 
 
-def _collated(samples: list) -> Batch | UserError:
+def _collate(samples: list) -> Batch | UserError:
     errors = [sample for sample in samples if isinstance(sample, UserError)]
     return errors[0] if errors else default_collate(samples)
 
 
-def _whole(samples: Iterable) -> Iterator:
+def _raise_errors(samples: Iterable) -> Iterator:
     """The items that come from workers; raises those that are errors."""
     for sample in samples:
         if isinstance(sample, UserError):
@@ -150,31 +141,31 @@ def _whole(samples: Iterable) -> Iterator:
         yield sample
 
 
-def _pixels(views: list[Tensor]) -> int:
+def _count_pixels(views: list[Tensor]) -> int:
     return sum(scale.numel() // 3 for scale in views)
 
 
-def _grouped(samples: Iterable[tuple[int, list[Tensor]]], pixels: int) -> Iterator[Batch]:
+def _group(samples: Iterable[tuple[int, list[Tensor]]], pixels: int) -> Iterator[Batch]:
     """Batches of at most `pixels` (or one image) whose views have the same shapes, from images as they come.
 
-    A batch goes out when it is full; when all that wait are more than `HELD` batches, the largest, so that memory is
+    A batch goes out when it is full; when all that wait are more than `WAITING` batches, the largest, so that memory is
     bounded. What is in a batch follows from the images alone.
     """
     waiting: dict[tuple, list] = {}
     held = 0
-    for place, views in samples:
+    for position, views in samples:
         shape = tuple(scale.shape for scale in views)
         group = waiting.setdefault(shape, [])
-        group.append((place, [scale.clone() for scale in views]))  # a worker's tensor keeps a file open
-        held += (of_one := _pixels(views))
-        if (len(group) + 1) * of_one > pixels:
+        group.append((position, [scale.clone() for scale in views]))  # a worker's tensor keeps a file open
+        held += (size := _count_pixels(views))
+        if (len(group) + 1) * size > pixels:
             out = shape
-        elif held > HELD * pixels:
+        elif held > WAITING * pixels:
             out = max(waiting, key=lambda shape: len(waiting[shape]) * sum(k * h * w for k, _, h, w in shape))
         else:
             continue
         group = waiting.pop(out)
-        held -= len(group) * _pixels(group[0][1])
+        held -= len(group) * _count_pixels(group[0][1])
         yield default_collate(group)
     yield from map(default_collate, waiting.values())
 
@@ -193,15 +184,11 @@ def batches(
     pixels, definition = batch_size * crop_size**2, PROTOCOLS[protocol]
     images = None  # a batch; None: images one by one
     if definition.crop is not None:
-        images = max(1, pixels // ((10 if definition.ten else 1) * _scaled(definition.crop, crop_size) ** 2))
+        images = max(1, pixels // ((10 if definition.ten else 1) * _scale(definition.crop, crop_size) ** 2))
     generator = torch.Generator()  # or it would draw from the global one
-    collate = _collated if images else None
-    loader = _whole(
-        DataLoader(
-            dataset, images, num_workers=workers, collate_fn=collate, generator=generator, worker_init_fn=unheeding
-        )
-    )
-    return loader if images else _grouped(loader, pixels)
+    options = {"num_workers": workers, "generator": generator, "worker_init_fn": unheeding}
+    loader = _raise_errors(DataLoader(dataset, images, collate_fn=_collate if images else None, **options))
+    return loader if images else _group(loader, pixels)
 
 
 @torch.no_grad()
@@ -235,9 +222,9 @@ def test(
     labels = shards.labels[share[0] :: share[1]].to(device)
     counts = torch.zeros(3, len(labels), dtype=torch.float64, device=device)
     network.eval()
-    for places, of_images in batches(shards, protocol, crop_size, decoder, workers, batch_size, share):
-        on_device, places = [scale.to(device) for scale in of_images], places.to(device)
-        counts[:, places] = count(scores(network, on_device, normalize, protocol), labels[places])
+    for positions, shown in batches(shards, protocol, crop_size, decoder, workers, batch_size, share):
+        on_device, positions = [scale.to(device) for scale in shown], positions.to(device)
+        counts[:, positions] = count(scores(network, on_device, normalize, protocol), labels[positions])
     network.train()
     wrong, wrong_top_5, loss = counts.sum(1).tolist()
     return Result(int(wrong), int(wrong_top_5), len(labels), loss)

@@ -51,9 +51,9 @@ def test(
     wrong = torch.zeros((), dtype=torch.int64, device=labels.device)
     loss = torch.zeros((), dtype=torch.float64, device=labels.device)
     for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        of_batch = counted(x, y) if counted else count(network(normalize(x)).float(), y)
-        wrong += of_batch[0]
-        loss += of_batch[1]
+        found = counted(x, y) if counted else count(network(normalize(x)).float(), y)
+        wrong += found[0]
+        loss += found[1]
     network.train()
     return Result(int(wrong), len(labels), float(loss) / len(labels))
 

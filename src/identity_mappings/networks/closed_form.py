@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .depth import LAYERS_OF_UNIT, SHORT_VGG_DEPTH, stages
 
@@ -32,8 +32,7 @@ class Cost:
         return self.convolution + self.linear
 
 
-@dataclass(frozen=True)
-class _Layer:
+class _Layer(NamedTuple):
     """A convolution with k x k kernel over an output of `pixels` positions; a linear layer has k = pixels = 1."""
 
     inputs: int
@@ -54,7 +53,7 @@ class _Layer:
 
 
 def closed_form(network: Mapping[str, Any], classes: int, channels: int, size: int) -> Cost | None:
-    """Cost of the network that the resolved parameters `network` describe; None for a shortcut of the user's own.
+    """Cost of the network of resolved parameters; None for a shortcut of the user's own.
 
     Args:
         network: as in an experiment's resolved parameters.
@@ -66,14 +65,10 @@ def closed_form(network: Mapping[str, Any], classes: int, channels: int, size: i
     """
     if network.get("shortcut", {}).get("kind") == "custom":
         return None
-    layers, norms = _layers(network, classes, channels, size)
-    bare = sum(layer.weights for layer in layers)
-    return Cost(
-        weights=bare + 2 * norms,
-        weights_without_batch_norm=bare,
-        convolution=sum(layer.multiply_adds for layer in layers if not layer.linear),
-        linear=sum(layer.multiply_adds for layer in layers if layer.linear),
-    )
+    layers, norms = _list_layers(network, classes, channels, size)
+    weights = sum(layer.weights for layer in layers)
+    multiply_adds = [sum(layer.multiply_adds for layer in layers if layer.linear == linear) for linear in (False, True)]
+    return Cost(weights + 2 * norms, weights, *multiply_adds)
 
 
 def convolution_outputs(network: Mapping[str, Any], channels: int, size: int) -> int:
@@ -82,41 +77,34 @@ def convolution_outputs(network: Mapping[str, Any], channels: int, size: int) ->
     Args:
         network: as for `closed_form`; its shortcut must not be one of the user's own.
     """
-    layers, _ = _layers(network, 1, channels, size)
+    layers, _ = _list_layers(network, 1, channels, size)
     return sum(layer.outputs * layer.pixels for layer in layers if not layer.linear)
 
 
-def _layers(network: Mapping[str, Any], classes: int, channels: int, size: int) -> tuple[list[_Layer], int]:
+def _list_layers(network: Mapping[str, Any], classes: int, channels: int, size: int) -> tuple[list[_Layer], int]:
     """The layers of a network, and the sum of the channels of its batch norms."""
     family = network.get("family") or "cifar"
     if family == "vgg":
-        return _vgg(network["depth"], classes, channels, size), 0
-    return _residual(family, network, classes, channels, size)
-
-
-def _residual(
-    family: str, network: Mapping[str, Any], classes: int, channels: int, size: int
-) -> tuple[list[_Layer], int]:
-    """The layers of a residual network, and the sum of the channels of its batch norms."""
+        return _list_vgg(network["depth"], classes, channels, size), 0
     widths, kernel, stride, pooling = ASSEMBLIES[family]
     unit, activation = network["unit"], network["activation"]
-    expansion = 4 if unit == "bottleneck" else 1
-    size = _halved(size, stride)
+    inner = LAYERS_OF_UNIT[unit] - 1
+    size = _halve(size, stride)
     layers, norms = [_Layer(channels, widths[0], kernel, size**2)], widths[0]
-    size = _halved(size, pooling)
+    size = _halve(size, pooling)
     inputs, first = widths[0], True
     for width, count in zip(widths, stages(family, unit, network["depth"]), strict=True):
         for index in range(count):
             stride = 2 if width != widths[0] and not index else 1
-            outputs, before, size = width * expansion, size, _halved(size, stride)
+            outputs, before, size = width * (4 if unit == "bottleneck" else 1), size, _halve(size, stride)
             late = unit == "bottleneck" and network.get("bottleneck_stride") == "3x3"
-            sizes = [before if late else size, *[size] * (LAYERS_OF_UNIT[unit] - 1)]
-            ends = [inputs, *[width] * (LAYERS_OF_UNIT[unit] - 1), outputs]
-            kernels = (1, 3, 1) if unit == "bottleneck" else (3,) * LAYERS_OF_UNIT[unit]
-            layers += [_Layer(*ends[i : i + 2], kernels[i], sizes[i] ** 2) for i in range(len(kernels))]
+            sizes = [before if late else size, *[size] * inner]
+            ends = [inputs, *[width] * inner, outputs]
+            kernels = (1, 3, 1) if unit == "bottleneck" else (3,) * (inner + 1)
+            layers += [_Layer(*ends[i : i + 2], kernels[i], sizes[i] ** 2) for i in range(inner + 1)]
             # As many norms as convolutions; before them with full pre-activation, where the stem has the first.
             norms += sum(ends[:-1]) - first * inputs if activation == "full-pre-activation" else sum(ends[1:])
-            for layer, normed in _shortcut(network, inputs, outputs, stride, size**2):
+            for layer, normed in _list_shortcut(network, inputs, outputs, stride, size**2):
                 layers.append(layer)
                 norms += outputs * normed
             inputs, first = outputs, False
@@ -125,7 +113,7 @@ def _residual(
     return [*layers, _Layer(inputs, classes, bias=True, linear=True)], norms
 
 
-def _shortcut(
+def _list_shortcut(
     network: Mapping[str, Any], inputs: int, outputs: int, stride: int, pixels: int
 ) -> Iterator[tuple[_Layer, bool]]:
     """The 1x1 convolutions beside F, and whether batch norm follows."""
@@ -144,19 +132,18 @@ def _shortcut(
         yield _Layer(inputs, outputs, pixels=pixels, bias=True), False
 
 
-def _vgg(depth: int, classes: int, channels: int, size: int) -> list[_Layer]:
+def _list_vgg(depth: int, classes: int, channels: int, size: int) -> list[_Layer]:
     stages("vgg", "basic", depth)
     layers, inputs = [], channels
     for width, count in zip(VGG_WIDTHS, VGG_CONVOLUTIONS[depth], strict=True):
-        for _ in range(count):
-            layers.append(_Layer(inputs, width, 3, size**2, bias=True))
-            inputs = width
-        size //= 2
+        ends = [inputs, *[width] * count]
+        layers += [_Layer(ends[i], width, 3, size**2, bias=True) for i in range(count)]
+        inputs, size = width, size // 2
     hidden = 512 if depth == SHORT_VGG_DEPTH else 4096
     ends = (inputs * size**2, hidden, hidden, classes)
     return [*layers, *(_Layer(ends[i], ends[i + 1], bias=True, linear=True) for i in range(3))]
 
 
-def _halved(size: int, stride: int) -> int:
+def _halve(size: int, stride: int) -> int:
     """Positions left by a stride: all kernels here pad so that it is size / stride, rounded up."""
     return -(-size // stride)

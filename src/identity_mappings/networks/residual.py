@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .batch_norm import BatchNorm2d, Part
+from .batch_norm import BatchNorm2d, Scope
 from .shortcuts import SHORTCUTS, Shortcut, ZeroPadding
 from .units import ACTIVATIONS, Norm, ResidualUnit, post_activation, pre_activation, residual_function
 
@@ -88,14 +88,14 @@ class ResidualNetwork(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"{name} {value!r} is none of {', '.join(map(str, known))}")
-        self.part = Part()  # whose samples the batch norms see
+        self.scope = Scope()  # whose samples the batch norms see
         norm = partial(
             BatchNorm2d,
             replicas=replicas,
             eps=batch_norm_eps,
             momentum=batch_norm_momentum,
             kept=running_statistics,
-            part=self.part,
+            scope=self.scope,
         )
         options = dict(shortcut or {"kind": "identity"})
         kind = options.pop("kind")

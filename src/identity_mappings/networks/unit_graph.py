@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from .asymmetric import AsymmetricUnit
 from .batch_norm import BatchNorm2d
 from .residual import ResidualNetwork
 from .shortcuts import Dropout, ZeroPadding
+from .units import AsymmetricUnit
 
 TRUNK, RESIDUAL, GATE = "trunk", "residual", "gate"
 
@@ -34,24 +34,17 @@ class Operation:
 
 
 class _Consecutive(nn.Module):
-    def __init__(self, units: list[nn.Module]):
-        super().__init__()
-        self.units = nn.ModuleList(units)
+    """Units in a row; of the form of Figure 5(b) where an activation stands `before` them."""
 
-    def forward(self, x):
-        for unit in self.units:
-            x = unit(x)
-        return x
-
-
-class _ConsecutiveAsymmetric(nn.Module):
-    """Units of Figure 5(b); the activation before the first stands outside."""
-
-    def __init__(self, before: nn.Module, units: list[AsymmetricUnit]):
+    def __init__(self, units: list[nn.Module], before: nn.Module | None = None):
         super().__init__()
         self.before, self.units = before, nn.ModuleList(units)
 
     def forward(self, x):
+        if self.before is None:
+            for unit in self.units:
+                x = unit(x)
+            return x
         activated = self.before(x)
         for unit in self.units:
             x, activated = unit(x, activated)
@@ -80,8 +73,8 @@ def operations(network: ResidualNetwork, first: int = 1, count: int = 1, asymmet
         raise ValueError(f"units {first} to {first + count - 1} of a network that has {len(network.units)}")
     if asymmetric:
         activations = [*(unit.pre for unit in list(network.units)[1:]), network.last]
-        after = activations[first : first + count]
-        module: nn.Module = _ConsecutiveAsymmetric(units[0].pre, list(map(AsymmetricUnit, units, after)))
+        before, after = units[0].pre, activations[first : first + count]
+        module = _Consecutive(list(map(AsymmetricUnit, units, after)), before)
     else:
         module = _Consecutive(units)
     graph, found, names = _Tracer().trace(module), [], {}
@@ -97,14 +90,13 @@ def operations(network: ResidualNetwork, first: int = 1, count: int = 1, asymmet
         path = next(reversed(node.meta["nn_module_stack"]), "") if node.op == "call_function" else str(node.target)
         unit = int(path.split(".")[1]) if path.startswith("units.") else -1
         branches = {operation.branch for operation in found if operation.name in sources}
-        found.append(
-            Operation(node.name, _label(node, owner, module), tuple(sources), _branch(node, path, branches), unit)
-        )
+        label, branch = _label(node, owner, module), _branch(node, path, branches)
+        found.append(Operation(node.name, label, tuple(sources), branch, unit))
     return found
 
 
 def _branch(node: fx.Node, path: str, sources: set[str]) -> str:
-    if any(part in path.split(".") for part in ("residual", "pre", "after", "before")):
+    if any(name in path.split(".") for name in ("residual", "pre", "after", "before")):
         return RESIDUAL
     if node.target is operator.mul:
         return RESIDUAL if RESIDUAL in sources else TRUNK

@@ -74,3 +74,23 @@ class ResidualUnit(nn.Module):
         activated = self.pre(x)
         y = self.shortcut(activated if self.pre_activated_shortcut else x, self.residual(activated))
         return self.post(y)
+
+
+class AsymmetricUnit(nn.Module):
+    """x_{l+1} = x_l + F(f^(x_l)), with the activation behind the addition (he2016, Section 4.1, Figure 5(b)).
+
+    Args:
+        unit: a pre-activation unit; its F and its shortcut are used.
+        after: f^ of the next unit, which here stands behind this one's addition and acts on its residual branch only.
+
+    Shape: takes x (what the shortcut sees) and f^(x) (what F sees), and returns both for the next unit.
+    """
+
+    def __init__(self, unit: ResidualUnit, after: nn.Module):
+        super().__init__()
+        self.residual, self.shortcut, self.after = unit.residual, unit.shortcut, after
+        self.pre_activated_shortcut = unit.pre_activated_shortcut
+
+    def forward(self, x: Tensor, activated: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.shortcut(activated if self.pre_activated_shortcut else x, self.residual(activated))
+        return y, self.after(y)

@@ -4,7 +4,7 @@ other backbone of its detections (Tables 7 and 8)."""
 import torch
 from torch import Tensor, nn
 
-from .batch_norm import Part
+from .batch_norm import Scope
 from .depth import SHORT_VGG_DEPTH, VGG_SIZE, VGG_STRIDE, stages
 from .shortcuts import Dropout
 
@@ -39,7 +39,7 @@ class Vgg(nn.Module):
     ):
         super().__init__()
         stages("vgg", "basic", depth)
-        self.part = Part()  # no batch norm looks at it
+        self.scope = Scope()  # no batch norm looks at it
         layers: list[nn.Module] = []
         channels = in_channels
         for width, count in zip(WIDTHS, CONVOLUTIONS[depth], strict=True):

@@ -1,6 +1,6 @@
-"""The typed form of what is trained: data, networks, recipes, experiments, scales.
+"""The typed form of what is trained: networks, recipes, experiments, scales.
 
-`reports` has that of tables and figures. The JSON Schemas of workflow/schemas/ are generated from both.
+`datasets`, `reports` and `claims` have that of the rest. The JSON Schemas of workflow/schemas/ are generated from all.
 """
 
 import math
@@ -23,36 +23,6 @@ class Parameters(BaseModel):
     """Base of all: no unknown keys, no change after reading, no numbers written as text, none that is not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class MadeFrom(Parameters):
-    """How a dataset follows from another: the mean of each block of pixels (data.block_mean)."""
-
-    name: Annotated[Name, Field(description="the dataset whose files are read")]
-    block_mean: Annotated[
-        int,
-        Field(
-            ge=2, le=1000, description="height and width of the blocks; each becomes a pixel: its mean, rounded half up"
-        ),
-    ]
-
-
-class Dataset(Parameters):
-    """A set of images, pinned by its hash."""
-
-    md5: Annotated[
-        str | None,
-        Field(
-            description="DVC's hash of the output data/NAME; for digits, of its bytes; of a dataset that is made from "
-            "another, of that one's hash and how it is made; null: nothing trains on it yet"
-        ),
-    ]
-    made_from: Annotated[MadeFrom | None, Field(description="null: it has files of its own")] = None
-    classes: Annotated[Positive, Field(description="number of classes")]
-    channels: Annotated[Positive, Field(description="colour channels of an image")]
-    size: Annotated[Positive, Field(description="height and width of an image in pixels")]
-    training_images: Positive
-    test_images: Positive
 
 
 class Identity(Parameters):

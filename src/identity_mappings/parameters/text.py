@@ -28,8 +28,7 @@ _WORDS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "o
 _UNPRINTABLE = yaml.reader.Reader.NON_PRINTABLE
 
 
-class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):
-    """Only its events and its resolver of plain words are used."""
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only its events and its resolver of plain words are used
 
 
 class _Mistake(Exception):
@@ -52,13 +51,13 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: restore it, for example with git checkout") from None
     try:
-        return _Reader(_decoded(content)).document()
+        return _Reader(_decode(content)).document()
     except _Mistake as mistake:
         place = f"line {mistake.line}: " if mistake.line else ""
         raise UserError(f"{path}: {place}{mistake}") from None
 
 
-def _decoded(content: bytes) -> str:
+def _decode(content: bytes) -> str:
     if len(content) > LARGEST:
         raise _Mistake(f"not a parameter file: larger than {LARGEST} bytes: restore it, for example with git checkout")
     try:
@@ -81,9 +80,9 @@ class _Reader:
         self.counted = 0
         self.anchors: dict[str, tuple[Any, int] | None] = {}  # value and count; None: it is still being read
         self.resolver = yaml.resolver.Resolver()
-        self.events = self._events()
+        self.events = self._parse()
 
-    def _events(self) -> Iterator[yaml.Event]:
+    def _parse(self) -> Iterator[yaml.Event]:
         try:
             yield from yaml.parse(self.text, _Loader)
         except yaml.YAMLError as error:
@@ -194,10 +193,10 @@ class _Reader:
             return float(text)
         if kind == "float" and (found := _NOT_FINITE.fullmatch(text)):
             return float(found[0].replace(".", ""))  # the schema says which numbers may stand here
-        raise self.mistake(event, self.unreadable(kind, text))
+        raise self.mistake(event, self.explain(kind, text))
 
     @staticmethod
-    def unreadable(kind: str, text: str) -> str:
+    def explain(kind: str, text: str) -> str:
         """Why a plain word that YAML takes for a number or a date is none here."""
         shown = _short(text)
         if kind == "merge":

@@ -31,29 +31,18 @@ def image_counts(parameters: dict[str, Any]) -> dict[str, int]:
     """Images that a run trains on and is tested on, by its resolved parameters."""
     dataset, held_out = parameters["dataset"], (parameters["recipe"] or {}).get("validation")
     training, test = dataset["training_images"], dataset["test_images"]
-    return {
-        "training_images": training - (held_out or 0),
-        "test_images": held_out or test,
-    }
+    return {"training_images": training - (held_out or 0), "test_images": held_out or test}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Dataset, network and recipe, with nothing left to look up.
-
-    Attributes:
-        name: what a person calls it.
-        scale: the scale at which it was resolved.
-        parameters: {"dataset": ..., "network": ..., "recipe": ...}: all that can change its numbers.
-        gpus: devices that a run wants.
-        custom_source: file of the user's own shortcut, relative to the project; its hash is among the parameters.
-    """
+    """Dataset, network and recipe, with nothing left to look up."""
 
     name: str
-    scale: str
-    parameters: dict[str, Any]
-    gpus: int = 1
-    custom_source: str | None = None
+    scale: str  # at which it was resolved
+    parameters: dict[str, Any]  # {"dataset": ..., "network": ..., "recipe": ...}: all that can change its numbers
+    gpus: int = 1  # devices that a run wants
+    custom_source: str | None = None  # file of the user's own shortcut, relative to the project
 
     def in_arithmetic(self, arithmetic: str) -> "Experiment":
         """The same experiment in another arithmetic: other runs, with another digest."""
@@ -123,18 +112,16 @@ class Experiment:
         Raises:
             UserError: the file is missing, not such a file, or was edited after it was resolved.
         """
+        cure = "make it with `identity-mappings resolve`"
         try:
             saved = parse_json(path.read_bytes())
-            experiment = cls(
-                saved["experiment"], saved["scale"], saved["parameters"], saved["gpus"], saved["custom_source"]
-            )
+            keys = ("experiment", "scale", "parameters", "gpus", "custom_source")
+            experiment = cls(*(saved[key] for key in keys))
             digest, found = saved["digest"], experiment.digest
         except OSError as error:
-            raise UserError(f"{path}: {error.strerror}: make it with `identity-mappings resolve`") from None
+            raise UserError(f"{path}: {error.strerror}: {cure}") from None
         except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{path}: not a resolved parameter file: make it with `identity-mappings resolve`"
-            ) from None
+            raise UserError(f"{path}: not a resolved parameter file: {cure}") from None
         if found != digest:
             raise UserError(
                 f"{path}: its parameters have the digest {found}, not {digest} as it says: it was edited "

@@ -48,13 +48,13 @@ def ask(root: Path, *words: str) -> bytes:
     except OSError:
         raise Untold("git is not installed, or cannot be started: install it") from None
     if process.returncode:
-        said = error.decode("utf-8", "replace")
-        reason = next((ours for theirs, ours in _REASONS.items() if theirs in said), None)
+        message = error.decode("utf-8", "replace")
+        reason = next((ours for theirs, ours in _REASONS.items() if theirs in message), None)
         raise Untold(reason or f"`git {words[0]}` failed with exit status {process.returncode}: call it by hand")
     return output
 
 
-def shown(path: bytes) -> str:
+def format_path(path: bytes) -> str:
     """A file's name as one line of text, whatever bytes it has."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fsdecode(path))
 
@@ -66,7 +66,7 @@ def describe(root: Path) -> dict[str, Any]:
         "commit", "dirty" and "diff_sha256", null where they cannot be told; and, only where something cannot be told,
         "unknown": a list of what and why.
     """
-    told: dict[str, Any] = {"commit": None, "dirty": None, "diff_sha256": None}
+    found: dict[str, Any] = {"commit": None, "dirty": None, "diff_sha256": None}
     unknown: list[str] = []
     try:
         commit = ask(root, "rev-parse", "--verify", "HEAD^{commit}").strip().decode("ascii", "replace")
@@ -74,24 +74,24 @@ def describe(root: Path) -> dict[str, Any]:
             raise Untold("`git rev-parse` names no commit: call it by hand")
         if not ask(root, "ls-files", "-z", "--", *RUNS_ON):
             raise Untold("the git repository around the folder does not hold its sources: clone the project")
-        told["commit"] = commit
+        found["commit"] = commit
         plain = ("--no-ext-diff", "--no-textconv", "--no-color")
         difference = ask(root, "diff", *plain, "HEAD", "--", *RUNS_ON)
         others = ask(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *RUNS_ON)
         for path in filter(None, others.split(b"\0")):
-            difference += _added(root, path, unknown)
-        told |= {"dirty": bool(difference), "diff_sha256": sha256(difference) if difference else None}
+            difference += _describe_untracked(root, path, unknown)
+        found |= {"dirty": bool(difference), "diff_sha256": sha256(difference) if difference else None}
     except Untold as reason:
         unknown.append(str(reason))
-    return {**told, "unknown": unknown} if unknown else told
+    return {**found, "unknown": unknown} if unknown else found
 
 
-def _added(root: Path, path: bytes, unknown: list[str]) -> bytes:
+def _describe_untracked(root: Path, path: bytes, unknown: list[str]) -> bytes:
     """What a file that git does not know adds to the difference: nothing, if it holds nothing that could be read."""
     file = root / os.fsdecode(path)
     try:
         return sha256_of(file).encode() + b" " + path + b"\n"
     except OSError as error:
-        unknown.append(f"{shown(path)}: {error.strerror}")
+        unknown.append(f"{format_path(path)}: {error.strerror}")
         # A link to nothing, such as an editor's lock, and a file that has vanished since hold nothing.
         return b"" if isinstance(error, FileNotFoundError) else b"unread " + path + b"\n"

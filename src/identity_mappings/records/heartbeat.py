@@ -8,7 +8,6 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from . import machine
 from .files import json_bytes
@@ -19,42 +18,25 @@ RUNNING, STOPPED, FAILED = "running", "stopped", "failed"
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a process that trains says of one of its runs.
+    """What a process that trains says of one of its runs."""
 
-    Attributes:
-        state: "running"; "stopped" by a signal or --stop-after; "failed" by an error.
-        iteration, of_iterations: done, and of the whole run.
-        from_iteration: where this process began.
-        seconds: of this process, from there to here.
-        device_seconds: of these, this run's share of a device on which several are trained at once.
-        training_loss: mean over the last row of the curve; None before the first.
-        test_error: of the last test, in %; None before the first.
-        gpu, cpu: model; `gpu` is None on a CPU.
-        arithmetic, batch_size: of the recipe.
-        runs_at_once: of this process.
-        world_size: processes that train this run together.
-        silence: seconds without a new heartbeat after which a process that cannot be looked up counts as gone.
-        process: of `machine.this_process`.
-        message: the error of a failed run.
-    """
-
-    state: str
+    state: str  # "running"; "stopped" by a signal or --stop-after; "failed" by an error
     iteration: int
     of_iterations: int
-    from_iteration: int
-    seconds: float
-    device_seconds: float
-    training_loss: float | None
-    test_error: float | None
-    gpu: str | None
+    from_iteration: int  # where this process began
+    seconds: float  # of this process, from there to here
+    device_seconds: float  # of these, this run's share of a device on which several are trained at once
+    training_loss: float | None  # mean over the last row of the curve; None before the first
+    test_error: float | None  # of the last test, in %; None before the first
+    gpu: str | None  # model; None on a CPU
     cpu: str
     arithmetic: str
     batch_size: int
-    runs_at_once: int
-    world_size: int
-    silence: float
-    process: dict[str, Any]
-    message: str | None = None
+    runs_at_once: int  # of this process
+    world_size: int  # processes that train this run together
+    silence: float  # seconds without a heartbeat after which a process that cannot be looked up counts as gone
+    process: dict  # of `machine.this_process`
+    message: str | None = None  # the error of a failed run
 
     @property
     def seconds_an_iteration(self) -> float | None:
@@ -115,17 +97,11 @@ def read(folder: Path) -> tuple[Heartbeat, float] | None:
 
 
 def _is_sound(found: Heartbeat) -> bool:
-    def is_number(value: object, kind: type = int) -> bool:
-        return isinstance(value, (int, kind)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    """Whether all values are of their type, and numbers are finite and not negative."""
 
-    counts = (found.iteration, found.of_iterations, found.from_iteration, found.batch_size, found.runs_at_once)
-    times = (found.seconds, found.device_seconds, found.silence)
-    results = (found.training_loss, found.test_error)
-    texts = (found.state, found.cpu, found.arithmetic, found.gpu or "", found.message or "")
-    return (
-        all(is_number(value) for value in (*counts, found.world_size))
-        and all(is_number(value, float) for value in times)
-        and all(value is None or is_number(value, float) for value in results)
-        and all(isinstance(value, str) for value in texts)
-        and isinstance(found.process, dict)
-    )
+    def fits(value: object, kind: type) -> bool:
+        if isinstance(value, (int, float)) and (isinstance(value, bool) or not math.isfinite(value) or value < 0):
+            return False
+        return isinstance(value, kind) or (isinstance(value, int) and isinstance(0.0, kind))
+
+    return all(fits(getattr(found, field.name), field.type) for field in fields(Heartbeat))

@@ -1,11 +1,35 @@
-"""The record of what is measured or counted without training: one file of data, and its provenance."""
+"""Records of what is measured or counted without training: one file of data, its provenance, and where they lie."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from .experiment import Experiment
 from .files import json_bytes, parse_json, sha256, write_atomically
-from .run import PROVENANCE, BadRecord
+from .run import PARTIAL, PROVENANCE, BadRecord, folder_of
+
+SIGNALS, SIGNALS_CSV, SIGNALS_DONE = "signals", "signals.csv", "signals.json"
+RESPONSES, RESPONSES_CSV = "responses", "responses.csv"
+COST, COST_JSON, COST_FORMAT = "cost", "networks.json", 1
+BENCH, BENCH_JSON = "bench", "bench.json"
+
+
+def signals_of(results: Path, experiment: Experiment, iterations: int) -> Path:
+    """Folder of an experiment's signals at initialization and after a number of iterations, with seed 0."""
+    return results / SIGNALS / f"{experiment.folder}-{iterations}"
+
+
+def responses_of(results: Path, experiment: Experiment, seed: int, finished: bool = True) -> Path:
+    """Folder of the layer responses of a run; those of an unfinished one are in its partial/."""
+    run = folder_of(results, experiment, seed)
+    return (run if finished else run / PARTIAL) / RESPONSES
+
+
+def bench_of(results: Path, hardware: dict[str, Any], experiment: str) -> Path:
+    """Folder of an experiment's step times on a device, by the device's name."""
+    gpu = hardware.get("gpu")
+    name = f"gpu-{gpu['model']}" if gpu else f"cpu-{hardware['cpu']}"
+    return results / BENCH / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") / experiment
 
 
 def write(folder: Path, name: str, content: bytes, provenance: dict[str, Any]) -> None:
@@ -26,20 +50,17 @@ def read(folder: Path, name: str) -> tuple[bytes, dict[str, Any]] | None:
         return None
     except OSError as error:
         raise BadRecord(f"{folder / name}: {error.strerror}") from None
+    cure = "restore it, or remove the folder to have it made again"
     try:
         provenance = parse_json((folder / PROVENANCE).read_bytes())
         stated = provenance["outputs"][name]
     except OSError:
-        raise BadRecord(
-            f"{folder}: {PROVENANCE} is missing: restore it, or remove the folder to have it made again"
-        ) from None
+        raise BadRecord(f"{folder}: {PROVENANCE} is missing: {cure}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise BadRecord(f"{folder / PROVENANCE}: not a provenance ({type(error).__name__}: {error})") from None
     if stated != sha256(content):
-        raise BadRecord(
-            f"{folder / name}: was changed after it was made (its provenance states another hash): restore it, or "
-            "remove the folder to have it made again"
-        )
+        changed = "was changed after it was made (its provenance states another hash)"
+        raise BadRecord(f"{folder / name}: {changed}: {cure}")
     return content, provenance
 
 
@@ -54,8 +75,48 @@ def read_of(folder: Path, name: str, experiment: Experiment) -> bytes | None:
         return None
     settings = found[1].get("settings")
     if not isinstance(settings, dict) or settings.get("digest") != experiment.digest:
-        raise BadRecord(
-            f"{folder / PROVENANCE}: is not of {experiment.name} as params/ has it: remove the folder to have it made "
-            "again"
-        )
+        again = "remove the folder to have it made again"
+        raise BadRecord(f"{folder / PROVENANCE}: is not of {experiment.name} as params/ has it: {again}")
     return found[0]
+
+
+def describe_cost(experiment: Experiment, **counts: Any) -> dict[str, Any]:
+    """What the cost record holds of a network."""
+    dataset = experiment.parameters["dataset"]
+    return {
+        "experiment": experiment.name,
+        "inputs": {key: dataset[key] for key in ("classes", "channels", "size")},
+        "network": {key: value for key, value in experiment.parameters["network"].items() if value is not None},
+        **counts,
+    }
+
+
+def read_costs(results: Path) -> dict[str, dict[str, Any]] | None:
+    """The cost record, {network digest: entry with "weights", "convolution" and so on}; None if nothing is counted yet.
+
+    Raises:
+        BadRecord: it is there, but is not what its provenance states.
+    """
+    path = results / COST / COST_JSON
+    if (found := read(path.parent, path.name)) is None:
+        return None
+    try:
+        record = parse_json(found[0])
+        if record["format"] != COST_FORMAT:
+            raise BadRecord(f"{path}: format {record['format']}, expected {COST_FORMAT}")
+        return {digest: dict(entry) for digest, entry in record["networks"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadRecord(f"{path}: not a cost record ({type(error).__name__}: {error})") from None
+
+
+def read_bench(results: Path) -> dict[str, list[dict[str, Any]]]:
+    """{device: entries, the shallow networks first}.
+
+    Raises:
+        BadRecord: one of them is not what its provenance says.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted((results / BENCH).glob(f"*/*/{BENCH_JSON}")):
+        content, provenance = read(path.parent, BENCH_JSON)
+        found.setdefault(path.parts[-3], []).append({**parse_json(content), "provenance": provenance})
+    return {device: sorted(entries, key=lambda e: (e["layers"], e["experiment"])) for device, entries in found.items()}

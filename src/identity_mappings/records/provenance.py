@@ -20,12 +20,12 @@ _first_hashes: dict[str, str] = {}  # of each source, when this process first sa
 def sources(unknown: list[str] | None = None) -> dict[str, str]:
     """{file: sha256} of the project's modules that this process has imported.
 
-    Args:
-        unknown: takes what cannot be told of them: files that are gone, cannot be read or have changed since.
+    `unknown` takes what cannot be told of them: files that are gone, cannot be read or have changed since.
     """
     prefix = __name__.partition(".")[0]
-    mine = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == prefix]
-    paths = sorted({os.path.relpath(module.__file__, PACKAGE) for module in mine if getattr(module, "__file__", None)})
+    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == prefix]
+    files = [module.__file__ for module in modules if getattr(module, "__file__", None)]
+    paths = sorted({os.path.relpath(file, PACKAGE) for file in files})
     problems = []
     for path in paths:
         name = f"src/{PACKAGE.name}/{Path(path).as_posix()}"
@@ -41,21 +41,19 @@ def sources(unknown: list[str] | None = None) -> dict[str, str]:
     return dict(sorted(_first_hashes.items()))
 
 
-def environment(root: Path, unknown: list[str] | None = None) -> dict[str, Any]:
-    """Versions of Python and of the packages that make the numbers, and the hash of the lock.
+def find_version(package: str) -> str | None:
+    """Of an installed package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
-    Args:
-        unknown: takes what cannot be told of them.
-    """
-    found: dict[str, Any] = {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
+
+def environment(root: Path, unknown: list[str] | None = None) -> dict[str, Any]:
+    """Versions of Python and of the packages that make the numbers, and the hash of the lock."""
+    system = f"{platform.system()} {platform.machine()}"
+    found: dict[str, Any] = {"python": platform.python_version(), "platform": system}
+    found |= {package: find_version(package) for package in PACKAGES}
     found["lock_sha256"] = _hash(root / LOCK, LOCK, [] if unknown is None else unknown)
     return found
 
@@ -71,17 +69,14 @@ def _hash(path: Path, name: str, unknown: list[str]) -> str | None:
 
 
 def code(root: Path) -> dict[str, Any]:
-    """What made a record: "git", "source", "env" and, where something cannot be told of them, "unknown": what and why.
-
-    Never raises for what git, or a file beside the sources, is like.
-    """
+    """What made a record: "git", "source", "env" and, where something of them is unknown, "unknown": what and why."""
     unknown: list[str] = []
     found = {"git": git.describe(root), "source": sources(unknown), "env": environment(root, unknown)}
     unknown = found["git"].pop("unknown", []) + unknown
     return {**found, "unknown": unknown} if unknown else found
 
 
-def of_measurement(
+def describe_measurement(
     rule: str, command: str, root: Path, *, parents: dict[str, str], settings: dict[str, Any]
 ) -> dict[str, Any]:
     """The provenance of a measurement that trains no run of its own, without the hash of its data.
@@ -89,21 +84,14 @@ def of_measurement(
     Args:
         rule: of the graph.
         command: that makes it again.
-        root: the project's root.
         parents: {file or what else it is made from: sha256}.
         settings: what else it depends on.
     """
-    return {
-        "schema_version": 1,
-        "rule": rule,
-        "command": command,
-        **code(root),
-        "settings": settings,
-        "parents": parents,
-    }
+    origin = {"schema_version": 1, "rule": rule, "command": command, **code(root)}
+    return {**origin, "settings": settings, "parents": parents}
 
 
-def gather(
+def describe_run(
     experiment: Experiment,
     seed: int,
     *,
@@ -118,44 +106,39 @@ def gather(
     """The provenance of a run, without its outputs' hashes, which `run.write` adds.
 
     Args:
-        root: the project's root.
-        sessions: start, end and iterations of each process that worked on the run.
+        sessions: start, end and iterations of each process that worked on the run. "git" is of the last beginning, if
+            that was a clean checkout: somebody may have gone on with the sources since.
         hardware, settings: what the trainer knows of its device and of determinism.
         data: counts of what was read.
-        weights_sha256: of the trained weights.
         log: file that took the trainer's messages.
-
-    Its "git" is of the last beginning, if that was a clean checkout: somebody may have gone on with the sources since.
     """
     dataset, settings = experiment.parameters["dataset"], dict(settings)
     arithmetic = experiment.parameters["recipe"]["arithmetic"]
     made, unknown = code(root), []
-    log_hash = _hash(log, git.shown(os.fsencode(log.name)), unknown) if log else None
+    log_hash = _hash(log, git.format_path(os.fsencode(log.name)), unknown) if log else None
     unknown = made.pop("unknown", []) + unknown
     begun = {key: value for key, value in (sessions[-1].get("git") or {}).items() if key != "unknown"}
     if begun.get("dirty") is False and begun != made["git"]:  # what ran is what was there at the last beginning
         made["git"] = begun
         unknown.append("the checkout has changed since the last beginning, of which the commit is")
+    command = f"identity-mappings train {experiment.name} --scale {experiment.scale} --seed {seed}"
+    chosen = f" --arithmetic {arithmetic}" if arithmetic != ARITHMETICS[0] else ""
+    leased = os.environ.get("IDENTITY_MAPPINGS_LEASE")
     return {
         "schema_version": 1,
         "rule": "train",
         "wildcards": {"experiment": experiment.name, "digest": experiment.digest, "seed": seed},
-        "command": f"identity-mappings train {experiment.name} --scale {experiment.scale} --seed {seed}"
-        + (f" --arithmetic {arithmetic}" if arithmetic != ARITHMETICS[0] else ""),
+        "command": command + chosen,
         "started": sessions[0]["started"],
         "finished": sessions[-1]["finished"],
         "sessions": sessions,
-        "log": {"path": git.shown(os.fsencode(log.name)), "sha256": log_hash} if log_hash else None,
+        "log": {"path": git.format_path(os.fsencode(log.name)), "sha256": log_hash} if log_hash else None,
         "git": made["git"],
         "source": made["source"],
         "params": {"resolved": experiment.parameters, "sha256": sha256(canonical(experiment.parameters))},
         "data": {"name": dataset["name"], "dvc_md5": dataset["md5"], **data},
         "env": {**made["env"], **settings.pop("env", {})},
-        "hardware": {
-            **hardware,
-            "gpus_requested": experiment.gpus,
-            "leased": os.environ.get("IDENTITY_MAPPINGS_LEASE"),
-        },
+        "hardware": {**hardware, "gpus_requested": experiment.gpus, "leased": leased},
         "seed": {"seed": seed, **settings},
         "weights_sha256": weights_sha256,
         "parents": {},

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ COPY = "record"  # there, too: a copy of the record
 _ERRORS = {"test_error": "wrong", "top_5_error": "wrong_top_5"}
 CIFAR_PROTOCOLS = ("single-view", "single-view-recomputed")
 DETECTION_PROTOCOLS = ("voc-11-point", "coco")  # a detection is tested in its training, and by no other
+IMPORTED, IMPORTED_KIND = "imported", "imported weights, other recipe"  # trained elsewhere, tested here
 IMAGENET_PROTOCOLS = ("centre-224", "centre-320", "10-crop", "multi-scale")  # the first: of the tests in the training
 
 
@@ -40,6 +42,11 @@ def weights_of(results: Path, experiment: Experiment, seed: int, root: Path = Pa
 def evaluation_of(folder: Path, protocol: str) -> Path:
     """The file of a run's test by a protocol."""
     return folder / f"evaluation-{protocol}.json"
+
+
+def imported_of(results: Path, name: str, protocol: str) -> Path:
+    """The file of a test of imported weights."""
+    return evaluation_of(results / IMPORTED / name, protocol)
 
 
 def write(folder: Path, metrics: dict[str, Any], curve: bytes, provenance: dict[str, Any]) -> None:
@@ -141,11 +148,16 @@ def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False)
         raise BadRecord(f"{folder}: {Path(error.filename).name} is missing") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadRecord(f"{folder}: not a record of a run ({type(error).__name__}: {error})") from None
+    _compare(folder, facts)
+    return Record(path, metrics, provenance)
+
+
+def _compare(place: Path, facts: dict[str, tuple[Any, Any]]) -> None:
+    """Raise BadRecord where what was found is not what is expected."""
     for name, (found, expected) in facts.items():
         if found != expected:
             what = "" if isinstance(found, (dict, bool)) else f": {found}, expected {expected}"
-            raise BadRecord(f"{folder}: {name} does not match{what}")
-    return Record(path, metrics, provenance)
+            raise BadRecord(f"{place}: {name} does not match{what}")
 
 
 def _is_number(value: Any) -> bool:
@@ -160,20 +172,25 @@ def _forms(metrics: dict[str, Any], provenance: dict[str, Any]) -> dict[str, boo
     """Whether what reports calculate with is what it must be: one bad record must not keep the others from the page."""
     finished, best = metrics["status"] == "finished", metrics["best"]
     sessions, hardware = provenance.get("sessions") or [], provenance.get("hardware") or {}
-    times = ("seconds", "device_seconds", "peak_memory_bytes")
+    times, results = (
+        ("seconds", "device_seconds", "peak_memory_bytes"),
+        ("test_error", "training_error", "training_loss"),
+    )
     gpu = hardware.get("gpu")
     return {
-        **{
-            name: _is_number(metrics[name]) or (metrics[name] is None and not finished)
-            for name in ("test_error", "training_error", "training_loss")
-        },
+        **{name: _is_number(metrics[name]) or (metrics[name] is None and not finished) for name in results},
         **{name: _is_count(metrics[name]) for name in ("iterations", "of_iterations")},
-        "best": best is None or (_is_number(best["test_error"])),
+        "best": best is None or _is_number(best["test_error"]),
         "arithmetic": metrics["arithmetic"] in ARITHMETICS,
-        "sessions": all(_is_number(one.get(key, 0)) and one.get(key, 0) >= 0 for one in sessions for key in times),
+        "sessions": all(_is_number(s.get(key, 0)) and s.get(key, 0) >= 0 for s in sessions for key in times),
         "hardware": (gpu is None or isinstance(gpu["model"], str)) and isinstance(hardware.get("cpu", ""), str),
         "world_size": _is_count(provenance["seed"].get("world_size", 1)),
     }
+
+
+def _errors(found: dict[str, Any], names: Iterable[str]) -> dict[str, tuple[Any, Any]]:
+    """The stated errors of a test, beside what its counts give."""
+    return {name: (found[name], round(100 * found[_ERRORS[name]] / found["images"], 6)) for name in names}
 
 
 def read_evaluation(record: Record, protocol: str) -> dict[str, Any] | None:
@@ -185,20 +202,18 @@ def read_evaluation(record: Record, protocol: str) -> dict[str, Any] | None:
     path = evaluation_of(record.path.parent, protocol)
     try:
         found = parse_json(path.read_bytes())
-        diverged = record.test_error is None
-        error = {
-            name: None if diverged else round(100 * found[wrong] / found["images"], 6)
-            for name, wrong in _ERRORS.items()
-            if name != "top_5_error" or protocol not in CIFAR_PROTOCOLS
-        }
+        errors = [name for name in _ERRORS if name != "top_5_error" or protocol not in CIFAR_PROTOCOLS]
+        if record.test_error is None:
+            numbers = {name: (found[name], None) for name in errors}
+        else:
+            numbers = {"images": (found["images"], record.metrics["test"]["images"]), **_errors(found, errors)}
         facts = {
             "format": (found["format"], FORMAT),
             "experiment's digest": (found["digest"], record.metrics["digest"]),
             "seed": (found["seed"], record.metrics["seed"]),
             "protocol": (found["protocol"], protocol),
             "hash of metrics.json": (found["parents"][METRICS], sha256(record.path.read_bytes())),
-            "images": (diverged or found["images"], diverged or record.metrics["test"]["images"]),
-            **{name: (found[name], value) for name, value in error.items()},
+            **numbers,
         }
     except FileNotFoundError:
         return None
@@ -206,7 +221,28 @@ def read_evaluation(record: Record, protocol: str) -> dict[str, Any] | None:
         raise BadRecord(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise BadRecord(f"{path}: not a record of a test ({type(error).__name__}: {error})") from None
-    for name, (value, expected) in facts.items():
-        if value != expected:
-            raise BadRecord(f"{path}: {name} does not match: {value}, expected {expected}")
+    _compare(path, facts)
+    return found
+
+
+def read_imported(path: Path) -> dict[str, Any]:
+    """The record of a test of imported weights.
+
+    Raises:
+        BadRecord: it is none, or its numbers contradict each other.
+    """
+    try:
+        found = parse_json(path.read_bytes())
+        facts = {
+            "format": (found["format"], FORMAT),
+            "kind": (found["kind"], IMPORTED_KIND),
+            "place": (path.relative_to(path.parents[1]), evaluation_of(Path(found["name"]), found["protocol"])),
+            **_errors(found, _ERRORS),
+        }
+        _ = found["source"], found["network"]["depth"], found["weights_sha256"], found["arithmetic"]
+    except OSError as error:
+        raise BadRecord(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise BadRecord(f"{path}: not a record of imported weights ({type(error).__name__}: {error})") from None
+    _compare(path, facts)
     return found

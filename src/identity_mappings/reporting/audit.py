@@ -7,84 +7,77 @@ from pathlib import Path
 from typing import Any
 
 from ..parameters import Project, load
-from ..records import cost, imported
+from ..records import measurement, run
 from ..records.files import canonical, parse_json, sha256_of
-from ..records.propagation import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, signals_of
+from ..records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, signals_of
 from ..records.run import BadRecord
-from . import basis, detections, page, readme
-from .basis import Gap, History
+from . import detections, evidence, page, readme
 from .cells import Records
+from .evidence import Gap, History
 from .fingerprint import fingerprint, is_current
-from .tables import ORIGIN, Report, report
+from .tables import ORIGIN, Report, make_report
 
 
 def audit(scale: str, root: Path = Path()) -> int:
     """Walk every number of a scale's pages to its records, parameters, data, sources and environment.
 
-    Prints what each record stands on; stops at the first gap. Returns the exit status: 1 if there is one.
+    Prints what each record is made of; stops at the first gap. Returns the exit status: 1 if there is one.
     """
     project = load(root)
     try:
-        walked, used = _walk(project, scale, root)
+        report = make_report(project, scale)
+        _check_pages(project, scale, report)
+        walked = _walk(project, scale, report)
+        _check_pictures(project, scale, report)
     except Gap as gap:
         print(f"GAP: {gap}")
         return 1
-    for path, found in walked.items():
-        print(f"{path.relative_to(root)}: used in {used[path]} cell(s) and comparison(s); {found}")
+    used = Counter(path for cell in report.cells if cell.measured is not None for path in cell.paths)
+    used.update(path for one in report.claims for pair in one.pairs for side in pair.sides for path in side.paths)
+    for path, made_of in walked.items():
+        print(f"{path.relative_to(root)}: used in {used[path]} cell(s) and comparison(s); {made_of}")
     print(f"{len(walked)} record(s): each walked back to parameters, data, sources and environment")
     return 0
 
 
-def _walk(project: Project, scale: str, root: Path) -> tuple[dict[Path, str], Counter[Path]]:
-    """What each record that a page tells of stands on, and in how many cells and comparisons it is used."""
-    made = report(project, scale)
-    if made.bad:
-        raise Gap(f"{made.bad[0]}: {basis.RESTORE_RECORD}")
-    results = root / project.scale(scale).results
-    _check_pages(project, scale, results, made)
-    used = Counter(path for cell in made.cells if cell.measured is not None for path in cell.paths)
-    used.update(path for one in made.claims for pair in one.pairs for side in pair.sides for path in side.paths)
-    history, walked, records = History(root), {}, made.records
+def _walk(project: Project, scale: str, report: Report) -> dict[Path, str]:
+    """What each record that a page shows is made of, in words."""
+    records, history, walked = report.records, History(project.root), {}
+    results = records.results
     _check_each_once(records)
 
-    def walk(path: Path, check: Callable[..., str], *of: Any) -> None:
+    def walk(path: Path, check: Callable[..., str], *arguments: Any) -> None:
         try:
-            walked[path] = check(*of, history)
+            walked[path] = check(*arguments)
         except BadRecord as bad:
-            raise Gap(f"{bad}: {basis.RESTORE_RECORD}") from None
+            raise Gap(f"{bad}: {evidence.RESTORE_RECORD}") from None
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
-            raise Gap(f"{path}: not a record ({type(error).__name__}: {error}): {basis.RESTORE_RECORD}") from None
+            what = f"not a record ({type(error).__name__}: {error})"
+            raise Gap(f"{path}: {what}: {evidence.RESTORE_RECORD}") from None
 
     for path, record in sorted(records.runs.items()):
-        walk(path, basis.of_run, project, record)
+        walk(path, evidence.check_run, project, record, history)
         for test in sorted(path.parent.glob("evaluation-*.json")):  # shown or not
-            walk(test, basis.of_test, project, record, test)
+            walk(test, evidence.check_test, project, record, test, history)
         if (path.parent / RESPONSES / RESPONSES_CSV).is_file():
-            walk(path.parent / RESPONSES / RESPONSES_CSV, basis.of_responses, project, record)
+            walk(path.parent / RESPONSES / RESPONSES_CSV, evidence.check_responses, project, record, history)
     for experiment in project.propagated(scale):  # claims and the figure
-        folder = signals_of(results, experiment, project.scale(scale).signal_iterations)
+        folder = signals_of(results, experiment, records.settings.signal_iterations)
         if (folder / SIGNALS_CSV).is_file():
-            walk(folder / SIGNALS_CSV, basis.of_signals, project, scale, folder, experiment)
+            walk(folder / SIGNALS_CSV, evidence.check_signals, project, scale, folder, experiment, history)
     if records.costs():
-        walk(results / cost.FOLDER / cost.NAME, basis.of_cost, project, scale, results / cost.FOLDER)
-    for path in sorted((results / imported.FOLDER).glob("*/evaluation-*.json")):
-        walk(
-            path,
-            lambda path, history: basis.of_code(path, imported.read(path)["made_by"], history, basis.OF_TEST),
-            path,
-        )
+        folder = results / measurement.COST
+        walk(folder / measurement.COST_JSON, evidence.check_cost, project, scale, folder, history)
+    for path in sorted((results / run.IMPORTED).glob("*/evaluation-*.json")):
+        walk(path, _check_imported_test, path, history)
     for folder in detections.imported_folders(results):
         record = detections.read_imported(folder)
-        walk(record.path, basis.of_code, record.path, record.provenance)
-    if scale in readme.SCALES and not readme.is_current(project):
-        raise Gap(f"{readme.NAME}: not what the tables give: make it again: identity-mappings tables --scale {scale}")
-    origin = results / "figures" / "figures.json"
-    if b"](figures/" in made.pages["README.md"] and not is_current(project, scale, origin):
-        raise Gap(f"{origin}: the figures are not those of these records: identity-mappings figures --scale {scale}")
-    if (results / page.NAME).is_file() and (results / page.NAME).read_bytes() != page.render(project, scale, made):
-        cure = f"make it again: identity-mappings report --scale {scale}"
-        raise Gap(f"{results / page.NAME}: not what the records give: {cure}")
-    return walked, used
+        walk(record.path, evidence.check_code, record.path, record.provenance, history)
+    return walked
+
+
+def _check_imported_test(path: Path, history: History) -> str:
+    return evidence.check_code(path, run.read_imported(path)["made_by"], history, evidence.TEST_SOURCES)
 
 
 def _check_each_once(records: Records) -> None:
@@ -98,26 +91,39 @@ def _check_each_once(records: Records) -> None:
                 raise Gap(f"{path}: the same run as {seen[value]}: move it away and train its own seed")
 
 
-def _check_pages(project: Project, scale: str, results: Path, made: Report) -> None:
+def _check_pages(project: Project, scale: str, report: Report) -> None:
     """The pages are those that the records give, and have not been edited."""
-    path, cure = results / ORIGIN, f"make it again: identity-mappings tables --scale {scale}"
+    if report.bad:
+        raise Gap(f"{report.bad[0]}: {evidence.RESTORE_RECORD}")
+    results = report.records.results
+    path, cure = results / ORIGIN, f": make it again: identity-mappings tables --scale {scale}"
     try:
         facts = parse_json(path.read_bytes())
         stated, files, shown = facts["fingerprint"], dict(facts["files"]), list(facts["cells"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise Gap(f"{path}: missing, or no origin of tables: {cure}") from None
-    for name in made.pages:
-        page = results / name
-        if not page.is_file() or sha256_of(page) != files.get(name):
-            raise Gap(f"{page}: missing, or edited after it was made: {cure}")
-    if stated != fingerprint(project, scale, "tables"):
-        raise Gap(f"{path}: made of other records, parameters or code than are here: {cure}")
-    cells = [json.loads(json.dumps(cell.as_json(project.root))) for cell in made.cells]
-    if len(cells) != len(shown):
-        raise Gap(f"{path}: has {len(shown)} cells, not {len(cells)}: {cure}")
-    for cell, mine, before in zip(made.cells, cells, shown, strict=True):
-        if mine != before:
-            raise Gap(f"{path}: {cell.table.table}, {cell.row.name}, {cell.column}: not what the records give: {cure}")
-    for name, content in made.pages.items():
-        if (results / name).read_bytes() != content:
-            raise Gap(f"{results / name}: not what the records give: {cure}")
+        raise Gap(f"{path}: missing, or no origin of tables{cure}") from None
+    for name in report.pages:
+        whole = (results / name).is_file() and sha256_of(results / name) == files.get(name)
+        evidence.Need(results / name, cure)(whole, "missing, or edited after it was made")
+    need = evidence.Need(path, cure)
+    need(stated == fingerprint(project, scale, "tables"), "made of other records, parameters or code than are here")
+    cells = [json.loads(json.dumps(cell.as_json(project.root))) for cell in report.cells]
+    need(len(cells) == len(shown), f"has {len(shown)} cells, not {len(cells)}")
+    for cell, made, before in zip(report.cells, cells, shown, strict=True):
+        place = f"{cell.table.table}, {cell.row.name}, {cell.column}"
+        need(made == before, f"{place}: not what the records give")
+    for name, content in report.pages.items():
+        evidence.Need(results / name, cure)((results / name).read_bytes() == content, "not what the records give")
+
+
+def _check_pictures(project: Project, scale: str, report: Report) -> None:
+    """The figures and report.html are those that the records give."""
+    results = report.records.results
+    origin = results / "figures" / "figures.json"
+    if b"](figures/" in report.pages["README.md"] and not is_current(project, scale, origin):
+        raise Gap(f"{origin}: the figures are not those of these records: identity-mappings figures --scale {scale}")
+    path = results / page.NAME
+    if path.is_file() and path.read_bytes() != page.render_report(report):
+        raise Gap(f"{path}: not what the records give: make it again: identity-mappings report --scale {scale}")
+    if scale in readme.SCALES and not readme.is_current(project):
+        raise Gap(f"{readme.NAME}: not what the tables give: make it again: identity-mappings tables --scale {scale}")

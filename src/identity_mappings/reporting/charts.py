@@ -1,46 +1,31 @@
-"""The pictures of report.html: small SVG, whose values stand in attributes for the pointer to find."""
+"""The pictures of report.html: small SVG, drawn by charts.svg.jinja, whose values stand in attributes."""
 
-import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import cycle, pairwise
-from statistics import median
 
+import pandas
 from markupsafe import Markup
 
-from ..parameters.reports import Figure, Responses, Signals, TrainingCurves
+from ..parameters.reports import Figure, Signals, TrainingCurves
 from .claims import Pair
 from .propagation import FLOOR, NORMS
+from .rendering import format_pixels, render_markup
 
-COLOURS = (
-    "#2f5f9e",
-    "#b5402f",
-    "#2c7d52",
-    "#7d5592",
-    "#a86c12",
-    "#127a7a",
-    "#704c36",
-    "#b3437f",
-    "#566577",
-    "#737d14",
-    "#222",
-)
+COLOURS = ("#2f5f9e", "#b5402f", "#2c7d52", "#7d5592", "#a86c12", "#127a7a", "#704c36", "#b3437f", "#566577", "#737d14",
+           "#222")  # fmt: skip
 WIDTH, HEIGHT = 520, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 46, 10, 34
-MOST = 130  # points of a line: more cannot be told apart at this size
+MOST_POINTS = 130  # of a line: more cannot be told apart at this size
+
+Points = list[tuple[float, ...]]
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Values on a line of pixels.
-
-    Attributes:
-        low, high: values at its ends.
-        start, end: pixels of these.
-    """
+    """Values from `low` to `high` on a line of pixels from `start` to `end`."""
 
     low: float
     high: float
@@ -48,7 +33,8 @@ class Axis:
     end: float
     logarithmic: bool = False
 
-    def __call__(self, value: float) -> float:
+    def place(self, value: float) -> float:
+        """The pixel of a value; a little outside of the axis for values outside of it."""
         low, high = (math.log10(self.low), math.log10(self.high)) if self.logarithmic else (self.low, self.high)
         value = math.log10(max(value, self.low)) if self.logarithmic else value
         share = (value - low) / (high - low) if high > low else 0.5
@@ -66,85 +52,68 @@ class Axis:
         first = math.ceil(self.low / step - 1e-9)
         return [index * step for index in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
+    def label(self, tick: float) -> str:
+        if self.logarithmic and not 0.01 <= tick < 1e4:
+            return f"1e{round(math.log10(tick))}"
+        return f"{tick:,.6g}"
+
+
+HORIZONTAL, VERTICAL = (LEFT, WIDTH - RIGHT), (HEIGHT - BOTTOM, TOP)  # pixels of the axes
+
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart.
-
-    Attributes:
-        points: (x, value).
-        band: (x, lowest, highest) of several runs; empty of one.
-        right: whether it belongs to the axis on the right.
-    """
+    """A line of a chart."""
 
     label: str
     quantity: str
     colour: str
-    points: list[tuple[float, float]]
+    points: Points  # (x, value)
     dashed: bool = False
-    right: bool = False
-    band: Sequence[tuple[float, float, float]] = ()
+    right: bool = False  # whether it belongs to the axis on the right
+    band: Points = ()  # (x, lowest, highest) of several runs; empty of one
+
+    @property
+    def values(self) -> str:
+        return " ".join(f"{at:g},{value:.4g}" for at, value in thin(self.points))
 
 
-def number(value: float, logarithmic: bool = False) -> str:
-    """A number on an axis."""
-    if logarithmic and not 0.01 <= value < 1e4:
-        return f"1e{round(math.log10(value))}"
-    return f"{value:,.6g}"
+@dataclass(frozen=True)
+class Chart:
+    """Lines on axes; a pointer, or the arrow keys, find the values in the attributes."""
+
+    title: str
+    x_label: str
+    lines: list[Line]
+    x: Axis
+    left: Axis
+    left_label: str
+    right: Axis | None = None
+    right_label: str = ""
+
+    def trace(self, line: Line) -> str:
+        y = self.right if line.right and self.right else self.left
+        return _join((self.x.place(at), y.place(value)) for at, value in thin(line.points))
+
+    def trace_band(self, line: Line) -> str:
+        y, band = self.right if line.right and self.right else self.left, thin(list(line.band))
+        above = [(self.x.place(at), y.place(high)) for at, _, high in band]
+        return _join([*above, *((self.x.place(at), y.place(low)) for at, low, _ in reversed(band))])
+
+    def draw(self) -> Markup:
+        size = {"width": WIDTH, "height": HEIGHT, "begin": LEFT, "end": WIDTH - RIGHT, "base": HEIGHT - BOTTOM}
+        return render_markup("charts.svg.jinja", "line_chart", self, {**size, "middle": (TOP + HEIGHT - BOTTOM) / 2})
 
 
-def _pixels(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
+def _join(places: Iterable[tuple[float, float]]) -> str:
+    return " ".join(f"{format_pixels(x)},{format_pixels(y)}" for x, y in places)
 
 
-def _thinned(points: list, most: int = MOST) -> list:
+def thin(points: Points, most: int = MOST_POINTS) -> Points:
+    """Every so many points, and the last."""
     if len(points) <= most:
         return points
-    step = -(-len(points) // most)
-    return [*points[:-1:step], points[-1]]
-
-
-def line_chart(
-    title: str, x_label: str, lines: list[Line], x: Axis, left: Axis, right: Axis | None, labels: tuple[str, str]
-) -> Markup:
-    """Lines on axes; a pointer, or the arrow keys, find the values in the attributes."""
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" data-x="{escape(x_label)}" '
-        f'data-plot="{x.start} {x.end} {x.low:.9g} {x.high:.9g}" aria-label="{escape(title)}">'
-    ]
-    for axis, at, anchor in ((left, LEFT - 6, "end"), (right, WIDTH - RIGHT + 6, "start")):
-        for tick in axis.ticks if axis else ():
-            y = _pixels(axis(tick))
-            if axis is left:
-                parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
-            text = number(tick, axis.logarithmic)
-            parts.append(f'<text class="tick" x="{at}" y="{y}" dy="3.5" text-anchor="{anchor}">{text}</text>')
-    base = HEIGHT - BOTTOM
-    for tick in x.ticks:
-        at = _pixels(x(tick))
-        parts.append(f'<text class="tick" x="{at}" y="{base + 14}" text-anchor="middle">{number(tick)}</text>')
-    middle = (TOP + base) / 2
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>')
-    parts.append(f'<text class="name" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}">{escape(x_label)}</text>')
-    parts.append(f'<text class="name" transform="translate(11 {middle}) rotate(-90)">{escape(labels[0])}</text>')
-    if right:
-        turned = f"translate({WIDTH - 6} {middle}) rotate(-90)"
-        parts.append(f'<text class="name" transform="{turned}">{escape(labels[1])}</text>')
-    for line in lines:
-        y = right if line.right and right else left
-        points = _thinned(line.points)
-        if line.band:
-            above = [f"{_pixels(x(at))},{_pixels(y(high))}" for at, _, high in _thinned(list(line.band))]
-            below = [f"{_pixels(x(at))},{_pixels(y(low))}" for at, low, _ in reversed(_thinned(list(line.band)))]
-            parts.append(f'<polygon class="band" fill="{line.colour}" points="{" ".join([*above, *below])}"/>')
-        drawn = " ".join(f"{_pixels(x(at))},{_pixels(y(value))}" for at, value in points)
-        values = " ".join(f"{at:g},{value:.4g}" for at, value in points)
-        parts.append(
-            f'<polyline class="line{" dashed" if line.dashed else ""}" stroke="{line.colour}" points="{drawn}" '
-            f'data-label="{escape(line.label)}" data-quantity="{escape(line.quantity)}" data-values="{values}"/>'
-        )
-    parts.append("</svg>")
-    return Markup("".join(parts))
+    return [*points[: -1 : -(-len(points) // most)], points[-1]]
 
 
 @dataclass(frozen=True)
@@ -156,67 +125,61 @@ class Panel:
     legend: list[tuple[str, str, str]]
 
 
-def _rows(content: bytes) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(content.decode())))
+Curves = list[tuple[str, str, pandas.DataFrame]]  # label, colour, values
 
 
-def panels(figure: Figure, content: bytes, published: bool) -> list[Panel]:
+def draw_panels(figure: Figure, content: bytes, published: bool) -> list[Panel]:
     """The panels of a figure of curves, signals or responses, from its CSV.
 
     Args:
         published: whether the axes are the paper's.
     """
-    rows = _rows(content)
-    found = []
+    table = pandas.read_csv(io.BytesIO(content))
+    drawn = []
     for panel in figure.panels:
-        mine = [row for row in rows if row["panel"] == panel.title]
-        coloured = [
-            (curve.label, colour, [row for row in mine if row["curve"] == curve.label])
-            for curve, colour in zip(panel.curves, cycle(COLOURS), strict=False)
-        ]
-        there = [entry for entry in coloured if entry[2]]
+        rows = table[table["panel"] == panel.title]
+        pairs = zip(panel.curves, cycle(COLOURS), strict=False)
+        curves = [(curve.label, colour, rows[rows["curve"] == curve.label]) for curve, colour in pairs]
+        measured = [curve for curve in curves if len(curve[2])]
         missing = "not run" if isinstance(figure, TrainingCurves) else "not measured"
-        legend = [(label, colour, "" if part else missing) for label, colour, part in coloured]
-        if not there:
-            found.append(Panel(panel.title, None, legend))
+        legend = [(label, colour, "" if len(values) else missing) for label, colour, values in curves]
+        if not measured:
+            drawn.append(Panel(panel.title, None, legend))
         elif isinstance(figure, TrainingCurves):
-            found.append(Panel(panel.title, _training(panel.title, figure, there, published), legend))
+            drawn.append(Panel(panel.title, _draw_training(panel.title, figure, measured, published), legend))
         elif isinstance(figure, Signals):
             for column, name in NORMS.items():
                 title = f"{panel.title}: {name}"
-                found.append(Panel(title, _signals(title, column, name, there), legend))
-        elif isinstance(figure, Responses):
-            found.append(Panel(panel.title, _responses(panel.title, there), legend))
-    return found
+                drawn.append(Panel(title, _draw_signals(title, column, name, measured), legend))
+        else:
+            drawn.append(Panel(panel.title, _draw_responses(panel.title, measured), legend))
+    return drawn
 
 
-def _over_runs(rows: Iterable[dict[str, str]], column: str) -> tuple[list, list]:
+def _over_runs(values: pandas.DataFrame, column: str) -> tuple[Points, Points]:
     """The median over the runs at each iteration, and the lowest and highest where there are several."""
-    values: dict[float, list[float]] = {}
-    for row in rows:
-        if row.get(column):
-            values.setdefault(float(row["iteration"]), []).append(float(row[column]))
-    points = [(at, median(found)) for at, found in sorted(values.items())]
-    several = any(len(found) > 1 for found in values.values())
-    return points, [(at, min(found), max(found)) for at, found in sorted(values.items())] if several else []
+    groups = values.dropna(subset=[column]).groupby("iteration")[column]
+    spread = groups.agg(["min", "max"])
+    points = [(float(at), value) for at, value in groups.median().items()]
+    return points, list(spread.itertuples(name=None)) if (groups.size() > 1).any() else []
 
 
-def _training(title: str, figure: TrainingCurves, there: list, published: bool) -> Markup:
+def _draw_training(title: str, figure: TrainingCurves, curves: Curves, published: bool) -> Markup:
     with_loss = figure.dashed == "training loss"
     lines, longest = [], 1.0
-    for label, colour, rows in there:
-        training, _ = _over_runs(rows, figure.dashed.replace(" ", "_"))
-        test, band = _over_runs(rows, "test_error")
+    for label, colour, values in curves:
+        training, _ = _over_runs(values, figure.dashed.replace(" ", "_"))
+        test, band = _over_runs(values, "test_error")
         longest = max([longest, *(at for at, _ in training)])
         lines.append(Line(label, figure.dashed, colour, training, dashed=True))
         lines.append(Line(label, "test error", colour, test, right=with_loss, band=band))
-    low, high = figure.loss_limits if published else _limits([line for line in lines if line.dashed])
-    top = figure.error_limit if published else 100.0
-    errors = Axis(0, top, HEIGHT - BOTTOM, TOP)
-    left = Axis(low, high, HEIGHT - BOTTOM, TOP, logarithmic=True) if with_loss else errors
-    x = Axis(0, longest, LEFT, WIDTH - RIGHT)
-    names = ("training loss (dashed)", "test error, %") if with_loss else ("error, %", "")
-    return line_chart(title, "iterations", lines, x, left, errors if with_loss else None, names)
+    errors, x = Axis(0, figure.error_limit if published else 100.0, *VERTICAL), Axis(0, longest, *HORIZONTAL)
+    if not with_loss:
+        return Chart(title, "iterations", lines, x, errors, "error, %").draw()
+    limits = figure.loss_limits if published else _limits([line for line in lines if line.dashed])
+    losses = Axis(*limits, *VERTICAL, logarithmic=True)
+    labels = "training loss (dashed)", "test error, %"
+    return Chart(title, "iterations", lines, x, losses, labels[0], errors, labels[1]).draw()
 
 
 def _limits(lines: list[Line]) -> tuple[float, float]:
@@ -226,164 +189,153 @@ def _limits(lines: list[Line]) -> tuple[float, float]:
     return 10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high) + 1e-9)
 
 
-def _signals(title: str, column: str, name: str, there: list) -> Markup:
+def _draw_signals(title: str, column: str, name: str, curves: Curves) -> Markup:
     lines = []
-    for label, colour, rows in there:
-        for iteration in sorted({int(row["iteration"]) for row in rows}):
-            points = [
-                (float(row["unit"]), max(float(row[column] or 0), FLOOR))
-                for row in rows
-                if int(row["iteration"]) == iteration
-            ]
+    for label, colour, values in curves:
+        norms = values.fillna({column: 0}).assign(**{column: lambda v: v[column].clip(lower=FLOOR)})
+        for iteration, rows in norms.groupby("iteration"):
             when = f"after {iteration} iterations" if iteration else "at initialization"
+            points = list(zip(rows["unit"].astype(float), rows[column], strict=True))
             lines.append(Line(label, when, colour, points, dashed=not iteration))
-    low, high = _limits(lines)
-    x = Axis(0, max(at for line in lines for at, _ in line.points), LEFT, WIDTH - RIGHT)
-    left = Axis(low, high, HEIGHT - BOTTOM, TOP, logarithmic=True)
-    return line_chart(title, "unit (0: the stem)", lines, x, left, None, (name, ""))
+    x = Axis(0, max(at for line in lines for at, _ in line.points), *HORIZONTAL)
+    y = Axis(*_limits(lines), *VERTICAL, logarithmic=True)
+    return Chart(title, "unit (0: the stem)", lines, x, y, name).draw()
 
 
-def _responses(title: str, there: list) -> Markup:
+def _draw_responses(title: str, curves: Curves) -> Markup:
+    name = "standard deviation"
     lines = [
-        Line(label, "standard deviation", colour, [(float(r["layer"]), float(r["standard_deviation"])) for r in rows])
-        for label, colour, rows in there
+        Line(label, name, colour, list(zip(rows["layer"].astype(float), rows["standard_deviation"], strict=True)))
+        for label, colour, rows in curves
     ]
-    x = Axis(0, max(at for line in lines for at, _ in line.points), LEFT, WIDTH - RIGHT)
-    left = Axis(0, max(value for line in lines for _, value in line.points) * 1.05, HEIGHT - BOTTOM, TOP)
-    return line_chart(title, "layer, in order", lines, x, left, None, ("standard deviation", ""))
+    x = Axis(0, max(at for line in lines for at, _ in line.points), *HORIZONTAL)
+    y = Axis(0, max(value for line in lines for _, value in line.points) * 1.05, *VERTICAL)
+    return Chart(title, "layer, in order", lines, x, y, name).draw()
 
 
-def small_curve(curve: list[tuple[int, float, float | None]]) -> Markup:
+def draw_small_curve(curve: Sequence[tuple[int, float, float | None]]) -> Markup:
     """Training error (dashed) and test error (solid) of a run, without axes; logarithmic from 0.1 to 100 %."""
     if not curve:
         return Markup("")
     x, y = Axis(0, curve[-1][0], 1, 159), Axis(0.1, 100, 55, 3, logarithmic=True)
-    tests = [(at, test) for at, _, test in curve if test is not None]
-    training = [(at, error) for at, error, _ in curve]
-    lines = ['<path class="grid" d="M0 38h160M0 20h160"/>']
-    for name, points in (("dashed", training), ("solid", tests)):
-        places = [(round(x(at)), round(y(value))) for at, value in _thinned(points, 40)]
-        lines += [f'<path class="line {name}" d="{_path(places)}"/>'] if places else []
-    title = "<title>training error (dashed) and test error, 0.1 to 100 %</title>"
-    return Markup(f'<svg class="small-curve" viewBox="0 0 160 58" role="img">{title}{"".join(lines)}</svg>')
+    lines = {
+        "dashed": [(at, error) for at, error, _ in curve],
+        "solid": [(at, test) for at, _, test in curve if test is not None],
+    }
+    paths = {
+        style: _path([(round(x.place(at)), round(y.place(value))) for at, value in thin(points, 40)])
+        for style, points in lines.items()
+        if points
+    }
+    return render_markup("charts.svg.jinja", "small_curve", paths)
 
 
 def _path(points: list[tuple[int, int]]) -> str:
-    """A line through whole pixels, each as its way from the one before: as short as SVG can say it."""
+    """A line through whole pixels, each relative to the one before: as short as SVG can say it."""
     ways = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(points)]
     return f"M{points[0][0]} {points[0][1]}l" + " ".join(f"{dx} {dy}" for dx, dy in ways).replace(" -", "-")
 
 
-def interval(pair: Pair, span: float, beyond: float, gradient: bool, factor: float) -> Markup:
+def draw_interval(pair: Pair, span: float, beyond: float, gradient: bool, factor: float, published: bool) -> Markup:
     """A comparison: how far the one said to be higher lies above the other, with its error; hollow: on paper.
 
     Args:
         span: the picture shows -span to +span, in points, or powers of ten of gradients.
         beyond: standard errors from which a difference decides.
         factor: of gradients, from which one decides.
+        published: whether to show the published difference.
     """
     x = Axis(-span, span, 8, 252)
     reach = math.log10(factor) if gradient else beyond * pair.error if pair.error else 0
-    parts = ['<svg class="interval" viewBox="0 0 260 30" role="img">']
-    found, paper = gap(pair, gradient), paper_gap(pair)
-    said = [] if found is None else [f"{found:+.2g}" + (f" ± {pair.error:.2g}" if pair.error else "")]
-    said += [] if paper is None else [f"on paper {paper:+.2f}"]
-    parts.append(f"<title>{escape('; '.join(said) or 'not run')}</title>")
-    if reach:
-        left, right = x(-reach), x(reach)
-        parts.append(f'<rect class="unsure" x="{_pixels(left)}" width="{_pixels(right - left)}" y="3" height="24"/>')
-    parts.append(f'<line class="zero" x1="{_pixels(x(0))}" x2="{_pixels(x(0))}" y1="1" y2="29"/>')
-    if paper is not None:
-        at = _pixels(x(paper))
-        parts.append(f'<path class="paper" d="M{at} 9l6 6l-6 6l-6 -6z"/>')
-    if found is not None:
-        at = x(found)
-        if pair.error:
-            ends = _pixels(x(found - pair.error)), _pixels(x(found + pair.error))
-            parts.append(f'<line class="error" x1="{ends[0]}" x2="{ends[1]}" y1="15" y2="15"/>')
-        parts.append(f'<circle class="found {pair.verdict.split()[0]}" cx="{_pixels(at)}" cy="15" r="5"/>')
-    parts.append("</svg>")
-    return Markup("".join(parts))
+    difference, paper = find_difference(pair, gradient), find_published_difference(pair) if published else None
+    places = {
+        "zero": x.place(0),
+        "unsure": [x.place(-reach), x.place(reach)] if reach else None,
+        "paper": paper is not None and x.place(paper),
+        "found": difference is not None and x.place(difference),
+        "error": pair.error and difference is not None and [x.place(difference + s * pair.error) for s in (-1, 1)],
+    }
+    return render_markup("charts.svg.jinja", "interval", pair, difference, paper, places)
 
 
-def gap(pair: Pair, gradient: bool) -> float | None:
+def find_difference(pair: Pair, gradient: bool) -> float | None:
     """Higher less lower in points (of losses as they are), or the power of ten between two gradients."""
-    values = [side.value if side else None for side in (pair.lower, pair.higher)]
-    if None in values:
+    lower, higher = (side.value if side else None for side in (pair.lower, pair.higher))
+    if lower is None or higher is None:
         return None
-    if gradient:
-        return math.log10(max(values[1], FLOOR) / max(values[0], FLOOR))
-    return values[1] - values[0]
+    return math.log10(max(higher, FLOOR) / max(lower, FLOOR)) if gradient else higher - lower
 
 
-def paper_gap(pair: Pair) -> float | None:
+def find_published_difference(pair: Pair) -> float | None:
     """The same of the published errors; None where one is "fail" or is not printed."""
     numbers = [value for value in pair.published if isinstance(value, (int, float))]
     return numbers[1] - numbers[0] if len(numbers) == 2 else None
 
 
-def units(content: bytes) -> list[tuple[str, Markup]]:
+@dataclass(frozen=True)
+class Box:
+    """An operation of a residual unit, as `networks.unit_graph.Operation` has it, from a row of the figure's CSV."""
+
+    name: str
+    label: str
+    branch: str
+    inputs: tuple[str, ...]
+
+
+def draw_units(content: bytes) -> list[tuple[str, Markup]]:
     """Residual units of a figure, by panel: the layout of `diagrams`, as small SVG."""
-    from .diagrams import COLUMNS, FILL, rows_of  # needs torch
-
-    rows = _rows(content)
-    return [
-        (title, _unit([_Box(row) for row in rows if row["panel"] == title], COLUMNS, FILL, rows_of))
-        for title in dict.fromkeys(row["panel"] for row in rows)
-    ]
-
-
-class _Box:
-    """An operation, as `networks.unit_graph.Operation` has it, from a row of the figure's CSV."""
-
-    def __init__(self, row: dict[str, str]):
-        self.name, self.label, self.branch = row["operation"], row["label"], row["branch"]
-        self.inputs = tuple(row["inputs"].split())
+    table = pandas.read_csv(io.BytesIO(content), keep_default_na=False)
+    drawn = []
+    for title, rows in table.groupby("panel", sort=False):
+        columns = (rows["operation"], rows["label"], rows["branch"], rows["inputs"].str.split())
+        drawn.append((title, _draw_unit([Box(*row[:3], tuple(row[3])) for row in zip(*columns, strict=True)])))
+    return drawn
 
 
-def _unit(boxes: list[_Box], columns: dict[str, float], fill: dict[str, str], rows_of) -> Markup:
-    rows = rows_of(boxes)
-    used = [columns[box.branch] for box in boxes]
+def _draw_unit(boxes: list[Box]) -> Markup:
+    from .diagrams import COLUMNS, FILL, find_rows  # needs torch
+
+    rows, used = find_rows(boxes), [COLUMNS[box.branch] for box in boxes]
     left, step, width, height = min(used), 34, 92, 22
     place = {
-        box.name: ((columns[box.branch] - left) * 78 + width / 2 + 10, rows[box.name] * step + height / 2 + 4)
+        box.name: ((COLUMNS[box.branch] - left) * 78 + width / 2 + 10, rows[box.name] * step + height / 2 + 4)
         for box in boxes
     }
-    size = f"{(max(used) - left) * 78 + width + 20:.0f} {max(rows.values()) * step + height + 24}"
-    parts = [f'<svg class="unit" viewBox="0 0 {size}" width="{size.split()[0]}" role="img">']
     joins = {box.name for box in boxes if box.label in ("+", "×")}
     half = {box.name: 9 if box.name in joins else height / 2 for box in boxes}
-    for box in boxes:
-        x, y = place[box.name]
-        for source in box.inputs:
-            a, b = place[source]
-            start = b + half[source]
-            if a == x:
-                between = [p for p in place.values() if p[0] == x and b < p[1] < y]
-                route = f"M{a} {start}V{y - half[box.name]}"
-                if between:  # around what stands between
-                    route = f"M{a - width / 2} {b}h-7V{y}H{x - half[box.name]}"
-            elif box.name in joins:
-                below = any(p[0] == a and b < p[1] < y for p in place.values())
-                bend = f"M{a + width / 2} {b}h7V{y}" if below else f"M{a} {start}V{y}"
-                route = f"{bend}H{x + (half[box.name] if a > x else -half[box.name])}"
-            else:
-                route = f"M{a} {start}v{(step - height) / 4:g}H{x}V{y - half[box.name]}"
-            parts.append(f'<path class="arrow" d="{route}"/>')
+
+    def route(source: str, target: str) -> str:
+        (a, b), (x, y) = place[source], place[target]
+        start = b + half[source]
+        if a == x and any(p[0] == x and b < p[1] < y for p in place.values()):  # around what stands between
+            return f"M{a - width / 2} {b}h-7V{y}H{x - half[target]}"
+        if a == x:
+            return f"M{a} {start}V{y - half[target]}"
+        if target in joins:
+            below = any(p[0] == a and b < p[1] < y for p in place.values())
+            bend = f"M{a + width / 2} {b}h7V{y}" if below else f"M{a} {start}V{y}"
+            return f"{bend}H{x + (half[target] if a > x else -half[target])}"
+        return f"M{a} {start}v{(step - height) / 4:g}H{x}V{y - half[target]}"
+
     fed = {name for box in boxes for name in box.inputs}
-    trunk = [box for box in boxes if columns[box.branch] == 0][-1]
-    for box in boxes:
-        x, y = place[box.name]
-        if box.name not in fed or box is trunk:
-            parts.append(f'<path class="arrow" d="M{x} {y + half[box.name]}v16"/>')
-        if box.name in joins:
-            parts.append(f'<circle class="box" cx="{x}" cy="{y}" r="9"/>')
-        else:
-            colour = "#fff" if box.label == "x" else next(fill[kind] for kind in fill if kind in box.label)
-            parts.append(
-                f'<rect class="box" fill="{colour}" x="{x - width / 2}" y="{y - height / 2}" width="{width}" '
-                f'height="{height}" rx="4"/>'
-            )
-        parts.append(f'<text x="{x}" y="{y}" dy="4">{escape(box.label)}</text>')
-    parts.append("</svg>")
-    return Markup("".join(parts).replace(".0 ", " ").replace('.0"', '"'))
+    trunk = [box for box in boxes if COLUMNS[box.branch] == 0][-1]
+    svg = render_markup(
+        "charts.svg.jinja",
+        "unit",
+        f"{(max(used) - left) * 78 + width + 20:.0f}",
+        max(rows.values()) * step + height + 24,
+        [route(source, box.name) for box in boxes for source in box.inputs],
+        [
+            {
+                "x": place[box.name][0],
+                "y": place[box.name][1],
+                "end": place[box.name][1] + half[box.name] if box.name not in fed or box is trunk else None,
+                "joins": box.name in joins,
+                "fill": "#fff" if box.label == "x" else next((FILL[kind] for kind in FILL if kind in box.label), ""),
+                "label": box.label,
+            }
+            for box in boxes
+        ],
+        (width, height),
+    )
+    return Markup(str(svg).replace(".0 ", " ").replace('.0"', '"'))

@@ -15,13 +15,14 @@ from ..errors import UserError
 from ..networks.closed_form import Cost, closed_form
 from ..networks.cost import count
 from ..parameters import Project, load
-from ..records import cost, measurement, provenance
+from ..records import measurement, provenance
 from ..records.experiment import Experiment
 from ..records.files import canonical, json_bytes, parse_json, sha256
 from ..records.run import BadRecord
 from ..training.assembly import build
 from . import fingerprint, verdict
-from .cells import counted_value
+from .cells import find_count
+from .rules import state_count_rule
 
 CONVENTIONS = {
     "with batch norm": "with BN",
@@ -36,7 +37,7 @@ EXPLANATION = (
 )
 
 
-def counted(experiment: Experiment, root: Path) -> tuple[Cost, bool | None]:
+def count_network(experiment: Experiment, root: Path) -> tuple[Cost, bool | None]:
     """The cost of an experiment's network, and whether a closed form gives the same; None where there is none.
 
     Raises:
@@ -57,105 +58,88 @@ def count_all(project: Project, scale: str) -> dict[str, dict[str, Any]]:
     known: dict[str, tuple[Cost, bool | None]] = {}
     entries = {}
     for experiment in project.counted(scale):
-        # A gate's initial bias, a scale other than 0 or a dropout ratio costs nothing: count such networks once.
-        alike = sha256(canonical(_of_cost(experiment)))
+        dataset, network = experiment.parameters["dataset"], dict(experiment.parameters["network"])
+        # The initial bias of a gate costs nothing: count such networks once.
+        if network["shortcut"]["kind"].endswith("gate"):
+            network["shortcut"] = {"kind": "gate"}
+        alike = sha256(canonical({**network, **{key: dataset[key] for key in ("classes", "channels", "size")}}))
         if alike not in known:
-            known[alike] = counted(experiment, project.root)
+            known[alike] = count_network(experiment, project.root)
         found, checked = known[alike]
-        entries[experiment.network_digest] = cost.entry(
+        entries[experiment.network_digest] = measurement.describe_cost(
             experiment, **asdict(found), multiply_adds=found.multiply_adds, agrees_with_closed_form=checked
         )
     return entries
 
 
-def _of_cost(experiment: Experiment) -> dict[str, Any]:
-    dataset, network = experiment.parameters["dataset"], dict(experiment.parameters["network"])
-    if network["shortcut"]["kind"].endswith("gate"):
-        network["shortcut"] = {"kind": "gate"}
-    return {**network, **{key: dataset[key] for key in ("classes", "channels", "size")}}
-
-
 def record(scale: str, root: Path = Path()) -> Path:
     """Count every network of a scale and write the cost record."""
     project = load(root)
-    folder = root / project.scale(scale).results / cost.FOLDER
+    folder = root / project.scale(scale).results / measurement.COST
     networks = count_all(project, scale)
     content = {
-        "format": cost.FORMAT,
+        "format": measurement.COST_FORMAT,
         "fingerprint": fingerprint.of_cost(project, scale),
         "unit": "weights; multiply-adds of one image, forward: two FLOPs each",
         "networks": networks,
     }
-    found = provenance.of_measurement(
+    origin = provenance.describe_measurement(
         "cost",
         f"identity-mappings cost --scale {scale} --record",
         root,
         parents={},
         settings={"counter": "torch.utils.flop_counter.FlopCounterMode", "checked_by": "networks/closed_form.py"},
     )
-    measurement.write(folder, cost.NAME, json_bytes(content), found)
-    print(f"{folder / cost.NAME}: {len(networks)} networks")
-    return folder / cost.NAME
+    measurement.write(folder, measurement.COST_JSON, json_bytes(content), origin)
+    print(f"{folder / measurement.COST_JSON}: {len(networks)} networks")
+    return folder / measurement.COST_JSON
 
 
-def is_current(project: Project, scale: str) -> bool:
-    """Whether the cost record of a scale is of the networks that there are now."""
-    path = project.root / project.scale(scale).results / cost.FOLDER / cost.NAME
-    try:
-        return parse_json(path.read_bytes())["fingerprint"] == fingerprint.of_cost(project, scale)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _networks(project: Project, scale: str) -> tuple[dict[str, dict[str, Any]], str]:
+def _read_or_count(project: Project, scale: str) -> tuple[dict[str, dict[str, Any]], str]:
     """The cost record's entries if it is of the networks that there are now, else counted; and which of the two."""
-    results = project.root / project.scale(scale).results
-    if is_current(project, scale):
-        try:
-            return cost.of(results) or {}, f"from {results / cost.FOLDER / cost.NAME}"
-        except BadRecord as error:
-            print(f"not believed: {error}", file=sys.stderr)
+    path = project.root / project.scale(scale).results / measurement.COST / measurement.COST_JSON
+    try:
+        if parse_json(path.read_bytes())["fingerprint"] == fingerprint.of_cost(project, scale):
+            return measurement.read_costs(path.parents[1]) or {}, f"from {path}"
+    except BadRecord as error:
+        print(f"not believed: {error}", file=sys.stderr)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # missing, or no cost record
     return count_all(project, scale), "counted now"
 
 
 def show(scale: str, root: Path = Path()) -> int:
     """Print every network of a scale with the papers' figures; 1 if one of these contradicts the count, else 0.
 
-    Takes the cost record where it is of the networks and the code that there are now; counts them anew where not.
+    Takes the cost record where it is of the networks and the code that there are now; otherwise counts them.
     """
     project = load(root)
-    networks, origin = _networks(project, scale)
+    networks, origin = _read_or_count(project, scale)
     shown = Table(show_edge=False, pad_edge=False, box=SIMPLE_HEAD)
     for name in ("network", "layers", "weights", "without BN", "multiply-adds", "published", "paper", "agreement"):
         left = name in ("network", "paper", "agreement")
         shown.add_column(name, justify="left" if left else "right", no_wrap=True)
     contradicted = False
     for digest, entry in networks.items():
-        claims = _claims(project, scale, digest, networks)
-        contradicted |= any(judged == verdict.DIFFERS for _, _, judged in claims)
-        shown.add_row(
-            entry["experiment"],
-            str(entry["network"]["depth"]),
-            f"{entry['weights']:,}",
-            f"{entry['weights_without_batch_norm']:,}",
-            f"{entry['multiply_adds']:,}",
-            "\n".join(text for _, text, _ in claims),
-            "\n".join(paper for paper, _, _ in claims),
-            "\n".join(judged for _, _, judged in claims),
-        )
-    wanted = Measurement.get(endless := Console(width=1000), endless.options, shown).maximum
+        figures = _find_published(project, scale, digest, networks)
+        contradicted |= any(judged == verdict.DIFFERS for _, _, judged in figures)
+        places, texts, verdicts = ("\n".join(column) for column in zip(*figures, strict=True))
+        counts = (f"{entry[name]:,}" for name in ("weights", "weights_without_batch_norm", "multiply_adds"))
+        shown.add_row(entry["experiment"], str(entry["network"]["depth"]), *counts, texts, places, verdicts)
+    endless = Console(width=1000)
+    wanted = Measurement.get(endless, endless.options, shown).maximum
     console = Console(width=max(wanted, Console().width))  # a narrower terminal would cut numbers off
     console.print(shown)
-    rule = verdict.COUNT_RULE.replace("**", "").replace("\n", " ")
+    rule = state_count_rule().replace("**", "")
     console.print(f"{len(networks)} networks, {origin}. {EXPLANATION} {rule}", highlight=False)
     return int(contradicted)
 
 
-def _claims(
+def _find_published(
     project: Project, scale: str, digest: str, networks: dict[str, dict[str, Any]]
 ) -> list[tuple[str, str, str]]:
     """What the papers print of a network: place, text, and whether it agrees; each once."""
-    claims: dict[tuple[str, str, str], None] = {}
+    figures: dict[tuple[str, str, str], None] = {}
     places: dict[str, None] = {}
     for table in project.tables.values():
         for cell in (cell for row in table.rows for cell in row.cells.values()):
@@ -165,8 +149,8 @@ def _claims(
             place = f"{table.paper}, {table.table}"
             places[place] = None
             if cell.is_cost and cell.published is not None:
-                value = counted_value(project, scale, cell, networks)
+                value = find_count(project, scale, cell, networks)
                 comparable = value is not None and project.scale(scale).published
                 judged = verdict.judge_count(value, cell.published) if comparable else ""
-                claims[place, f"{cell.published} {CONVENTIONS[cell.counted]}", judged] = None
-    return list(claims) or [("; ".join(places), "", "")]
+                figures[place, f"{cell.published} {CONVENTIONS[cell.counted]}", judged] = None
+    return list(figures) or [("; ".join(places), "", "")]

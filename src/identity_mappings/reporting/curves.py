@@ -10,46 +10,43 @@ import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from ..parameters import Project
 from ..parameters.reports import Curve, TrainingCurves
 from ..records import run
 from ..records.experiment import ARITHMETICS
 from .cells import NO_COUNTERPART, NOT_RUN, Records
-from .drawing import COLOURS, drawing_of
+from .drawing import COLOURS, new_drawing
+
+COLUMNS = ["panel", "curve", "seed", "iteration", "learning_rate", "training_loss", "training_error", "test_loss",
+           "test_error"]  # fmt: skip
 
 
-def typical(records: list[run.Record]) -> run.Record:
+def find_typical(records: list[run.Record]) -> run.Record:
     """The run whose test error is the median (the lower of two); diverged runs come last."""
     ordered = sorted(records, key=lambda record: (record.test_error is None, record.test_error, record.path))
     return ordered[(len(ordered) - 1) // 2]
 
 
-def load_curves(
-    project: Project, scale: str, records: Records, curve: Curve
-) -> tuple[pandas.DataFrame | None, int | None, str]:
+def load_curves(records: Records, curve: Curve) -> tuple[pandas.DataFrame | None, int | None, str]:
     """The curves of all runs of an experiment, by seed and iteration.
 
     Returns:
         The rows of every run's curve.csv; the seed of the typical run, whose curve is drawn as a line; the label. Where
         there is no run: None, None, and a label that says why.
     """
-    experiment = project.resolve(curve.experiment, scale)
-    if experiment is None:
-        return None, None, f"{curve.label}: {NO_COUNTERPART}"
-    found = records.of(experiment)
+    experiment = records.project.resolve(curve.experiment, records.scale)
+    found = records.read_finished(experiment) if experiment else []
     if not found:
-        return None, None, f"{curve.label}: {NOT_RUN}"
-    record = typical(found)
+        return None, None, f"{curve.label}: {NOT_RUN if experiment else NO_COUNTERPART}"
+    typical = find_typical(found).metrics
     rows = []
-    for each in sorted(found, key=lambda record: record.metrics["seed"]):
-        data = pandas.read_csv(each.path.parent / run.CURVE)
+    for record in sorted(found, key=lambda record: record.metrics["seed"]):
+        data = pandas.read_csv(record.path.parent / run.CURVE)
         data.insert(0, "curve", curve.label)
-        data.insert(1, "seed", each.metrics["seed"])
+        data.insert(1, "seed", record.metrics["seed"])
         rows.append(data)
-    ending = "diverged" if record.test_error is None else f"{record.test_error:.2f} %"
-    arithmetic = record.metrics["arithmetic"]
-    label = f"{curve.label}: {ending}" + (f" ({arithmetic})" if arithmetic != ARITHMETICS[0] else "")
-    return pandas.concat(rows, ignore_index=True), record.metrics["seed"], label
+    ending = "diverged" if typical["test_error"] is None else f"{typical['test_error']:.2f} %"
+    arithmetic = "" if typical["arithmetic"] == ARITHMETICS[0] else f" ({typical['arithmetic']})"
+    return pandas.concat(rows, ignore_index=True), typical["seed"], f"{curve.label}: {ending}{arithmetic}"
 
 
 def _draw_band(axes: Axes, data: pandas.DataFrame, column: str, colour: str) -> None:
@@ -58,14 +55,14 @@ def _draw_band(axes: Axes, data: pandas.DataFrame, column: str, colour: str) -> 
     axes.fill_between(spread.index, spread["min"], spread["max"], color=colour, alpha=0.2, linewidth=0)
 
 
-def draw(project: Project, scale: str, records: Records, figure: TrainingCurves) -> tuple[Drawing, pandas.DataFrame]:
+def draw(records: Records, figure: TrainingCurves) -> tuple[Drawing, pandas.DataFrame]:
     """The drawing, and the numbers in it."""
     panels = len(figure.panels)
     columns = panels if panels == 3 else min(panels, 2)
     rows = -(-panels // columns)
-    drawing = drawing_of(project, scale, figure, 4.6 * columns, 3.3 * rows + 0.5)
-    settings, with_loss = project.scale(scale), figure.dashed == "training loss"
-    drawn = []
+    drawing = new_drawing(records, figure, 4.6 * columns, 3.3 * rows + 0.5)
+    published, with_loss = records.settings.published, figure.dashed == "training loss"
+    dashed, drawn = figure.dashed.replace(" ", "_"), []
     for panel, left in zip(figure.panels, drawing.subplots(rows, columns, squeeze=False).flat, strict=False):
         right = left.twinx() if with_loss else left
         left.set_title(panel.title, fontsize=9)
@@ -76,11 +73,11 @@ def draw(project: Project, scale: str, records: Records, figure: TrainingCurves)
             left.set_yscale("log")
         handles, limit = [], 0.0
         for colour, curve in zip(cycle(COLOURS), panel.curves, strict=False):
-            data, seed, label = load_curves(project, scale, records, curve)
+            data, seed, label = load_curves(records, curve)
             if data is None:
                 handles += right.plot([], [], color=colour, label=label)
                 continue
-            line, dashed = data[data["seed"] == seed], figure.dashed.replace(" ", "_")
+            line = data[data["seed"] == seed]
             tests = line.dropna(subset=["test_error"])
             if data["seed"].nunique() > 1:
                 _draw_band(left, data, dashed, colour)
@@ -90,13 +87,11 @@ def draw(project: Project, scale: str, records: Records, figure: TrainingCurves)
             limit = max(limit, data["iteration"].max())
             data.insert(0, "panel", panel.title)
             drawn.append(data)
-        if settings.published and with_loss:
+        if published and with_loss:
             left.set_ylim(*figure.loss_limits)
-        right.set_ylim(0, figure.error_limit if settings.published else 100)
+        right.set_ylim(0, figure.error_limit if published else 100)
         left.set_xlim(0, limit or 1)
         right.legend(handles=handles, loc="upper right", fontsize=7, framealpha=0.9)
     for unused in list(drawing.axes)[panels : rows * columns]:
         unused.set_visible(False)
-    names = ["panel", "curve", "seed", "iteration", "learning_rate", "training_loss", "training_error"]
-    empty = pandas.DataFrame(columns=[*names, "test_loss", "test_error"])
-    return drawing, pandas.concat(drawn, ignore_index=True) if drawn else empty
+    return drawing, pandas.concat(drawn, ignore_index=True) if drawn else pandas.DataFrame(columns=COLUMNS)

@@ -9,11 +9,10 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from ..errors import UserError
 from ..networks.residual import ResidualNetwork
 from ..networks.unit_graph import GATE, RESIDUAL, TRUNK, Operation, operations
-from ..parameters import Project
 from ..parameters.reports import Drawn, Units
 from ..training.assembly import build
-from .cells import NO_COUNTERPART
-from .drawing import drawing_of
+from .cells import NO_COUNTERPART, Records
+from .drawing import new_drawing
 
 COLUMNS = {GATE: -1.35, TRUNK: 0.0, RESIDUAL: 1.35}
 FILL = {"conv": "#dbe7f5", "BN": "#f3e3c8", "ReLU": "#f6d5d0", "": "#e4e4e4"}
@@ -21,10 +20,10 @@ UNITS = ("#f1f4f1", "#f5f1f7")
 WIDTH, HEIGHT, RADIUS = 1.15, 0.56, 0.2
 
 
-def rows_of(found: list[Operation]) -> dict[str, int]:
+def find_rows(operations: list[Operation]) -> dict[str, int]:
     """The row of each operation: one below the lowest of those that feed it."""
     rows: dict[str, int] = {}
-    for operation in found:
+    for operation in operations:
         rows[operation.name] = max((rows[name] + 1 for name in operation.inputs), default=0)
     return rows
 
@@ -34,16 +33,19 @@ def _joins(operation: Operation) -> bool:
 
 
 def _draw_panel(axes: Axes, found: list[Operation], deepest: int) -> None:
-    rows = rows_of(found)
+    rows = find_rows(found)
     left = COLUMNS[GATE] if any(o.branch == GATE for o in found) else COLUMNS[TRUNK]
     edges = left - WIDTH / 2 - 0.25, COLUMNS[RESIDUAL] + WIDTH / 2 + 0.1
     place = {o.name: (COLUMNS[o.branch], -float(rows[o.name])) for o in found}
     height = {o.name: RADIUS if _joins(o) else HEIGHT / 2 for o in found}
     arrow = {"arrowstyle": "-|>", "color": "#333333", "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
     for unit in sorted({o.unit for o in found if o.unit >= 0}) if max(o.unit for o in found) else ():
-        mine = [place[o.name][1] for o in found if o.unit == unit]
+        heights = [place[o.name][1] for o in found if o.unit == unit]
         shade = Rectangle(
-            (edges[0], min(mine) - 0.42), edges[1] - edges[0], max(mine) - min(mine) + 0.84, color=UNITS[unit % 2]
+            (edges[0], min(heights) - 0.42),
+            edges[1] - edges[0],
+            max(heights) - min(heights) + 0.84,
+            color=UNITS[unit % 2],
         )
         axes.add_patch(shade)
     for operation in found:
@@ -90,12 +92,12 @@ def _draw_panel(axes: Axes, found: list[Operation], deepest: int) -> None:
     axes.axis("off")
 
 
-def _operations(project: Project, scale: str, panel: Drawn) -> list[Operation] | None:
-    experiment = project.resolve(panel.experiment, scale)
+def _find_operations(records: Records, panel: Drawn) -> list[Operation] | None:
+    experiment = records.project.resolve(panel.experiment, records.scale)
     if experiment is None:
         return None
     with torch.device("meta"):
-        network = build(experiment, project.root)
+        network = build(experiment, records.project.root)
     if not isinstance(network, ResidualNetwork):
         raise UserError(f"{panel.experiment} has no units: draw another experiment")
     try:
@@ -104,26 +106,24 @@ def _operations(project: Project, scale: str, panel: Drawn) -> list[Operation] |
         raise UserError(f"{panel.experiment}: {error}") from None
 
 
-def draw_units(project: Project, scale: str, figure: Units) -> tuple[Drawing, pandas.DataFrame]:
+def draw_units(records: Records, figure: Units) -> tuple[Drawing, pandas.DataFrame]:
     """The drawing, and its graph: one row an operation, with those that feed it.
 
     Raises:
         UserError: a panel asks for units that its network does not have.
     """
-    found = [_operations(project, scale, panel) for panel in figure.panels]
-    deepest = max((max(rows_of(one).values()) for one in found if one), default=1)
-    ratios = [1.5 if one and any(o.branch == GATE for o in one) else 1.0 for one in found]
-    drawing = drawing_of(
-        project, scale, figure, (1.9 if len(found) > 3 else 2.4) * sum(ratios) + 0.4, 0.55 * deepest + 1.3
-    )
+    graphs = [_find_operations(records, panel) for panel in figure.panels]
+    deepest = max((max(find_rows(graph).values()) for graph in graphs if graph), default=1)
+    ratios = [1.5 if graph and any(o.branch == GATE for o in graph) else 1.0 for graph in graphs]
+    width = (1.9 if len(graphs) > 3 else 2.4) * sum(ratios) + 0.4
+    drawing = new_drawing(records, figure, width, 0.55 * deepest + 1.3)
+    panels = drawing.subplots(1, len(graphs), squeeze=False, width_ratios=ratios)[0]
     drawn = []
-    for axes, panel, one in zip(
-        drawing.subplots(1, len(found), squeeze=False, width_ratios=ratios)[0], figure.panels, found, strict=True
-    ):
-        axes.set_title(panel.title.replace(": ", ":\n") if one else f"{panel.title}: {NO_COUNTERPART}", fontsize=8)
-        if one is None:
-            axes.axis("off")
-            continue
-        _draw_panel(axes, one, deepest)
-        drawn += [(panel.title, o.name, o.label, o.branch, o.unit, " ".join(o.inputs)) for o in one]
+    for axes, panel, graph in zip(panels, figure.panels, graphs, strict=True):
+        title = panel.title.replace(": ", ":\n") if graph else f"{panel.title}: {NO_COUNTERPART}"
+        axes.set_title(title, fontsize=8)
+        axes.axis("off")
+        if graph:
+            _draw_panel(axes, graph, deepest)
+            drawn += [(panel.title, o.name, o.label, o.branch, o.unit, " ".join(o.inputs)) for o in graph]
     return drawing, pandas.DataFrame(drawn, columns=["panel", "operation", "label", "branch", "unit", "inputs"])

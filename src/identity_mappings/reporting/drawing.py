@@ -1,10 +1,11 @@
-"""What all figures share: their look, and bytes that depend on nothing but what is drawn."""
+"""What all figures share: their look, and bytes that depend only on what is drawn."""
 
 import io
+from typing import Any
 
 from matplotlib.figure import Figure as Drawing
 
-from ..parameters import Project
+from .cells import Records, name_place
 
 COLOURS = (
     "#3b6fb6", "#c0392b", "#2e8b57", "#8e5ea2", "#d08a1d", "#17a2a2", "#7f5539", "#d45a9b", "#6b7a8f", "#9aa520",
@@ -16,19 +17,18 @@ STYLE = {
     "font.size": 8,
     "path.simplify": False,
 }
-NAMES = {"own": "", "he2015": "he2015, ", "he2016": "he2016, "}
 
 
-def drawing_of(project: Project, scale: str, figure, width: float, height: float) -> Drawing:
-    """An empty drawing under its title, which says what is not the papers' about it."""
-    settings = project.scale(scale)
-    note = "" if settings.published else "\n" + ": ".join(filter(None, (f"scale {scale}", settings.caption)))
+def new_drawing(records: Records, figure: Any, width: float, height: float) -> Drawing:
+    """An empty drawing with its title, which names a scale that is not the papers'."""
+    settings = records.settings
+    note = "" if settings.published else "\n" + ": ".join(filter(None, (f"scale {records.scale}", settings.caption)))
     drawing = Drawing(figsize=(width, height), layout="constrained")
-    drawing.suptitle(f"{NAMES.get(figure.paper, figure.paper + ', ')}{figure.figure}: {figure.title}{note}", fontsize=9)
+    drawing.suptitle(f"{name_place(figure.paper, figure.figure)}: {figure.title}{note}", fontsize=9)
     return drawing
 
 
-def saved(drawing: Drawing, form: str) -> bytes:
+def to_bytes(drawing: Drawing, form: str) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
     drawing.savefig(buffer, format=form, dpi=150, metadata=metadata)

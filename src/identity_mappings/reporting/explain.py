@@ -1,20 +1,22 @@
-"""`identity-mappings explain`: the way back from a cell, on the terminal."""
+"""`identity-mappings explain`: the way back from a cell, on the terminal; and `identity-mappings diff`."""
 
 import math
 import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from ..errors import UserError
 from ..parameters import load
 from ..parameters.load import nearest
+from . import verdict
 from .cells import Filled, Records, fill
-from .diff import COLOURS
-from .walk import Run, Walk, Walks, difference_text, place_of, spread_text
+from .walk import Run, Walk, Walks
 
+COLOURS = {verdict.AGREES: "green", verdict.DIFFERS: "red", verdict.UNDECIDED: "yellow", verdict.CUT_OFF: "yellow"}
 BARS = "▁▂▃▄▅▆▇█"
-WALKED = 6  # more cells than these are listed only
+MOST_CELLS = 6  # more cells than these are listed only
 
 
 def find(cells: list[Filled], table: str, row: str | None, column: str | None) -> list[Filled]:
@@ -23,29 +25,23 @@ def find(cells: list[Filled], table: str, row: str | None, column: str | None) -
     Raises:
         UserError: there is none; says the nearest names.
     """
-    for words, names_of in (
-        (table, lambda cell: (cell.table.table, f"{cell.table.paper}, {cell.table.table}")),
-        (row, lambda cell: (cell.row.name, *cell.row.texts)),
-        (column, lambda cell: (cell.column,)),
+    for what, words, names_of in (
+        ("table", table, lambda cell: (f"{cell.table.paper}, {cell.table.table}", cell.table.table)),
+        ("row", row, lambda cell: (cell.row.name, *cell.row.texts)),
+        ("column", column, lambda cell: (cell.column,)),
     ):
         if words is None:
             continue
-        found = _named(cells, words, names_of)
+        exact = [cell for cell in cells if words.casefold() in [name.casefold() for name in names_of(cell)]]
+        found = exact or [cell for cell in cells if any(words.casefold() in name.casefold() for name in names_of(cell))]
         if not found:
-            names = list(dict.fromkeys(names_of(cell)[-1 if words is table else 0] for cell in cells))
-            what = "table" if words is table else "row" if words is row else "column"
+            names = list(dict.fromkeys(names_of(cell)[0] for cell in cells))
             raise UserError(f"explain: no {what} {words!r}: {nearest(words, names)}")
         cells = found
     return cells
 
 
-def _named(cells: list[Filled], words: str, names_of) -> list[Filled]:
-    words = words.casefold()
-    exact = [cell for cell in cells if words in [name.casefold() for name in names_of(cell)]]
-    return exact or [cell for cell in cells if any(words in name.casefold() for name in names_of(cell))]
-
-
-def sparkline(run: Run, width: int = 48) -> str:
+def draw_bars(run: Run, width: int = 48) -> str:
     """The test error over the iterations as a line of bars, on a logarithmic scale from its lowest to its highest."""
     tests = [math.log(max(test, 0.01)) for _, _, test in run.curve if test is not None]
     chosen = [tests[index * len(tests) // width] for index in range(width)] if len(tests) > width else tests
@@ -55,19 +51,18 @@ def sparkline(run: Run, width: int = 48) -> str:
 
 def show(scale: str, table: str, row: str | None, column: str | None, root: Path = Path()) -> int:
     """Print the way back from each cell that the words name; of many only their list."""
-    project = load(root)
-    records = Records(project, scale)
-    cells = find(list(fill(project, scale, records)), table, row, column)
+    records = Records(load(root), scale)
+    cells = find(list(fill(records)), table, row, column)
     console = Console(highlight=False) if sys.stdout.isatty() else Console(width=140, highlight=False, no_color=True)
     if len(cells) > 1:
         console.print(f"{len(cells)} cells:")
         for cell in cells:
-            value = f"{cell.text}, published {cell.published_text}"
-            console.print(f"  {place_of(cell)}: {value}", markup=False, soft_wrap=True)
-    if len(cells) > WALKED:
+            text = f"  {cell.place}: {cell.text}, published {cell.published_text}"
+            console.print(text, markup=False, soft_wrap=True)
+    if len(cells) > MOST_CELLS:
         console.print("Name the row, and the column where there are several, for the way back from one.")
         return 0
-    walks = Walks(project, scale, records)
+    walks = Walks(records)
     for cell in cells:
         console.print()
         _print(console, walks.walk(cell))
@@ -77,35 +72,50 @@ def show(scale: str, table: str, row: str | None, column: str | None, root: Path
 
 
 def _print(console: Console, walk: Walk) -> None:
-    cell = walk.cell
+    def say(texts: dict[str, str], indent: int = 2) -> None:
+        for name, text in texts.items():
+            if text:
+                line = f"{'':{indent}}{name + ':':{24 - indent}} {text}"
+                console.print(line, markup=False, soft_wrap=True)
 
-    def say(name: str, value: str, indent: int = 2) -> None:
-        console.print(f"{'':{indent}}{name + ':':{24 - indent}} {value}", markup=False, soft_wrap=True)
-
-    console.print(walk.place, style="bold", markup=False)
-    say("published", cell.published_text)
-    say("rebuilt", cell.text)
-    if difference_text(cell):
-        say("difference", difference_text(cell))
-    if spread_text(cell):
-        say("mean ± deviation", spread_text(cell))
-    console.print(f"  {'verdict:':22} [{COLOURS.get(cell.verdict, 'dim')}]{cell.verdict}[/]")
-    say("why", walk.reason)
-    for name, value in walk.facts.items():
-        say(name, value)
-    for name, value in walk.shared.items():
-        say(name, value)
+    texts = walk.texts
+    console.print(walk.cell.place, style="bold", markup=False)
+    say({name: texts[name] for name in ("published", "rebuilt", "difference")} | {"mean ± deviation": texts["spread"]})
+    console.print(f"  {'verdict:':22} [{COLOURS.get(walk.cell.verdict, 'dim')}]{walk.cell.verdict}[/]")
+    say({"why": walk.reason, **walk.facts})
+    say(walk.shared)
     for run in walk.runs:
         error = "diverged" if run.error is None else f"{run.error:.2f} %"
         console.print(f"  seed {run.seed}: {error}", style="bold", markup=False)
-        if bars := sparkline(run):
-            say("test error", bars, 4)
-        for name, value in {**run.facts, **run.commands}.items():
-            say(name, value, 4)
+        say({"test error": draw_bars(run), **run.facts, **run.commands}, 4)
     if walk.missing:
         console.print(f"  {walk.missing.runs} run(s) to go", style="bold")
-        say("cost", walk.missing.cost, 4)
+        say({"cost": walk.missing.cost}, 4)
         for command in walk.missing.commands:
-            say("train", command, 4)
-    for name, text in (walk.parameters or {}).items():
-        say(name, ", ".join(text.splitlines()))
+            say({"train": command}, 4)
+    say({name: ", ".join(text.splitlines()) for name, text in walk.parameters.items()})
+
+
+def show_differences(scale: str, root: Path = Path()) -> int:
+    """Print published and rebuilt values; 1 if any cell contradicts the paper, else 0."""
+    records = Records(load(root), scale)
+    cells = list(fill(records))
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    for table in records.project.tables.values():
+        shown = Table(title=f"{table.paper}, {table.table}", title_justify="left", show_edge=False)
+        for name in ("row", "column"):
+            shown.add_column(name)
+        for name in ("published", "rebuilt", "n", "verdict"):
+            shown.add_column(name, justify="right", no_wrap=True)
+        for cell in (cell for cell in cells if cell.table is table and cell.is_to_be_rebuilt):
+            runs, judged = str(len(cell.records) or ""), f"[{COLOURS.get(cell.verdict, 'dim')}]{cell.verdict}[/]"
+            shown.add_row(cell.row.name, cell.column, cell.published_text, cell.text, runs, judged)
+        if shown.rows:
+            console.print(shown, "")
+    for reason in records.bad:
+        console.print(f"not believed: {reason}", style="red", markup=False)
+    counts = {word: sum(cell.verdict == word for cell in cells) for word in COLOURS}
+    console.print(", ".join(f"{count} {word}" for word, count in counts.items()), highlight=False)
+    if not records.settings.published:
+        console.print(f"Scale {scale}: {records.settings.description}", markup=False, highlight=False)
+    return int(counts[verdict.DIFFERS] > 0)

@@ -1,50 +1,45 @@
 """Facts of the papers' text that no table holds: bounds of errors, training times, numbers of images."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..parameters import Project
 from ..parameters.reports import SPLIT, TEST_BOUND, TRAINING_TIME, Cell
 from ..records.experiment import Experiment
 from . import verdict
 
 if TYPE_CHECKING:
-    from .cells import Tested
-
-RULE = """\
-A bound that a paper states in its text, like "above 60 %", **agrees** if the median of the runs keeps it, and
-**differs** if the median breaks it by more than {differs:g} se (a training error: at all); else it is **undecided**.
-Training times are of other devices: they are shown and **not judged**."""
+    from .cells import Records, Tested
 
 
 def rebuild(
-    project: Project, scale: str, cell: Cell, experiment: Experiment, tests: "Sequence[Tested]"
+    records: "Records", cell: Cell, experiment: Experiment, tests: "list[Tested]"
 ) -> tuple[str, float | str, str] | None:
     """Text, value and verdict of a fact, from the tests of runs; None where their records do not say."""
-    comparable = project.scale(scale).published
+    comparable = records.settings.published
     if cell.metric == SPLIT:
         data = tests[0].record.provenance.get("data") or {}
         if not {"training_images", "test_images"} <= data.keys():
             return None
-        text = f"{data['training_images'] / 1000:g}k/{data['test_images'] / 1000:g}k"
+        value = text = f"{data['training_images'] / 1000:g}k/{data['test_images'] / 1000:g}k"
         judged = verdict.AGREES if text == cell.published else verdict.DIFFERS
-        return text, text, judged if comparable else "not comparable"
-    if cell.metric == TRAINING_TIME:
-        hours = _device_hours(tests)
-        if not hours:
+    elif cell.metric == TRAINING_TIME:
+        from .times import measure_run  # which reads cells
+
+        value = verdict.median([measure_run(tested.record).seconds / 3600 for tested in tests])  # of all devices
+        if not value:
             return None
-        return f"{hours:.3g} device hours", hours, verdict.NOT_JUDGED if comparable else "not comparable"
-    errors = [tested.error(cell) for tested in tests]
-    value = verdict.median(errors)
-    text = verdict.FAIL if value is None else f"{value:.{cell.decimals}f}"
-    judged = _judge_bound(project, cell, experiment, errors, value) if comparable else "not comparable"
-    return text, verdict.FAIL if value is None else value, judged
+        text, judged = f"{value:.3g} device hours", verdict.NOT_JUDGED
+    else:
+        errors = [tested.read_error(cell) for tested in tests]
+        median = verdict.median(errors)
+        text = verdict.FAIL if median is None else f"{median:.{cell.decimals}f}"
+        value = verdict.FAIL if median is None else median
+        judged = _judge_bound(records, cell, experiment, errors) if comparable else ""
+    return text, value, judged if comparable else "not comparable"
 
 
-def _judge_bound(
-    project: Project, cell: Cell, experiment: Experiment, errors: Sequence[float | None], value: float | None
-) -> str:
-    """By `RULE`; a run that diverged lies above every bound."""
+def _judge_bound(records: "Records", cell: Cell, experiment: Experiment, errors: list[float | None]) -> str:
+    """A run that diverged lies above every bound."""
+    reporting, value = records.project.reporting, verdict.median(errors)
     above, bound = cell.published[0] == ">", float(cell.published[1:])
     if value is None:
         return verdict.AGREES if above else verdict.DIFFERS
@@ -52,14 +47,6 @@ def _judge_bound(
         return verdict.AGREES
     if cell.metric != TEST_BOUND:
         return verdict.DIFFERS
-    dataset = experiment.parameters["dataset"]["name"]
-    se = verdict.variance(errors, project.reporting.prior_deviation[dataset]) ** 0.5
-    return verdict.DIFFERS if abs(value - bound) > project.reporting.differs_beyond * se else verdict.UNDECIDED
-
-
-def _device_hours(tests: "Sequence[Tested]") -> float | None:
-    """The median over the runs of the hours of all their devices together."""
-    from .times import spent  # which reads cells
-
-    hours = [spent(tested.record).seconds / 3600 for tested in tests]
-    return verdict.median(hours) or None
+    prior = reporting.prior_deviation[experiment.parameters["dataset"]["name"]]
+    se = verdict.variance(errors, prior) ** 0.5
+    return verdict.DIFFERS if abs(value - bound) > reporting.differs_beyond * se else verdict.UNDECIDED

@@ -8,24 +8,24 @@ import pandas
 from matplotlib.figure import Figure as Drawing
 
 from ..errors import UserError
-from ..parameters import Project, load
+from ..parameters import load
 from ..parameters.reports import Figure, Responses, Signals, Units
 from . import curves, diagrams, fingerprint, propagation
 from .cells import Records
-from .drawing import STYLE, saved
+from .drawing import STYLE, to_bytes
 
 ORIGIN = "figures.json"
 
 
-def draw(project: Project, scale: str, records: Records, figure: Figure) -> tuple[Drawing, pandas.DataFrame]:
+def draw(records: Records, figure: Figure) -> tuple[Drawing, pandas.DataFrame]:
     """The drawing, and the numbers in it."""
     if isinstance(figure, Units):
-        return diagrams.draw_units(project, scale, figure)
+        return diagrams.draw_units(records, figure)
     if isinstance(figure, Signals):
-        return propagation.draw_signals(project, scale, records, figure)
+        return propagation.draw_signals(records, figure)
     if isinstance(figure, Responses):
-        return propagation.draw_responses(project, scale, records, figure)
-    return curves.draw(project, scale, records, figure)
+        return propagation.draw_responses(records, figure)
+    return curves.draw(records, figure)
 
 
 def write(scale: str, root: Path = Path()) -> None:
@@ -37,10 +37,10 @@ def write(scale: str, root: Path = Path()) -> None:
     with matplotlib.rc_context(STYLE):
         for name, figure in project.figures.items():
             try:
-                drawing, data = draw(project, scale, records, figure)
+                drawing, data = draw(records, figure)
             except UserError as error:
                 raise UserError(f"{root / 'params' / 'figures' / name}.yaml: {error}") from None
-            files |= {f"{name}.{form}": saved(drawing, form) for form in ("svg", "png")}
+            files |= {f"{name}.{form}": to_bytes(drawing, form) for form in ("svg", "png")}
             files[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
     for reason in records.bad:
         print(f"not believed: {reason}", file=sys.stderr)

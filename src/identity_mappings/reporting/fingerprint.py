@@ -4,28 +4,23 @@ from pathlib import Path
 from typing import Any
 
 from ..parameters import Project
-from ..records import cost, imported, run
+from ..records import measurement, run
 from ..records.files import canonical, json_bytes, parse_json, sha256, sha256_of, write_atomically
-from ..records.propagation import RESPONSES, SIGNALS
+from ..records.measurement import RESPONSES, SIGNALS
 
 PACKAGE = Path(__file__).parent
-TEMPLATES = PACKAGE / "templates"
 NETWORKS = PACKAGE.parent / "networks"
 
 
-def _sources(folder: Path) -> dict[str, str]:
-    return {path.name: sha256_of(path) for path in sorted(folder.glob("*.py"))}
-
-
-def _hashes(folder: Path, *patterns: str) -> dict[str, str]:
-    paths = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+def _hash_files(folder: Path, *patterns: str) -> dict[str, str]:
+    paths = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
 
 
 def of_cost(project: Project, scale: str) -> str:
     """Hash of all that the cost record is made of: the networks of a scale and the code that builds and counts them."""
     digests = [experiment.network_digest for experiment in project.counted(scale)]
-    return sha256(canonical([digests, _sources(NETWORKS)]))[:16]
+    return sha256(canonical([digests, _hash_files(NETWORKS, "*.py")]))[:16]
 
 
 def of_signals(project: Project, scale: str) -> str:
@@ -35,7 +30,7 @@ def of_signals(project: Project, scale: str) -> str:
 
 
 def fingerprint(project: Project, scale: str, report: str) -> str:
-    """Hash of all that a report is made of: parameters, records and the code that renders them.
+    """Hash of all that a report is made of: parameters, records, and the code and templates that render them.
 
     Args:
         report: "tables", "figures" or "report".
@@ -45,29 +40,25 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
     parts: list[Any] = [
         {name: table.model_dump() for name, table in project.tables.items()},
         {name: figure.model_dump() for name, figure in project.figures.items()},
-        project.reporting.model_dump(),
-        project.claims.model_dump(),
-        project.order.model_dump(),
-        settings.model_dump(),
-        _sources(PACKAGE),
+        *(part.model_dump() for part in (project.reporting, project.claims, project.order, settings)),
+        _hash_files(PACKAGE, "*.py", *(() if report == "figures" else ("templates/*",))),
+        _hash_files(results / SIGNALS, "*/*"),
     ]
-    patterns = [f"seed*/{name}" for name in (run.METRICS, run.CURVE, run.PROVENANCE)]
+    record = (run.METRICS, run.CURVE, run.PROVENANCE)
+    patterns = [f"seed*/{name}" for name in record]
     patterns += [f"seed*/{run.evaluation_of(Path(), protocol)}" for protocol in run.IMAGENET_PROTOCOLS]
-    if report == "report":
-        parts += [_hashes(TEMPLATES, "*"), _hashes(results / "figures", "*.csv")]
-    if report != "figures":
-        parts += [
-            _hashes(results / cost.FOLDER, "*.json"),
-            _hashes(results / imported.FOLDER, "*/*.json", "runs/*/*/*.json"),
-        ]
-        parts.append(_hashes(results / SIGNALS, "*/*"))
-        patterns += [f"seed*/{run.PARTIAL}/{name}" for name in (run.METRICS, run.CURVE, run.PROVENANCE)]
-    else:
+    if report == "figures":
         patterns.append(f"seed*/{RESPONSES}/*")
-        parts += [_sources(NETWORKS), _hashes(results / SIGNALS, "*/*")]
-    for experiment in project.told_of(scale):
+        parts.append(_hash_files(NETWORKS, "*.py"))
+    else:
+        patterns += [f"seed*/{run.PARTIAL}/{name}" for name in record]
+        parts.append(_hash_files(results / measurement.COST, "*.json"))
+        parts.append(_hash_files(results / run.IMPORTED, "*/*.json", "runs/*/*/*.json"))
+    if report == "report":
+        parts.append(_hash_files(results / "figures", "*.csv"))
+    for experiment in project.reported(scale):
         folders = [alternative.folder for alternative in experiment.alternatives]
-        parts += [[folder, _hashes(results / "runs" / folder, *patterns)] for folder in folders]
+        parts += [[folder, _hash_files(results / "runs" / folder, *patterns)] for folder in folders]
     return sha256(canonical(parts))[:16]
 
 

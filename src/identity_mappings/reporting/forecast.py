@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
@@ -22,7 +22,7 @@ MEASURED, ESTIMATED, UNKNOWN, TOO_WIDE = "measured", "estimated", "unknown", "ne
 
 @dataclass(frozen=True)
 class Devices:
-    """So many devices of a kind, GPU or CPU; of a CPU its cores."""
+    """A number of devices of a kind, GPU or CPU; of a CPU its cores."""
 
     kind: str
     count: int
@@ -54,53 +54,37 @@ def devices_here(kind: str) -> Devices:
 
 
 @dataclass(frozen=True)
-class Part:
-    """The runs that are left of one kind of network.
-
-    Attributes:
-        name: of the kind.
-        runs: that are left.
-        basis: "measured", "estimated" (by multiply-adds), "unknown" or "needs more devices".
-        seconds_an_iteration: of the device, mean over the runs; None where unknown.
-        records: how many runs, finished or begun, it rests on.
-        like: the kind of network that it was estimated from.
-    """
+class KindForecast:
+    """The runs that are left of one kind of network."""
 
     name: str
     runs: int
-    basis: str
-    seconds_an_iteration: float | None
-    records: int
-    like: str | None = None
+    rests_on: str  # MEASURED, ESTIMATED (by multiply-adds), UNKNOWN or TOO_WIDE
+    seconds_an_iteration: float | None  # of the device, mean over the runs; None where unknown
+    records: int  # runs, finished or begun, that it rests on
+    estimated_from: str | None = None  # another kind of network
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is left, on some devices.
-
-    Attributes:
-        devices: asked for.
-        model: of the device whose speed it rests on; None where nothing was trained on any of its kind.
-        seconds: from now to the end of the last run, without those of unknown time; None if there is no other.
-        device_seconds: of all of these together.
-        parts: by kind of network.
-    """
+    """What is left, on some devices."""
 
     devices: Devices
-    model: str | None
-    seconds: float | None
-    device_seconds: float
-    parts: list[Part] = field(default_factory=list)
+    model: str | None  # of the device whose speed it rests on; None where nothing was trained on any of its kind
+    seconds: float | None  # to the end of the last run, without those of unknown time; None if there is no other
+    device_seconds: float  # of all of these together
+    kinds: list[KindForecast]
 
     @property
     def runs(self) -> int:
-        return sum(part.runs for part in self.parts)
+        return sum(kind.runs for kind in self.kinds)
 
-    def of_basis(self, *names: str) -> list[Part]:
-        return [part for part in self.parts if part.basis in names]
+    @property
+    def unknown_runs(self) -> int:
+        return self.count(UNKNOWN, TOO_WIDE)
 
-    def count(self, *names: str) -> int:
-        return sum(part.runs for part in self.of_basis(*names))
+    def count(self, *rests_on: str) -> int:
+        return sum(kind.runs for kind in self.kinds if kind.rests_on in rests_on)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -109,49 +93,65 @@ class Forecast:
             "seconds": self.seconds and round(self.seconds, 1),
             "device_seconds": round(self.device_seconds, 1),
             "runs": self.runs,
-            "runs_of_unknown_time": self.count(UNKNOWN, TOO_WIDE),
+            "runs_of_unknown_time": self.unknown_runs,
             "kinds": [
                 {
-                    "kind": part.name,
-                    "runs": part.runs,
-                    "basis": part.basis,
-                    "seconds_an_iteration": part.seconds_an_iteration and round(part.seconds_an_iteration, 6),
-                    "records": part.records,
-                    "estimated_from": part.like,
+                    "kind": kind.name,
+                    "runs": kind.runs,
+                    "basis": kind.rests_on,
+                    "seconds_an_iteration": kind.seconds_an_iteration and round(kind.seconds_an_iteration, 6),
+                    "records": kind.records,
+                    "estimated_from": kind.estimated_from,
                 }
-                for part in self.parts
+                for kind in self.kinds
             ],
         }
 
 
+@dataclass(frozen=True)
+class Speed:
+    """Seconds an iteration of an experiment, and what they rest on."""
+
+    each: float | None
+    rests_on: str
+    model: str = ""  # of the device
+    estimated_from: str | None = None  # another kind of network
+
+
 class Speeds:
-    """Seconds an iteration of networks on one model of a device: measured, or scaled by multiply-adds.
+    """Seconds an iteration of networks on the devices of a kind: measured, or scaled by multiply-adds.
 
     Args:
         runs: whose records and heartbeats tell.
         costs: entries of the cost record, by network digest.
+        device_kind: GPU or CPU.
     """
 
-    def __init__(self, runs: Sequence[RunProgress], costs: dict[str, dict[str, Any]]):
+    def __init__(self, runs: Sequence[RunProgress], costs: dict[str, dict[str, Any]], device_kind: str):
         self.clock, self.costs = times.Clock(()), costs
         self.counts: Counter[tuple[str, str]] = Counter()
         self.examples: dict[tuple[str, str], Experiment] = {}
         for run in runs:
-            for spent in run.evidence:
-                key = (times.kind(run.experiment), spent.device)
+            kind = times.name_kind(run.experiment)
+            for spent in run.measurements:
                 self.clock.add(run.experiment, spent)
-                self.examples.setdefault(key, run.experiment)
-            for device in {spent.device for spent in run.evidence}:
-                self.counts[times.kind(run.experiment), device] += 1
+                self.examples.setdefault((kind, spent.device), run.experiment)
+            self.counts.update({(kind, spent.device) for spent in run.measurements})
+        here = machine.cpu_model()  # this machine's CPU comes first, then the device with the most iterations
+        self.models = sorted(self.clock.devices(device_kind), key=lambda device: here not in device)
 
-    def models(self, kind: str) -> list[str]:
-        """Devices of a kind, GPU or CPU: this machine's CPU first, then that with the most iterations."""
-        here = machine.cpu_model()
-        return sorted(self.clock.devices(kind), key=lambda device: here not in device)
+    def find(self, experiment: Experiment) -> Speed:
+        for model in self.models:
+            if each := self.clock.rate(experiment, model):
+                return Speed(each, MEASURED, model)
+        for model in self.models:
+            if found := self._estimate(experiment, model):
+                return Speed(found[0], ESTIMATED, model, found[1])
+        return Speed(None, UNKNOWN)
 
-    def multiply_adds(self, experiment: Experiment) -> int | None:
+    def _multiply_adds(self, experiment: Experiment) -> int | None:
         """Of an iteration's forward pass; None for a network that neither the cost record nor a closed form knows."""
-        if experiment.detects:  # what a detection costs depends on its images and boxes
+        if experiment.detects:  # the cost of a detection depends on its images and boxes
             return None
         entry, parameters = self.costs.get(experiment.network_digest), experiment.parameters
         dataset, network = parameters["dataset"], parameters["network"]
@@ -162,31 +162,20 @@ class Speeds:
             of_image = found and found.multiply_adds
         return of_image and of_image * parameters["recipe"]["batch_size"]
 
-    def estimate(self, experiment: Experiment, device: str) -> tuple[float, str] | None:
+    def _estimate(self, experiment: Experiment, device: str) -> tuple[float, str] | None:
         """Seconds an iteration by those of the measured network that is nearest in multiply-adds, and its kind."""
-        wanted, found = self.multiply_adds(experiment), []
-        for (kind, where), example in self.examples.items():
-            if where != device or not wanted:
-                continue
-            # In the same arithmetic, for which `rate` looks.
-            each, known = self.clock.rate(_alike(example, experiment), device), self.multiply_adds(example)
-            if each and known:
-                found.append((abs(math.log(known / wanted)), each * wanted / known, kind))
-        if not found:
-            return None
-        _, each, kind = min(found)
-        return each, kind
-
-
-def _alike(example: Experiment, experiment: Experiment) -> Experiment:
-    return example.in_arithmetic(experiment.parameters["recipe"]["arithmetic"])
+        wanted, found = self._multiply_adds(experiment), []
+        for (kind, example_device), example in self.examples.items():
+            if example_device == device and wanted:
+                alike = example.in_arithmetic(experiment.parameters["recipe"]["arithmetic"])
+                each, known = self.clock.rate(alike, device), self._multiply_adds(example)
+                if each and known:
+                    found.append((abs(math.log(known / wanted)), each * wanted / known, kind))
+        return min(found)[1:] if found else None
 
 
 def forecast(
-    runs: Sequence[RunProgress],
-    others: Sequence[RunProgress],
-    costs: dict[str, dict[str, Any]],
-    devices: Devices,
+    runs: Sequence[RunProgress], others: Sequence[RunProgress], costs: dict[str, dict[str, Any]], devices: Devices
 ) -> Forecast:
     """What the runs that are left would take: each, in their order, on the first devices that are free.
 
@@ -195,40 +184,29 @@ def forecast(
         others: runs that nobody waits for, which tell it too.
         costs: entries of the cost record, by network digest.
     """
-    speeds = Speeds([*runs, *others], costs)
-    models = speeds.models(devices.kind)
+    speeds = Speeds([*runs, *others], costs, devices.kind)
     left = [run for run in runs if run.iterations_left and run.state != NO_DATA]
     left.sort(key=lambda run: run.state != RUNNING)  # these have a device already
     alike: dict[tuple[str, str, str | None], list[float | None]] = {}
     records: Counter[str] = Counter()
     jobs = []
     for run in left:
-        kind, width = times.kind(run.experiment), _width(run.experiment, devices)
-        each, basis, like, model = _speed(speeds, run.experiment, models)
+        kind, width = times.name_kind(run.experiment), _width(run.experiment, devices)
+        speed = speeds.find(run.experiment)
         if width > devices.count:
-            each, basis, like = None, TOO_WIDE, None
-        elif each:
-            jobs.append((each * run.iterations_left, width))
-            records[kind] = max(records[kind], speeds.counts[like or kind, model])
-        alike.setdefault((kind, basis, like), []).append(each)
-    parts = []
-    for (kind, basis, like), found in alike.items():
+            speed = Speed(None, TOO_WIDE)
+        elif speed.each:
+            jobs.append((speed.each * run.iterations_left, width))
+            records[kind] = max(records[kind], speeds.counts[speed.estimated_from or kind, speed.model])
+        alike.setdefault((kind, speed.rests_on, speed.estimated_from), []).append(speed.each)
+    kinds = []
+    for (kind, rests_on, estimated_from), found in alike.items():
         known = [each for each in found if each]
         mean = sum(known) / len(known) if known else None
-        parts.append(Part(kind, len(found), basis, mean, records[kind] if known else 0, like))
+        kinds.append(KindForecast(kind, len(found), rests_on, mean, records[kind] if known else 0, estimated_from))
     seconds = _end_of_last(jobs, devices) if jobs else (None if left else 0.0)
-    return Forecast(devices, models[0] if models else None, seconds, sum(time for time, _ in jobs), parts)
-
-
-def _speed(speeds: Speeds, experiment: Experiment, models: Sequence[str]) -> tuple[float | None, str, str | None, str]:
-    """Seconds an iteration, what they rest on, the kind they were estimated from, and the model of the device."""
-    for model in models:
-        if each := speeds.clock.rate(experiment, model):
-            return each, MEASURED, None, model
-    for model in models:
-        if found := speeds.estimate(experiment, model):
-            return found[0], ESTIMATED, found[1], model
-    return None, UNKNOWN, None, ""
+    model = speeds.models[0] if speeds.models else None
+    return Forecast(devices, model, seconds, sum(seconds for seconds, _ in jobs), kinds)
 
 
 def _width(experiment: Experiment, devices: Devices) -> int:

@@ -8,46 +8,44 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from ..errors import UserError
-from ..parameters import Project, load
+from ..parameters import load
+from ..parameters.claims import GRADIENTS
 from ..parameters.reports import Row, Table, Units
-from ..parameters.work import GRADIENTS
 from ..records.files import sha256
-from . import charts, claims, facts, findings, fingerprint, order, times, verdict
-from .cells import NO_COUNTERPART, NOT_COMPARABLE, NOT_RUN
-from .claims import Judged, Pair
-from .tables import NOT_TO_BE_REBUILT, TITLES, Report, report
-from .walk import Walk, Walks, difference_text, hours_text, spread_text
+from . import charts, claims, findings, fingerprint, order, verdict
+from .cells import NO_COUNTERPART, NOT_COMPARABLE, QUOTED, name_place
+from .claims import Judged, Pair, format_published
+from .rendering import render
+from .rules import state_rules
+from .tables import TITLES, Report, make_report
+from .times import Times, tabulate_times
+from .walk import Walk, Walks, describe_time
 
 NAME, ORIGIN = "report.html", "report.json"
 LARGEST = 2**20  # bytes
 VIEWS = {"rebuilt": "Rebuilt", "published": "Published", "difference": "Difference", "spread": "Spread"}
-# The look of a word; the word itself stands beside each number.
+# The look of a verdict; the word itself stands beside each number.
 TONES = {
     verdict.AGREES: "good", claims.HOLDS: "good", verdict.DIFFERS: "bad", claims.CONTRADICTED: "bad",
     verdict.UNDECIDED: "open", verdict.CUT_OFF: "open", claims.OPEN: "open", NOT_COMPARABLE: "apart",
     verdict.NOT_JUDGED: "apart",
 }  # fmt: skip
-MEANINGS = {
-    verdict.AGREES: "as close to the paper as the spread of the runs lets us tell",
-    verdict.DIFFERS: "further from the paper than the spread of the runs explains",
-    verdict.UNDECIDED: "too few runs, or too close to call",
-    verdict.CUT_OFF: "the paper's figure is cut off, not rounded",
-    NOT_COMPARABLE: "a smaller network on other data: not the paper's experiment",
-    verdict.NOT_JUDGED: "chosen by the test set",
-    NOT_RUN: "no record: nothing is filled in",
-}
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")
 
 
 @dataclass(frozen=True)
 class PageCell:
-    """A cell of a table on the page; `words` are its texts by view."""
+    """A cell of a table on the page."""
 
     id: str
     walk: Walk
-    words: dict[str, str]
+    words: dict[str, str]  # its texts by view
 
     @property
     def tone(self) -> str:
@@ -56,8 +54,7 @@ class PageCell:
     @property
     def word(self) -> str:
         """The verdict, unless the cell says it already."""
-        said = self.walk.cell.verdict
-        return "" if said == self.walk.cell.text or said == "quoted" else said
+        return "" if self.walk.cell.verdict in (self.walk.cell.text, QUOTED) else self.walk.cell.verdict
 
     @property
     def runs_key(self) -> str:
@@ -70,59 +67,52 @@ class PageCell:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """Of dataset, network and recipe, the name under which the page holds them: each once."""
-        parts = (self.walk.parameters or {}).items()
-        return {name: f"{name}-{sha256(text.encode())[:12]}" for name, text in parts}
-
-
-def slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")
+        """The names under which the page holds dataset, network and recipe, each once."""
+        return {name: f"{name}-{sha256(text.encode())[:12]}" for name, text in self.walk.parameters.items()}
 
 
 class Page:
-    """What the templates ask.
+    """What the template shows of a scale."""
 
-    Args:
-        made: all that is told of the scale's records.
-        figures: folder of the figures' data.
-    """
+    views = VIEWS
+    left_text = staticmethod(findings.describe_left)
+    hours = staticmethod(describe_time)
+    small_curve = staticmethod(charts.draw_small_curve)
+    published_text = staticmethod(format_published)
 
-    views, meanings = VIEWS, MEANINGS
-
-    def __init__(self, project: Project, scale: str, made: Report, figures: Path):
-        self.project, self.scale, self.made, self.folder = project, scale, made, figures
-        self.settings = project.scale(scale)
-        walks, ids = Walks(project, scale, made.records), Counter()
+    def __init__(self, made: Report):
+        self.made, self.project, self.scale = made, made.records.project, made.records.scale
+        self.settings = made.records.settings
+        walks, ids = Walks(made.records), Counter()
         self.cells: dict[tuple[int, str, str], PageCell] = {}
         for cell in made.cells:
             name = slug(f"{cell.table.paper} {cell.table.table} {cell.row.name} {cell.column}")
             ids[name] += 1
             name += f"-{ids[name]}" if ids[name] > 1 else ""
-            words = {
-                "rebuilt": cell.text,
-                "published": cell.published_text,
-                "difference": difference_text(cell),
-                "spread": spread_text(cell),
-            }
-            self.cells[id(cell.table), cell.row.name, cell.column] = PageCell(name, walks.walk(cell), words)
-        self._walks = walks
+            walk = walks.walk(cell)
+            self.cells[id(cell.table), cell.row.name, cell.column] = PageCell(name, walk, walk.texts)
 
     @cached_property
-    def runs(self) -> list[order.Wanted]:
-        return list(order.wanted(self.project, self.scale, self.made.records))
+    def runs(self) -> list[order.PlannedRun]:
+        return list(order.plan_runs(self.made.records))
+
+    @property
+    def times(self) -> list[Times]:
+        return tabulate_times(self.made.records, self.runs)
 
     @property
     def papers(self) -> list[tuple[str, str, list[Table]]]:
         """A short name of each paper, its title, and its tables."""
-        tables = list(self.project.tables.values())
-        names = dict.fromkeys(table.paper for table in tables)
+        tables: dict[str, list[Table]] = {}
+        for table in self.project.tables.values():
+            tables.setdefault(table.paper, []).append(table)
         return [
             (
-                f"Tables of {name}" if name in TITLES else "More tables",
-                TITLES.get(name, "Beyond the papers' tables"),
-                [table for table in tables if table.paper == name],
+                f"Tables of {paper}" if paper in TITLES else "More tables",
+                TITLES.get(paper, "Beyond the papers' tables"),
+                found,
             )
-            for name in names
+            for paper, found in tables.items()
         ]
 
     def parts(self, table: Table, row: Row, text: str) -> Iterator[str | PageCell]:
@@ -139,8 +129,8 @@ class Page:
 
     def counts(self, table: Table) -> str:
         """How much of a table is measured."""
-        mine = [cell for cell in self.made.cells if cell.table is table and cell.verdict not in NOT_TO_BE_REBUILT]
-        return f"{sum(cell.measured is not None for cell in mine)} of {len(mine)} cells" if mine else ""
+        cells = [cell for cell in self.made.cells if cell.table is table and cell.is_to_be_rebuilt]
+        return f"{sum(cell.measured is not None for cell in cells)} of {len(cells)} cells" if cells else ""
 
     @property
     def rebuilt_errors(self) -> list[PageCell]:
@@ -148,36 +138,22 @@ class Page:
         seen: dict[Any, PageCell] = {}
         for cell in self.cells.values():
             filled = cell.walk.cell
-            if filled.measured is not None and filled.cell.is_error:
-                key = (filled.experiment.digest, filled.cell.metric, filled.cell.tested_by)
-                seen.setdefault(key, cell)
+            if filled.has_error:
+                seen.setdefault((filled.experiment.digest, filled.cell.metric, filled.cell.tested_by), cell)
         return list(seen.values())
 
     @property
     def summary(self) -> list[tuple[str, str]]:
         """Numbers for the head of the page, each with what it counts."""
-        done = sum(one.done for one in self.runs)
-        asked = [cell for cell in self.made.cells if cell.verdict not in NOT_TO_BE_REBUILT]
-        measured = [cell for cell in asked if cell.measured is not None]
-        verdicts = Counter(cell.verdict for cell in measured)
-        found = [
-            (f"{done} of {len(self.runs)}", "runs finished"),
-            (f"{len(measured)} of {len(asked)}", "cells measured"),
+        fillable = [cell for cell in self.made.cells if cell.is_to_be_rebuilt]
+        verdicts = Counter(cell.verdict for cell in fillable if cell.measured is not None)
+        words = {verdict.AGREES: "agree", verdict.UNDECIDED: verdict.UNDECIDED, verdict.CUT_OFF: verdict.CUT_OFF}
+        words |= {verdict.DIFFERS: "differ", NOT_COMPARABLE: NOT_COMPARABLE}
+        return [
+            (f"{sum(planned.done for planned in self.runs)} of {len(self.runs)}", "runs finished"),
+            (f"{verdicts.total()} of {len(fillable)}", "cells measured"),
+            *((str(verdicts[found]), word) for found, word in words.items() if verdicts[found]),
         ]
-        words = (verdict.AGREES, verdict.UNDECIDED, verdict.CUT_OFF, verdict.DIFFERS, NOT_COMPARABLE)
-        said = {verdict.AGREES: "agree", verdict.DIFFERS: "differ"}
-        found += [(str(verdicts[word]), said.get(word, word)) for word in words if verdicts[word]]
-        return found
-
-    @property
-    def spent_and_left(self) -> list[times.Times]:
-        return times.times(self.project, self.runs, self.made.records.costs())
-
-    @staticmethod
-    def hours(seconds: float | None) -> str:
-        return "" if seconds is None else hours_text(seconds)
-
-    left_text = staticmethod(findings.left_text)
 
     @property
     def runs_by_key(self) -> dict[str, Walk]:
@@ -186,19 +162,13 @@ class Page:
 
     @property
     def parameters_by_key(self) -> dict[str, str]:
-        parts = (
-            (key, cell.walk.parameters[name]) for cell in self.cells.values() for name, key in cell.parameters.items()
-        )
-        return dict(parts)
-
-    @staticmethod
-    def small_curve(run) -> Markup:
-        return charts.small_curve(run.curve)
+        cells = self.cells.values()
+        return {key: cell.walk.parameters[name] for cell in cells for name, key in cell.parameters.items()}
 
     @property
     def figures(self) -> Iterator[dict[str, Any]]:
         for name, figure in self.project.figures.items():
-            path = self.folder / f"{name}.csv"
+            path = self.made.records.results / "figures" / f"{name}.csv"
             try:
                 content = path.read_bytes()
             except OSError as error:
@@ -208,103 +178,51 @@ class Page:
             yield {
                 "id": f"figure-{slug(name)}",
                 "figure": figure,
-                "place": ("" if figure.paper == "own" else f"{figure.paper}, ") + figure.figure,
-                "panels": [] if drawn else charts.panels(figure, content, self.settings.published),
-                "units": charts.units(content) if drawn else [],
+                "place": name_place(figure.paper, figure.figure),
+                "panels": [] if drawn else charts.draw_panels(figure, content, self.settings.published),
+                "units": charts.draw_units(content) if drawn else [],
                 "data": f"figures/{name}.csv",
             }
 
-    @property
-    def claims(self) -> list[dict[str, Any]]:
-        return [self._claim(judged) for judged in self.made.claims]
+    @staticmethod
+    def tone(verdict: str) -> str:
+        return TONES.get(verdict, "none")
 
-    def _claim(self, judged: Judged) -> dict[str, Any]:
-        gradient = judged.claim.metric in GRADIENTS
-        reporting, compare = self.project.reporting, self.settings.published
+    def draw_pairs(self, judged: Judged) -> list[tuple[Pair, Markup]]:
+        """The comparisons of a claim, each with its picture; all have the same axis."""
+        gradient, reporting = judged.claim.metric in GRADIENTS, self.project.reporting
         pairs = [pair for pair in judged.pairs if pair.verdict != NO_COUNTERPART]
-        sizes = [abs(value) for pair in pairs for value in (charts.gap(pair, gradient),) if value is not None]
-        sizes += [abs(value) for pair in pairs for value in (charts.paper_gap(pair),) if compare and value is not None]
+        sizes = [charts.find_difference(pair, gradient) for pair in pairs]
+        sizes += [charts.find_published_difference(pair) for pair in pairs if self.settings.published]
         sizes += [reporting.differs_beyond * pair.error for pair in pairs if pair.error]
-        span = max(sizes, default=1) * 1.15 or 1
-        return {
-            "claim": judged.claim,
-            "verdict": judged.verdict,
-            "tone": TONES.get(judged.verdict, "none"),
-            "source": ("ours; " if judged.claim.paper == "own" else f"{judged.claim.paper}, ") + judged.claim.source,
-            "axis": "powers of ten" if gradient else "points" if judged.claim.metric.endswith("%") else "loss",
-            "pairs": [self._pair(pair, judged.claim.metric, span, gradient, compare) for pair in pairs],
-        }
-
-    def _pair(self, pair: Pair, metric: str, span: float, gradient: bool, compare: bool) -> dict[str, Any]:
-        reporting = self.project.reporting
-        shown = (
-            pair if compare else Pair(pair.names, pair.lower, pair.higher, (None, None), None, pair.error, pair.verdict)
-        )
-        sides = zip(pair.names, (pair.lower, pair.higher), pair.published, strict=True)
-        return {
-            "verdict": pair.verdict,
-            "tone": TONES.get(pair.verdict, "none"),
-            "picture": charts.interval(shown, span, reporting.differs_beyond, gradient, reporting.gradient_factor),
-            "difference": findings.difference_text(pair.lower, pair.higher, metric, pair.error)
-            if pair.lower and pair.higher
-            else "",
-            "sides": [
-                {
-                    "name": name,
-                    "value": f"{findings.value_text(side, metric)} (n = {len(side.values)})" if side else "",
-                    "published": findings.published_text(published) if compare and published is not None else "",
-                }
-                for name, side, published in sides
-            ],
-            "on_paper": pair.on_paper if compare else None,
-        }
+        span = max((abs(size) for size in sizes if size is not None), default=1) * 1.15 or 1
+        limits = reporting.differs_beyond, gradient, reporting.gradient_factor
+        return [(pair, charts.draw_interval(pair, span, *limits, self.settings.published)) for pair in pairs]
 
     @property
     def rules(self) -> list[str]:
-        """The rules of the verdicts, in words, as HTML."""
-        texts = [
-            verdict.rule(self.project.reporting, self.project.datasets_shown(self.scale)),
-            verdict.COUNT_RULE,
-            facts.RULE.format(differs=self.project.reporting.differs_beyond),
-            claims.rule(self.project, self.scale),
-        ]
-        return [_emphasized(text) for text in texts]
+        return list(state_rules(self.project, self.scale).values())
 
 
-def _emphasized(text: str) -> Markup:
-    """*so* and **so** of a rule as HTML."""
-    text = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", str(escape(text)))
-    return Markup(re.sub(r"\*([^*]+)\*", r"<em>\1</em>", text))
-
-
-def render(project: Project, scale: str, made: Report) -> bytes:
+def render_report(made: Report) -> bytes:
     """report.html of a scale.
 
     Raises:
         UserError: the figures were not made, or the page is larger than what opens at once on a phone.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("identity_mappings.reporting"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    page = Page(project, scale, made, made.records.results / "figures")
-    text = environment.get_template(f"{NAME}.jinja").render(page=page, scale=scale, settings=page.settings)
-    content = (re.sub(r"\n\s*\n+", "\n", text) + "\n").encode()
+    page = Page(made)
+    text = render(f"{NAME}.jinja", page=page, scale=page.scale, settings=page.settings)
+    content = re.sub(r"\n\s*\n+", "\n", text).encode()
     if len(content) >= LARGEST:
-        raise UserError(f"{NAME} of scale {scale} has {len(content):,} bytes, above 1 MiB: show fewer runs or figures")
+        size = f"has {len(content):,} bytes, above 1 MiB"
+        raise UserError(f"{NAME} of scale {page.scale} {size}: show fewer runs or figures")
     return content
 
 
 def write(scale: str, root: Path = Path()) -> None:
     """Make report.html of a scale, and report.json, which says from what."""
     project = load(root)
-    made = report(project, scale)
-    content = render(project, scale, made)
+    content = render_report(make_report(project, scale))
     folder = root / project.scale(scale).results
     facts = {"scale": scale, "fingerprint": fingerprint.fingerprint(project, scale, Path(ORIGIN).stem)}
     fingerprint.write(folder, {NAME: content}, ORIGIN, facts)

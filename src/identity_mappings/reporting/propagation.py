@@ -1,20 +1,19 @@
-"""How signals run through the networks: norms by unit, and the spread of layer responses (he2015, Figure 7)."""
+"""Figures of how signals run through the networks: norms by unit, and the layer responses (he2015, Figure 7)."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 
 import pandas
 from matplotlib.figure import Figure as Drawing
 
-from ..parameters import Project
-from ..parameters.reports import Curve, Responses, Signals
-from ..records import measurement, run
+from ..parameters.reports import Curve, Panel, Responses, Signals
+from ..records import measurement
 from ..records.experiment import Experiment
-from ..records.propagation import RESPONSES_CSV, SIGNALS_CSV, responses_of, signals_of
+from ..records.measurement import RESPONSES_CSV, SIGNALS_CSV, responses_of, signals_of
 from .cells import NO_COUNTERPART, Records
-from .drawing import COLOURS, drawing_of
+from .drawing import COLOURS, new_drawing
 
 NOT_MEASURED = "not measured"
 NORMS = {"forward_norm": "norm of the signal", "gradient_norm": "norm of the gradient"}
@@ -22,21 +21,20 @@ FLOOR = 1e-300  # of what a logarithmic axis shows
 
 
 def _read(
-    project: Project, scale: str, records: Records, curve: Curve, folder: Callable[[Experiment], Path], name: str
+    records: Records, curve: Curve, folder_of: Callable[[Experiment], Path], name: str
 ) -> tuple[pandas.DataFrame | None, str]:
     """The record of a curve and its label, or None and why there is none; a bad one is noted with `records`."""
-    experiment = project.resolve(curve.experiment, scale)
+    experiment = records.project.resolve(curve.experiment, records.scale)
     if experiment is None:
         return None, f"{curve.label}: {NO_COUNTERPART}"
-    experiment = next((one for one in experiment.alternatives if (folder(one) / name).is_file()), experiment)
+    measured = (one for one in experiment.alternatives if (folder_of(one) / name).is_file())
+    experiment = next(measured, experiment)
+    folder = folder_of(experiment)
+    content = records.try_reading(lambda: measurement.read_of(folder, name, experiment))
     try:
-        content = measurement.read_of(folder(experiment), name, experiment)
         data = None if content is None else pandas.read_csv(io.BytesIO(content))
-    except run.BadRecord as error:
-        records.note(error)
-        data = None
     except ValueError as error:  # pandas: no columns, or no table
-        records.note(f"{folder(experiment) / name}: not a table ({error}): remove the folder to have it made again")
+        records.note_problem(f"{folder / name}: not a table ({error}): remove the folder to have it made again")
         data = None
     if data is None:
         return None, f"{curve.label}: {NOT_MEASURED}"
@@ -44,24 +42,38 @@ def _read(
     return data, curve.label
 
 
-def draw_signals(project: Project, scale: str, records: Records, figure: Signals) -> tuple[Drawing, pandas.DataFrame]:
+def _read_panel(
+    records: Records, panel: Panel, folder_of: Callable[[Experiment], Path], name: str, drawn: list[pandas.DataFrame]
+) -> Iterator[tuple[str, pandas.DataFrame | None, str]]:
+    """Colour, record and label of each curve; the records are added to `drawn` too."""
+    for colour, curve in zip(cycle(COLOURS), panel.curves, strict=False):
+        data, label = _read(records, curve, folder_of, name)
+        if data is not None:
+            data.insert(0, "panel", panel.title)
+            drawn.append(data)
+        yield colour, data, label
+
+
+def _concatenate(drawn: list[pandas.DataFrame], columns: list[str]) -> pandas.DataFrame:
+    return pandas.concat(drawn, ignore_index=True) if drawn else pandas.DataFrame(columns=columns)
+
+
+def draw_signals(records: Records, figure: Signals) -> tuple[Drawing, pandas.DataFrame]:
     """A row of axes a panel: signal and gradient by unit, at initialization dashed, after the training solid."""
-    iterations = project.scale(scale).signal_iterations
-    drawing = drawing_of(project, scale, figure, 11, 2.7 * len(figure.panels) + 0.6)
-    drawn = []
+    iterations = records.settings.signal_iterations
+    drawing = new_drawing(records, figure, 11, 2.7 * len(figure.panels) + 0.6)
+    drawn: list[pandas.DataFrame] = []
+
+    def folder_of(experiment: Experiment) -> Path:
+        return signals_of(records.results, experiment, iterations)
+
     for row, panel in zip(drawing.subplots(len(figure.panels), 2, squeeze=False), figure.panels, strict=True):
         handles = []
-        for colour, curve in zip(cycle(COLOURS), panel.curves, strict=False):
-            data, label = _read(
-                project, scale, records, curve, lambda e: signals_of(records.results, e, iterations), SIGNALS_CSV
-            )
-            if data is not None:
-                data.insert(0, "panel", panel.title)
-                drawn.append(data)
+        for colour, data, label in _read_panel(records, panel, folder_of, SIGNALS_CSV, drawn):
             for axes, column in zip(row, NORMS, strict=True):
-                for iteration, part in data.groupby("iteration") if data is not None else ():
+                for iteration, norms in data.groupby("iteration") if data is not None else ():
                     style, width = ("-", 1.2) if iteration else ("--", 0.8)
-                    axes.plot(part["unit"], part[column].clip(lower=FLOOR), style, color=colour, linewidth=width)
+                    axes.plot(norms["unit"], norms[column].clip(lower=FLOOR), style, color=colour, linewidth=width)
             handles += row[1].plot([], [], color=colour, label=label)
         for axes, text in zip(row, NORMS.values(), strict=True):
             axes.set_yscale("log")
@@ -70,26 +82,22 @@ def draw_signals(project: Project, scale: str, records: Records, figure: Signals
             axes.set_title(panel.title, fontsize=8)
         row[1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7)
     drawing.supxlabel(f"dashed: at initialization; solid: after {iterations} iterations of the recipe", fontsize=8)
-    columns = ["panel", "curve", "iteration", "unit", "channels", "size", *NORMS]
-    return drawing, pandas.concat(drawn, ignore_index=True) if drawn else pandas.DataFrame(columns=columns)
+    return drawing, _concatenate(drawn, ["panel", "curve", "iteration", "unit", "channels", "size", *NORMS])
 
 
-def draw_responses(
-    project: Project, scale: str, records: Records, figure: Responses
-) -> tuple[Drawing, pandas.DataFrame]:
+def draw_responses(records: Records, figure: Responses) -> tuple[Drawing, pandas.DataFrame]:
     """Above in the order of the layers, below sorted by size, as the paper shows them; of seed 0."""
-    drawing = drawing_of(project, scale, figure, 5.5 * len(figure.panels), 5.2)
-    drawn = []
+    drawing = new_drawing(records, figure, 5.5 * len(figure.panels), 5.2)
+    drawn: list[pandas.DataFrame] = []
+
+    def folder_of(experiment: Experiment) -> Path:
+        return responses_of(records.results, experiment, 0)
+
     for column, panel in zip(drawing.subplots(2, len(figure.panels), squeeze=False).T, figure.panels, strict=True):
-        for colour, curve in zip(cycle(COLOURS), panel.curves, strict=False):
-            data, label = _read(
-                project, scale, records, curve, lambda e: responses_of(records.results, e, 0), RESPONSES_CSV
-            )
+        for colour, data, label in _read_panel(records, panel, folder_of, RESPONSES_CSV, drawn):
             if data is None:
                 column[0].plot([], [], color=colour, label=label)
                 continue
-            data.insert(0, "panel", panel.title)
-            drawn.append(data)
             values = data["standard_deviation"]
             column[0].plot(data["layer"], values, color=colour, linewidth=1, label=label)
             column[1].plot(data["layer"], values.sort_values(ascending=False), color=colour, linewidth=1)
@@ -100,5 +108,4 @@ def draw_responses(
         for axes in column:
             axes.set_ylabel("standard deviation")
             axes.set_ylim(bottom=0)
-    columns = ["panel", "curve", "layer", "name", "standard_deviation"]
-    return drawing, pandas.concat(drawn, ignore_index=True) if drawn else pandas.DataFrame(columns=columns)
+    return drawing, _concatenate(drawn, ["panel", "curve", "layer", "name", "standard_deviation"])

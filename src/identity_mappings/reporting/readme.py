@@ -6,7 +6,8 @@ from typing import Any
 
 from ..parameters import Project
 from ..records.files import parse_json, write_atomically
-from .markdown import grid
+from .rendering import format_grid
+from .rendering import render as render_template
 
 NAME = "README.md"
 SCALES = ("paper", "overnight")  # whose records are committed
@@ -20,13 +21,10 @@ def render(project: Project) -> str | None:
     text = path.read_text("utf-8") if path.is_file() else ""
     if BEGIN not in text or END not in text:
         return None
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("identity_mappings.reporting"), undefined=StrictUndefined, keep_trailing_newline=True
-    )
-    made = environment.get_template("readme.md.jinja").render(
-        scales={scale: cells for scale in SCALES if (cells := _read_cells(project, scale))}, errors=_tabulate_errors
+    made = render_template(
+        "readme.md.jinja",
+        scales={scale: cells for scale in SCALES if (cells := _read_cells(project, scale))},
+        errors=_tabulate_errors,
     )
     return re.sub(f"(?<={re.escape(BEGIN)}).*(?={re.escape(END)})", lambda _: f"\n{made}", text, flags=re.DOTALL)
 
@@ -52,9 +50,9 @@ def _tabulate_errors(cells: list[dict[str, Any]]) -> str:
     for cell in cells:
         if cell["metric"] == "test error %" and cell["runs"]:
             shown.setdefault(cell["experiment"], cell)
-    rows = []
+    rows = [["experiment", "dataset", "runs", "rebuilt", "sd", "published, at scale `paper`"]]
     for name, cell in shown.items():
         published = "" if cell["published"] is None else str(cell["published"])
         spread = "" if cell["std"] is None else f"± {cell['std']:.2f}"
         rows.append([f"`{name}`", cell["dataset"], str(cell["runs"]), str(cell["measured"]), spread, published])
-    return grid(["experiment", "dataset", "runs", "rebuilt", "sd", "published, at scale `paper`"], rows)
+    return format_grid(rows)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from ..evaluation.propagation import measure_signals
 from ..parameters import load
 from ..records.files import json_bytes, sha256_of, write_atomically
-from ..records.propagation import SIGNALS, SIGNALS_CSV, SIGNALS_DONE
-from ..training.propagation import signals
+from ..records.measurement import SIGNALS, SIGNALS_CSV, SIGNALS_DONE
 from ..training.trainer import Options
 from .fingerprint import of_signals
 
@@ -16,7 +16,9 @@ def measure_all(scale: str, data_folder: Path, device: str, root: Path = Path())
     settings = project.scale(scale)
     results = root / settings.results
     options = Options(results, data_folder, root, device)
-    folders = [signals(experiment, settings.signal_iterations, options) for experiment in project.propagated(scale)]
+    folders = [
+        measure_signals(experiment, settings.signal_iterations, options) for experiment in project.propagated(scale)
+    ]
     files = {f"{folder.name}/{SIGNALS_CSV}": sha256_of(folder / SIGNALS_CSV) for folder in folders}
     done = {"scale": scale, "fingerprint": of_signals(project, scale), "files": files}
     write_atomically(results / SIGNALS / SIGNALS_DONE, json_bytes(done))

@@ -48,8 +48,8 @@ class Captured:
         # On a stream of its own: those of several runs overlap.
         self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
         with torch.cuda.stream(self.stream):
-            for mine, given in zip(held, inputs, strict=True):
-                mine.copy_(given)
+            for tensor, given in zip(held, inputs, strict=True):
+                tensor.copy_(given)
             graph.replay()
             return [output.clone() for output in outputs]
 

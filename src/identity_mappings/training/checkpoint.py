@@ -1,19 +1,23 @@
-"""Checkpoints: written in one step, read only if every byte is right, set aside if not."""
+"""Checkpoints and weights: written in one step, read only if every byte is right, set aside if not."""
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import UserError
-from ..records import files
-from ..records.files import write_atomically
-from .exported import NORMALIZATION
+from ..networks.families import NORMALIZATION
+from ..records import run
+from ..records.experiment import Experiment
+from ..records.files import remove_partial_files, write_atomically
 
 KEPT = 2  # the last, and the one before it in case the last is damaged
 _NAME = re.compile(r"checkpoint-(\d+)-([0-9a-f]{16})\.pt")
@@ -75,13 +79,13 @@ def load(folder: Path, device: torch.device, run: dict[str, Any] | None = None) 
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint, or kept weights, that somebody names.
+    """The checkpoint, kept weights, or weights of an export that somebody names.
 
     Raises:
-        UserError: no such file, or it is neither.
+        UserError: no such file, or it is none of these.
     """
     if path.suffix == ".safetensors":
-        return _exported(path)
+        return _read_exported(path)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -99,7 +103,7 @@ def read(path: Path) -> dict[str, Any]:
     return saved
 
 
-def _exported(path: Path) -> dict[str, Any]:
+def _read_exported(path: Path) -> dict[str, Any]:
     """The weights of an export, without its normalization."""
     from safetensors import SafetensorError  # which a machine that only trains may lack
     from safetensors.torch import load_file
@@ -113,14 +117,28 @@ def _exported(path: Path) -> dict[str, Any]:
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(NORMALIZATION)}
 
 
+def read_trained(experiment: Experiment, record: run.Record, results: Path, root: Path) -> dict[str, torch.Tensor]:
+    """The weights of a finished run, which must be those of its record.
+
+    Raises:
+        UserError: they are not here, or are others.
+    """
+    seed = record.metrics["seed"]
+    path = run.weights_of(results, experiment, seed, root)
+    if path is None:
+        raise UserError(
+            f"{run.checkpoints_of(results, experiment, seed) / run.WEIGHTS}: the trained weights are not here; they "
+            "stay where the run was trained: fetch them, or export it there and `dvc pull models`"
+        )
+    weights = read(path)
+    if weights_sha256(weights) != record.metrics["weights_sha256"]:
+        raise UserError(f"{path}: not the weights of the record {record.path}: remove the file and train the run again")
+    return weights
+
+
 def newest(folder: Path) -> int | None:
     """Iteration of the newest checkpoint in a folder."""
     return next((iteration for iteration, *_ in _listed(folder)), None)
-
-
-def remove_partial_files(folder: Path) -> None:
-    """Remove what a killed process left half written, while this process holds the run's lock."""
-    files.remove_partial_files(folder, _WRITTEN)
 
 
 def clear(folder: Path) -> None:
@@ -136,3 +154,26 @@ def weights_sha256(state: dict[str, torch.Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+@contextmanager
+def hold_run(experiment: Experiment, seed: int, results: Path) -> Iterator[None]:
+    """Hold a run for this process alone, and clear away what a killed one left half written.
+
+    Raises:
+        UserError: another process holds it.
+        OSError: no right to write where its files go.
+    """
+    checkpoints, folder = run.checkpoints_of(results, experiment, seed), run.folder_of(results, experiment, seed)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    with (checkpoints / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another process is training this run: wait for it, or stop it") from None
+        except OSError as error:
+            print(f"{folder}: no lock ({error.strerror}): start no second process on it", file=sys.stderr, flush=True)
+        remove_partial_files(checkpoints, _WRITTEN)
+        for place in (folder, folder / run.PARTIAL):
+            remove_partial_files(place, (run.METRICS, run.CURVE, run.PROVENANCE))
+        yield

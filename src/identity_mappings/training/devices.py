@@ -57,18 +57,14 @@ def estimate(experiment: Experiment, root: Path = Path()) -> float:
 
 def duration(seconds: float) -> str:
     """Seconds in the unit that a person would use."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+    for unit, length, largest in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
+        if seconds < length * largest:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"
 
 
 def choose(kind: str, experiment: Experiment, root: Path = Path(), group: Group | None = None) -> torch.device:
-    """The device for a run, or for this process of those that train it.
-
-    Args:
-        kind: "gpu" or "cpu". A GPU is never replaced by the CPU silently.
+    """The device, "gpu" or "cpu", for a run, or for this process of those that train it.
 
     Raises:
         UserError: there is no GPU for each process; without any, says how long the CPU would take.
@@ -117,8 +113,5 @@ def describe(device: torch.device) -> dict[str, object]:
 def libraries(device: torch.device) -> dict[str, object]:
     """What computes on a device, for the provenance."""
     cuda = device.type == "cuda"
-    return {
-        "cuda": torch.version.cuda if cuda else None,
-        "cudnn": torch.backends.cudnn.version() if cuda else None,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-    }
+    versions = (torch.version.cuda, torch.backends.cudnn.version()) if cuda else (None, None)
+    return {"cuda": versions[0], "cudnn": versions[1], "cpu_capability": torch.backends.cpu.get_cpu_capability()}

@@ -1,39 +1,29 @@
 """What NVIDIA's driver says of its devices, asked through nvidia-ml-py (NVML)."""
 
+import contextlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU, or a MIG instance of one.
+    """A GPU, or a MIG instance of one."""
 
-    Attributes:
-        index: of the GPU, in the driver's order (that of the PCI bus).
-        uuid: "GPU-..." or "MIG-...".
-        gpu: UUID of the GPU; of a GPU its own.
-    """
-
-    index: int
-    uuid: str
-    gpu: str
+    index: int  # of the GPU, in the driver's order (that of the PCI bus)
+    uuid: str  # "GPU-..." or "MIG-..."
+    gpu: str  # UUID of the GPU; of a GPU its own
 
 
 @dataclass(frozen=True)
 class Driver:
-    """The driver's version and devices; None and nothing where no driver answers.
-
-    Attributes:
-        problem: why no driver answers, in words.
-    """
+    """The driver's version and devices; None and nothing where no driver answers."""
 
     version: str | None = None
     gpus: list[Device] = field(default_factory=list)
     mig_instances: list[Device] = field(default_factory=list)
-    problem: str | None = None
+    problem: str | None = None  # why no driver answers, in words
 
     @property
     def usable(self) -> list[Device]:
@@ -47,17 +37,6 @@ class Driver:
             return next((gpu for gpu in self.gpus if gpu.index == int(entry)), None)
         found = [device for device in (*self.gpus, *self.mig_instances) if device.uuid.startswith(entry)]
         return found[0] if len(found) == 1 else None
-
-
-@contextmanager
-def _nvml() -> Iterator[ModuleType]:
-    import pynvml
-
-    pynvml.nvmlInit()
-    try:
-        yield pynvml
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _text(value: str | bytes) -> str:
@@ -92,19 +71,24 @@ def _ask_torch() -> Driver:
 def ask() -> Driver:
     """Ask the driver. Never raises: where there is no driver, or a broken one, there are no devices and a `problem`."""
     try:
-        with _nvml() as nvml:
-            gpus, instances, problem = [], [], None
-            for index in range(nvml.nvmlDeviceGetCount()):
-                try:
-                    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-                    uuid = _text(nvml.nvmlDeviceGetUUID(handle))
-                except nvml.NVMLError as error:  # one that is lost: the others work
-                    problem = f"GPU {index}: {error}"
-                    continue
-                gpus.append(Device(index, uuid, uuid))
-                instances += _list_mig_instances(nvml, handle, gpus[-1])
-            return Driver(_text(nvml.nvmlSystemGetDriverVersion()), gpus, instances, problem)
+        import pynvml as nvml
     except ImportError:
         return _ask_torch()
+    try:
+        nvml.nvmlInit()
+        gpus, instances, problem = [], [], None
+        for index in range(nvml.nvmlDeviceGetCount()):
+            try:
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                uuid = _text(nvml.nvmlDeviceGetUUID(handle))
+            except nvml.NVMLError as error:  # one that is lost: the others work
+                problem = f"GPU {index}: {error}"
+                continue
+            gpus.append(Device(index, uuid, uuid))
+            instances += _list_mig_instances(nvml, handle, gpus[-1])
+        return Driver(_text(nvml.nvmlSystemGetDriverVersion()), gpus, instances, problem)
     except Exception as error:  # NVMLError has a subclass for each status, and a broken library may raise anything
         return Driver(problem=f"{error}")
+    finally:
+        with contextlib.suppress(Exception):
+            nvml.nvmlShutdown()

@@ -8,22 +8,19 @@ import torch
 from torch import Tensor
 
 from .. import data
-from ..data.augmentation import Augmentation
-from ..data.images import hold_out
 from ..errors import UserError
 from ..networks import families
 from ..records import run
 from ..records.experiment import Experiment
 from ..records.files import json_bytes, write_atomically
-from . import checkpoint, exported, verify
+from . import checkpoint, verify
 from .assembly import arguments_of, recipe_of
+from .feeds import Resident
 from .group import Group
 from .trainer import Options
 
 CARD, PACKAGE = "README.md", "network"
-MODULES = (
-    "families", "cifar", "imagenet", "vgg", "residual", "units", "shortcuts", "batch_norm", "depth",
-)  # fmt: skip
+MODULES = ("cifar", "imagenet", "vgg", "residual", "units", "shortcuts", "batch_norm", "depth")
 
 
 def export(folder: Path, options: Options, output: Path | None = None) -> Path:
@@ -43,47 +40,30 @@ def export(folder: Path, options: Options, output: Path | None = None) -> Path:
     try:
         from safetensors.torch import save
     except ImportError:
-        raise UserError(
-            "export: the package safetensors is not installed: make env, or pip install safetensors"
-        ) from None
+        cure = "make env, or pip install safetensors"
+        raise UserError(f"export: the package safetensors is not installed: {cure}") from None
     folder = folder if folder.is_dir() else folder.parent
-    experiment, record = verify.read(folder, options.root)
+    experiment, record = verify.read_record(folder, options.root)
     if record.metrics["status"] != "finished":
         raise UserError(f"{folder}: {record.metrics['status']}: only the weights of a finished run are exported")
     if experiment.parameters["network"]["shortcut"]["kind"] == "custom":
         raise UserError(f"{folder}: its shortcut is of your own file, without which its weights are nothing")
-    weights = _weights(folder, experiment, record, options.root)
+    weights = checkpoint.read_trained(experiment, record, folder.parents[2], options.root)
     family, arguments = arguments_of(experiment)
-    tensors = exported.as_tensors(weights, *_normalization(experiment, record.metrics["seed"], options))
+    tensors = families.as_tensors(weights, *_find_normalization(experiment, record.metrics["seed"], options))
     about = {key: str(record.metrics[key]) for key in ("experiment", "digest", "seed", "weights_sha256")}
     target = (output or options.root / run.MODELS) / experiment.folder / folder.name
-    write_atomically(target / exported.WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    write_atomically(target / families.WEIGHTS, save(tensors, metadata={"format": "pt"}))
     config = {"family": family, "arguments": arguments, "experiment": experiment.as_json(), "weights": about}
-    write_atomically(target / exported.CONFIG, json_bytes(config))
+    write_atomically(target / families.CONFIG, json_bytes(config))
     sources = Path(inspect.getfile(families)).parent
-    for name in MODULES:
-        write_atomically(target / PACKAGE / f"{name}.py", (sources / f"{name}.py").read_bytes())
-    init = Path(inspect.getfile(exported)).read_text("utf-8").replace("from ..networks.", "from .")
-    write_atomically(target / PACKAGE / "__init__.py", init.encode())
-    write_atomically(target / CARD, _card(experiment, record, tensors, options.root))
+    for module, name in [("families", "__init__"), *((name, name) for name in MODULES)]:
+        write_atomically(target / PACKAGE / f"{name}.py", (sources / f"{module}.py").read_bytes())
+    write_atomically(target / CARD, _render_card(experiment, record, tensors))
     return target
 
 
-def _weights(folder: Path, experiment: Experiment, record: run.Record, root: Path) -> dict[str, Tensor]:
-    results = folder.parents[2]
-    path = run.weights_of(results, experiment, record.metrics["seed"], root)
-    if path is None:
-        kept = run.checkpoints_of(results, experiment, record.metrics["seed"]) / run.WEIGHTS
-        raise UserError(
-            f"{kept}: the trained weights are not here; they stay where the run was trained: export it there"
-        )
-    weights = checkpoint.read(path)
-    if checkpoint.weights_sha256(weights) != record.metrics["weights_sha256"]:
-        raise UserError(f"{path}: not the weights of the record {record.path}: remove the file and train the run again")
-    return weights
-
-
-def _normalization(experiment: Experiment, seed: int, options: Options) -> tuple[Tensor, Tensor]:
+def _find_normalization(experiment: Experiment, seed: int, options: Options) -> tuple[Tensor, Tensor]:
     """Mean and deviation that the network's images were normalized by."""
     recipe, dataset, cpu = recipe_of(experiment), experiment.parameters["dataset"], torch.device("cpu")
     if recipe.normalization == "channel-mean-and-deviation":
@@ -97,12 +77,10 @@ def _normalization(experiment: Experiment, seed: int, options: Options) -> tuple
         feed.close()
         return mean, deviation
     images = data.load(dataset, options.data_folder)
-    if held_out := getattr(recipe, "validation", None):
-        images = hold_out(images, held_out)
-    return Augmentation(images.training, recipe.normalization, 0, recipe.padding_colour).mean, deviation
+    return Resident(images, recipe, seed, cpu).augmentation.mean, deviation
 
 
-def _card(experiment: Experiment, record: run.Record, tensors: dict[str, Tensor], root: Path) -> bytes:
+def _render_card(experiment: Experiment, record: run.Record, tensors: dict[str, Tensor]) -> bytes:
     """The model card: a YAML head with the model-index that model hubs read, and a page for people."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -116,13 +94,13 @@ def _card(experiment: Experiment, record: run.Record, tensors: dict[str, Tensor]
         dataset=experiment.parameters["dataset"],
         network=experiment.parameters["network"],
         recipe=experiment.parameters["recipe"],
-        others=_siblings(experiment, record),
-        count=sum(tensor.numel() for name, tensor in tensors.items() if not name.startswith(exported.NORMALIZATION)),
+        others=_summarize_seeds(experiment, record),
+        count=sum(tensor.numel() for name, tensor in tensors.items() if not name.startswith(families.NORMALIZATION)),
     )
     return (text.strip() + "\n").encode()
 
 
-def _siblings(experiment: Experiment, record: run.Record) -> dict[str, Any]:
+def _summarize_seeds(experiment: Experiment, record: run.Record) -> dict[str, Any]:
     """Errors of all finished runs of the experiment that are here, for the spread."""
     errors = {}
     for folder in sorted(record.path.parents[1].glob("seed*")):

@@ -1,6 +1,6 @@
 """Where a trainer's images come from: all of them on the device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Protocol
 
@@ -18,19 +18,12 @@ Counted = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Feed(Protocol):
-    """What a trainer asks of its images.
+    """What a trainer asks of its images."""
 
-    Attributes:
-        shape: (C, H, W) of an image in a batch.
-        counts: {"training_images": ..., "test_images": ...}.
-        protocol: of the tests during the training.
-        workers: processes that read and decode images.
-    """
-
-    shape: tuple[int, int, int]
-    counts: dict[str, int]
-    protocol: str
-    workers: int
+    shape: tuple[int, int, int]  # (C, H, W) of an image in a batch
+    counts: dict[str, int]  # {"training_images": ..., "test_images": ...}
+    protocol: str  # of the tests during the training
+    workers: int  # processes that read and decode images
 
     def seek(self, iteration: int) -> int:
         """Make the batch of an iteration the present one, from the host; returns its size."""
@@ -62,18 +55,12 @@ class Resident:
         self.counts = {"training_images": len(images.training), "test_images": len(images.test)}
         self.labels = images.training_labels.to(device)
         self.test_images, self.test_labels = images.test.to(device), images.test_labels.to(device)
-        self.sampler = Sampler(
-            len(images.training), recipe.batch_size, recipe.epoch_end, recipe.crop_padding, recipe.flip, seed
-        )
+        views = recipe.batch_size, recipe.epoch_end, recipe.crop_padding, recipe.flip, seed
+        self.sampler = Sampler(len(images.training), *views)
         self.views = DeviceViews(self.sampler, device)
+        padding, channels = recipe.padding_colour, (recipe.channel_mean, recipe.channel_deviation)
         self.augmentation = Augmentation(
-            images.training,
-            recipe.normalization,
-            recipe.crop_padding,
-            recipe.padding_colour,
-            recipe.channel_mean,
-            recipe.channel_deviation,
-            device,
+            images.training, recipe.normalization, recipe.crop_padding, padding, *channels, device
         )
 
     def seek(self, iteration: int) -> int:
@@ -89,11 +76,7 @@ class Resident:
 
     def statistics(self, network: nn.Module) -> None:
         steps = range(self.recipe.iterations, self.recipe.iterations + STATISTICS_BATCHES)
-        single_view.recompute_statistics(network, self._batches(steps))
+        single_view.recompute_statistics(network, (self.augmentation.view(self.sampler.view(step)) for step in steps))
 
     def close(self) -> None:
         pass
-
-    def _batches(self, steps: range) -> Iterator[Tensor]:
-        for step in steps:
-            yield self.augmentation.view(self.sampler.view(step))

@@ -37,7 +37,7 @@ class Group:
         self.votes: distributed.ProcessGroup | None = None
 
     @classmethod
-    def of_environment(cls) -> "Group":
+    def from_environment(cls) -> "Group":
         """As torchrun's environment says; alone where there is none."""
         if not all(name in os.environ for name in STARTED_BY):
             return cls()
@@ -74,8 +74,8 @@ class Group:
         """
         if self.size > replicas:
             raise UserError(
-                f"{self.size} processes, but the recipe's batch has {replicas} part(s) of its own batch norm: start at "
-                f"most {replicas} (torchrun --nproc-per-node)"
+                f"{self.size} processes, but the recipe's batch has {replicas} part(s) with batch norm of their own: "
+                f"start at most {replicas} (torchrun --nproc-per-node)"
             )
         return list(range(self.rank, replicas, self.size))
 
@@ -85,11 +85,9 @@ class Group:
             return network
         devices = [torch.cuda.current_device()] if next(network.parameters()).is_cuda else None
         # `find_unused_parameters` for its side effect: buckets stay as they are built, where otherwise the second step
-        # regroups them. A sum over more than two processes depends on a gradient's place in its bucket, so a run that
-        # was resumed would differ in its first step.
-        return DistributedDataParallel(
-            network, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True
-        )
+        # regroups them, and a sum over more than two processes depends on a gradient's place in its bucket.
+        options = {"broadcast_buffers": False, "find_unused_parameters": True}
+        return DistributedDataParallel(network, device_ids=devices, **options)
 
     def accumulating(self, model: nn.Module, last: bool) -> AbstractContextManager:
         """Around the forward and backward pass of a replica: gradients are exchanged behind the `last` only."""
@@ -101,7 +99,7 @@ class Group:
             try:
                 distributed.all_reduce(tensor)
             except RuntimeError as error:
-                if not _is_of_exchange(error):
+                if not _is_lost_worker(error):
                     raise
                 raise LostWorker(_first_line(error)) from None
         return tensor
@@ -112,7 +110,7 @@ class Group:
             return True
         values: list[object] = [None] * self.size
         distributed.all_gather_object(values, value, group=self.votes)
-        return all(other == value for other in values)
+        return values.count(value) == self.size
 
     def any(self, *flags: bool) -> Sequence[bool]:
         """For each flag, whether a process has it set."""
@@ -138,13 +136,13 @@ class Group:
             undo()
             raise
         except RuntimeError as error:
-            if self.size == 1 or not _is_of_exchange(error):
+            if self.size == 1 or not _is_lost_worker(error):
                 raise
             undo()
             raise LostWorker(_first_line(error)) from None
 
 
-def _is_of_exchange(error: RuntimeError) -> bool:
+def _is_lost_worker(error: RuntimeError) -> bool:
     # gloo has no class of its own.
     return isinstance(error, distributed.DistError) or "gloo" in str(error).lower() or "closed by peer" in str(error)
 

@@ -1,28 +1,156 @@
-"""`identity-mappings import-weights`: a network that was trained elsewhere, tested by the papers' protocols."""
+"""`identity-mappings import-weights`: networks that were trained elsewhere, under torchvision's names, tested here."""
 
-from collections.abc import Sequence
+import pickle
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from ..data.colour import Normalization
+from ..errors import UserError
 from ..evaluation import protocols
+from ..networks.depth import IMAGENET_STAGES
 from ..networks.imagenet import ImageNetResNet
-from ..records import imported
+from ..records import provenance, run
 from ..records.files import json_bytes, sha256_of, write_atomically
 from . import checkpoint, devices
-from .evaluate import made_by
 from .group import Group
-from .import_weights import read
-from .streamed import pinned, workers_for
+from .streamed import count_workers, open_shards
 from .trainer import Options
 
+WRAPPERS = ("state_dict", "model")  # keys under which training programs keep the weights among other things
 # Of torchvision's published weights, in 0 to 255.
 MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+DECODER = "pillow"
 
 
-def test(
+def names_of(depth: int) -> dict[str, str]:
+    """{torchvision's name: ours} of all weights and statistics of a ResNet: both list them in the same order."""
+    unit, counts = IMAGENET_STAGES[depth]
+    with torch.device("meta"):
+        theirs = ResNet(Bottleneck if unit == "bottleneck" else BasicBlock, list(counts))
+        ours = _build(network_of(depth), 1)
+    names = (name for name in theirs.state_dict() if not name.endswith("num_batches_tracked"))
+    return dict(zip(names, ours.state_dict(), strict=True))
+
+
+def network_of(depth: int) -> dict[str, Any]:
+    """torchvision's network as `network` of params/: option B, a bottleneck's stride on its 3x3."""
+    unit, _ = IMAGENET_STAGES[depth]
+    network = {"family": "imagenet", "depth": depth, "unit": unit, "shape_change": "B"}
+    return network | ({"bottleneck_stride": "3x3"} if unit == "bottleneck" else {})
+
+
+def depth_of(state: Mapping[str, Tensor]) -> int:
+    """Depth of the ResNet that a state dict is of, by the names of its layers.
+
+    Raises:
+        UserError: of no ResNet that we have.
+    """
+    blocks = {match[0] for name in state if (match := re.match(r"layer[1-4]\.\d+\.", name))}
+    counts = tuple(sum(block.startswith(f"layer{stage}.") for block in blocks) for stage in (1, 2, 3, 4))
+    unit = "bottleneck" if "layer1.0.conv3.weight" in state else "basic"
+    for depth, stages in IMAGENET_STAGES.items():
+        if stages == (unit, counts):
+            return depth
+    raise UserError(
+        f"layer1 to layer4 have {', '.join(map(str, counts))} {unit} units, which is no ResNet of "
+        f"{', '.join(map(str, IMAGENET_STAGES))} layers: give the weights of one, under torchvision's names"
+    )
+
+
+def convert(
+    state: Mapping[str, Any], depth: int | None = None, classes: int | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A torchvision-style state dict as (`network` of params/, our state dict in float32 with one replica).
+
+    The names do not tell which convolution of a bottleneck has the stride: weights of he2015's own networks, with the
+    stride on the first 1x1, would be taken for torchvision's.
+
+    Args:
+        state: with or without "module." before all names, and num_batches_tracked; or below a key of `WRAPPERS`.
+        depth: layers; None: by the names.
+        classes: that the weights must have; None: any number.
+
+    Raises:
+        UserError: no state dict, a key that is missing or too many, another shape, or numbers that are not finite.
+    """
+    state = _unwrapped(state)
+    depth = depth or depth_of(state)
+    if depth not in IMAGENET_STAGES:
+        raise UserError(f"no ResNet-{depth}: the depth is one of {', '.join(map(str, IMAGENET_STAGES))}")
+    names, network = names_of(depth), network_of(depth)
+    if missing := [name for name in names if name not in state]:
+        raise UserError(f"{missing[0]} is missing, which a ResNet-{depth} has: give its whole state dict")
+    if extra := [name for name in state if name not in names and not name.endswith(".num_batches_tracked")]:
+        raise UserError(f"{extra[0]} is in no ResNet-{depth} of torchvision: give the state dict of one")
+    found = next(iter(state["fc.weight"].shape), 1)
+    if classes is not None and found != classes:
+        raise UserError(f"fc.weight: of {found} classes where {classes} are tested: give weights for {classes}")
+    with torch.device("meta"):
+        wanted = _build(network, found)
+    shapes = {name: tensor.shape for name, tensor in wanted.state_dict().items()}
+    converted = {}
+    for theirs, ours in names.items():
+        tensor = state[theirs]
+        shape = shapes[ours][1:] if ours.endswith(("running_mean", "running_var")) else shapes[ours]  # no replicas
+        if tensor.shape != shape:
+            raise UserError(f"{theirs}: shape {tuple(tensor.shape)} where a ResNet-{depth} has {tuple(shape)}")
+        if not tensor.is_floating_point():
+            raise UserError(f"{theirs}: numbers of type {str(tensor.dtype).removeprefix('torch.')}: give floats")
+        tensor = tensor.detach().float().clone()
+        if not tensor.isfinite().all():
+            raise UserError(f"{theirs}: numbers that are not finite: the training diverged or the file is damaged")
+        converted[ours] = tensor.view(shapes[ours])
+    return network, converted
+
+
+def _build(network: Mapping[str, Any], classes: int) -> ImageNetResNet:
+    return ImageNetResNet(**{key: value for key, value in network.items() if key != "family"}, classes=classes)
+
+
+def _unwrapped(state: Any) -> Mapping[str, Tensor]:
+    for key in WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping):
+        raise UserError(f"a {type(state).__name__} and no state dict: save model.state_dict()")
+    for name, value in state.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise UserError(f"{name!r} is no tensor, so this is no state dict: save model.state_dict()")
+    if state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state
+
+
+def read_weights(
+    path: Path, depth: int | None = None, classes: int | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """`convert` a file of torch.save, without running code in it.
+
+    Raises:
+        UserError: no such file, one that cannot be read so, or what `convert` refuses.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: give a file of torch.save(model.state_dict())") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        raise UserError(
+            f"{path}: damaged, not of torch.save, or with objects that only running code would read: give a file of "
+            "torch.save(model.state_dict())"
+        ) from None
+    try:
+        return convert(state, depth, classes)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def test_imported(
     file: Path,
     name: str,
     source: str,
@@ -32,56 +160,46 @@ def test(
     crop_size: int = protocols.CROP_SIZE,
     depth: int | None = None,
     normalization: tuple[Sequence[float], Sequence[float]] = (MEAN, DEVIATION),
-    decoder: str = "pillow",
 ) -> list[Path]:
     """Test a torchvision-style state dict and leave results/imported/NAME/evaluation-PROTOCOL.json.
 
-    Batch norm keeps the statistics that the file brings. The numbers stand in a table of their own, as of imported
-    weights and another recipe: they rebuild no cell.
+    Batch norm keeps the statistics of the file. The numbers stand in a table of their own: they rebuild no cell.
 
     Args:
-        file: of torch.save; only weights are read, no code.
-        name: of the record.
+        file: of torch.save.
         source: where the weights come from, in words.
-        dataset: the parameters' entry of its images.
-        options: where results and data lie, and the device.
+        dataset: of the parameters.
         wanted: protocols; none: all.
         crop_size: that the network was trained with.
-        depth: of the network; None: found from the names of its layers.
+        depth: of the network; None: by the names of its layers.
         normalization: mean and deviation by channel, in 0 to 255, that the weights want.
-        decoder: of the images.
 
     Raises:
         UserError: the file is none of such weights, or the dataset is not prepared.
     """
-    shards = pinned(dataset, "validation", options.data_folder)
-    network_parameters, state = read(file, depth, dataset["classes"])
-    arguments = {key: value for key, value in network_parameters.items() if key != "family"}
+    shards = open_shards(dataset, "validation", options.data_folder)
+    network_parameters, state = read_weights(file, depth, dataset["classes"])
     device = torch.device("cpu") if options.device == "cpu" else devices.any_gpu()
     devices.prepare("float32", torch.get_num_threads())
-    network = ImageNetResNet(**arguments, classes=dataset["classes"])
+    network = _build(network_parameters, dataset["classes"])
     network.load_state_dict(state)
     network.to(device, memory_format=torch.channels_last)
-    normalize = Normalization(
-        "channel-mean-and-deviation",
-        channel_mean=list(normalization[0]),
-        channel_deviation=list(normalization[1]),
-        device=device,
-    )
-    workers = workers_for(device, Group()) if options.workers is None else options.workers
+    mean, deviation = map(list, normalization)
+    normalize = Normalization("channel-mean-and-deviation", None, mean, deviation, device)
+    workers = count_workers(device, Group()) if options.workers is None else options.workers
     written = []
     for protocol in wanted or protocols.PROTOCOLS:
-        found = protocols.test(network, shards, protocol, normalize, crop_size, decoder, device, workers)
+        found = protocols.test(network, shards, protocol, normalize, crop_size, DECODER, device, workers)
         record = {
-            "format": imported.FORMAT,
-            "kind": imported.KIND,
+            "format": run.FORMAT,
+            "kind": run.IMPORTED_KIND,
             "name": name,
             "source": source,
             "network": network_parameters,
             "protocol": protocol,
             "crop_size": crop_size,
-            "decoder": decoder,
-            "normalization": {"mean": list(normalization[0]), "deviation": list(normalization[1])},
+            "decoder": DECODER,
+            "normalization": {"mean": mean, "deviation": deviation},
             "test_error": round(100 * found.wrong / found.images, 6),
             "top_5_error": round(100 * found.wrong_top_5 / found.images, 6),
             "wrong": found.wrong,
@@ -93,8 +211,8 @@ def test(
             "weights_sha256": checkpoint.weights_sha256(state),
             "file_sha256": sha256_of(file),
             "data": {"name": dataset["name"], "dvc_md5": dataset["md5"]},
-            "made_by": made_by(options.root),
+            "made_by": provenance.code(options.root),
         }
-        written.append(imported.path_of(options.results, name, protocol))
+        written.append(run.imported_of(options.results, name, protocol))
         write_atomically(written[-1], json_bytes(record))
     return written

@@ -25,25 +25,19 @@ REPORT_SECONDS = 600
 
 @dataclass(frozen=True)
 class Place:
-    """A device that a job may take, as it is named in CUDA_VISIBLE_DEVICES, and the locks that stand for it.
+    """A device that a job may take, and the locks that stand for it."""
 
-    Attributes:
-        device: the name.
-        lock: of the device itself, taken alone.
-        gpu_lock: of a MIG instance, that of its GPU: shared with the other instances, not with who takes all of it.
-    """
-
-    device: str
-    lock: str
-    gpu_lock: str | None = None
+    device: str  # as it is named in CUDA_VISIBLE_DEVICES
+    lock: str  # of the device itself, taken alone
+    gpu_lock: str | None = None  # of a MIG instance's GPU: shared with other instances, not with who takes all of it
 
 
 def list_places(environment: Mapping[str, str], driver: Driver) -> list[Place]:
     """The devices that jobs may share: those of an inherited CUDA_VISIBLE_DEVICES, else all that the driver lists.
 
-    A device is known by its UUID, whatever it is called. Where the driver does not tell, it is known by its name, in
-    an allocation of Slurm by this and the job's number: two jobs on a node may both call their device "0".
-    CUDA ignores what follows an invalid entry ("-1"), and so does this.
+    A device is known by its UUID. Where the driver does not tell, it is known by its name, in an allocation of Slurm by
+    this and the job's number: two jobs on a node may both call their device "0". CUDA ignores what follows an invalid
+    entry ("-1"), and so does this.
     """
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
@@ -66,17 +60,13 @@ def _place(name: str, device: Device) -> Place:
     return Place(name, device.uuid, None if device.uuid == device.gpu else device.gpu)
 
 
-def _lock_folder() -> Path:
-    """One for all checkouts and users of the machine."""
+def _lock_file(lock: str) -> Path:
+    """In one folder for all checkouts and users of the machine."""
     folder = Path(os.environ.get("IDENTITY_MAPPINGS_LEASES", Path(tempfile.gettempdir()) / "identity-mappings-leases"))
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(PermissionError):  # another user made it
         folder.chmod(0o1777)
-    return folder
-
-
-def _lock_file(lock: str) -> Path:
-    return _lock_folder() / f"{lock.replace('/', '_')}.lock"
+    return folder / f"{lock.replace('/', '_')}.lock"
 
 
 def _lock(lock: str, kind: int) -> int | None:

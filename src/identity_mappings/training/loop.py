@@ -1,10 +1,10 @@
 """Runs, from their parameters to their records: read it from top to bottom."""
 
 import gc
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,40 +12,34 @@ from types import SimpleNamespace
 import torch
 
 from ..errors import UserError
-from ..records import git, heartbeat, provenance, run
+from ..records import git, heartbeat, provenance
+from ..records import run as records
 from ..records.experiment import Experiment
 from . import checkpoint, devices, memory, record
 from .assembly import recipe_of
+from .checkpoint import hold_run
 from .group import Group, LostWorker
-from .interrupted import Interrupted
-from .lock import hold_run
 from .optimizer import learning_rate
-from .progress import Heartbeats, ProgressLine
-from .state import Progress
-from .trainer import Options, Trainer, trainer_of
-
-
-def say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+from .progress import Heartbeats, Interrupted, ProgressLine, say
+from .record import Progress
+from .trainer import Options, Trainer, make_trainer
 
 
 class Run:
     """One of the runs that a process trains: its trainer, how far it is, and where its files are."""
 
-    def __init__(
-        self, experiment: Experiment, seed: int, device: torch.device, options: Options, group: Group | None = None
-    ):
+    def __init__(self, experiment: Experiment, seed: int, device: torch.device, options: Options, group: Group):
         self.experiment, self.seed, self.options = experiment, seed, options
-        self.folder = run.folder_of(options.results, experiment, seed)
-        self.checkpoints = run.checkpoints_of(options.results, experiment, seed)
-        self.group = group or Group()
-        self.trainer = trainer_of(experiment, seed, device, options, group=self.group)
+        self.folder = records.folder_of(options.results, experiment, seed)
+        self.checkpoints = records.checkpoints_of(options.results, experiment, seed)
+        self.group = group
+        self.trainer = make_trainer(experiment, seed, device, options, group=group)
         self.progress = Progress()
         saved = checkpoint.load(self.checkpoints, device, self.trainer.run)
         if saved is not None:
             self.trainer.restore(saved)
-            self.progress = Progress.restored(saved["progress"])
-        if not self.group.same((self.progress.iteration, checkpoint.weights_sha256(self.trainer.network.state_dict()))):
+            self.progress = Progress(**saved["progress"])
+        if not group.same((self.progress.iteration, checkpoint.weights_sha256(self.trainer.network.state_dict()))):
             raise UserError(f"{self.name}: not all processes see the same checkpoint: give them one folder (--results)")
         if saved is not None:
             self.say(f"goes on from iteration {self.progress.iteration}")
@@ -87,19 +81,30 @@ class Run:
             return "diverged"
         return "finished" if self.progress.iteration == self.trainer.recipe.iterations else "unfinished"
 
-    def take(self) -> None:
+    @property
+    def outcome(self) -> str:
+        progress = self.progress
+        if self.status == "unfinished":
+            return f"unfinished after {progress.iteration} iterations; call again to go on"
+        if progress.diverged_at is not None:
+            return f"diverged: the loss of iteration {progress.diverged_at} is not finite"
+        if "mean_average_precision" in progress.last:
+            return f"mAP {progress.last['mean_average_precision']:.2f} % after {progress.iteration} iterations"
+        return f"test error {progress.last['test_error']:.2f} % after {progress.iteration} iterations"
+
+    def read_steps(self) -> None:
         """Read what the last steps left on the device; test, and end a row of the curve, where the recipe wants it."""
         self.trainer.wait()
         losses, wrong, images = zip(*self.steps, strict=True)
         self.steps = []
-        whole = self.progress.take(torch.stack(losses).tolist(), int(torch.stack(wrong).sum()), sum(images))
-        self._stamp()  # a worker may be lost in the test
-        if whole:
+        numbers = torch.stack(losses).tolist(), int(torch.stack(wrong).sum()), sum(images)
+        finite = self.progress.add_iterations(*numbers)
+        self._update_session()  # a worker may be lost in the test
+        if finite:
             self.note()
-            self._stamp()
+            self._update_session()
 
-    def _stamp(self) -> None:
-        """Note how far the session is."""
+    def _update_session(self) -> None:
         self.session |= {
             "finished": _now(),
             "to_iteration": self.progress.iteration,
@@ -115,7 +120,7 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        state = {**self.trainer.state(), "progress": self.progress.saved(), "run": self.trainer.run}
+        state = {**self.trainer.state(), "progress": asdict(self.progress), "run": self.trainer.run}
         state["progress"]["sessions"] = self._sessions()
         checkpoint.save(self.checkpoints, self.progress.iteration, state)
 
@@ -123,11 +128,11 @@ class Run:
         """Where another worker was lost: a checkpoint of the last whole iteration; says from where the run goes on."""
         if self.trainer.whole and self.trainer.device.type == "cpu":  # a GPU's queue may hold a part of an iteration
             if self.steps:
-                self.take()
+                self.read_steps()
             if self.progress.iteration > self.begin:
                 self.save()
-        there = checkpoint.newest(self.checkpoints)
-        return "there is no checkpoint yet" if there is None else f"there is a checkpoint of iteration {there}"
+        last = checkpoint.newest(self.checkpoints)
+        return "there is no checkpoint yet" if last is None else f"there is a checkpoint of iteration {last}"
 
     def _sessions(self) -> list[dict]:
         return [*self.progress.sessions, self.session] if "finished" in self.session else self.progress.sessions
@@ -154,27 +159,24 @@ class Run:
         """Whether anything was done, and this process is the one to tell it."""
         return self.group.leads and bool(self.progress.sessions)
 
-    def leave(self) -> None:
+    def write_record(self) -> None:
         """Keep the weights of a run that is over, and write the record."""
         if not self.has_record_to_write:
             return
-        unfinished = f"unfinished after {self.progress.iteration} iterations; call again to go on"
-        outcome = unfinished if self.status == "unfinished" else _outcome(self.progress)
-        self.say(outcome)  # before the record, which holds the log's hash
+        self.say(self.outcome)  # before the record, which holds the log's hash
         if self.status != "unfinished":
             record.keep_weights(self.trainer, self.checkpoints)
         record.write(self.trainer, self.progress, self.status, self.experiment, self.folder, self.options)
         if self.status != "unfinished":
-            run.keep_copy(self.folder, self.checkpoints)
+            records.keep_copy(self.folder, self.checkpoints)
             heartbeat.remove(self.checkpoints)
 
 
 def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[int], options: Options) -> int:
     """Train runs of experiments, each with all seeds, to their records; returns the exit status.
 
-    Each begins from its last checkpoint, where there is one.
-    Several runs are trained at once, on one device; each is what it would be alone. Several processes, started by
-    torchrun, train one run after the other together.
+    Each begins from its last checkpoint, where there is one. Several runs are trained at once, on one device; each is
+    what it would be alone. Several processes, started by torchrun, train one run after the other together.
 
     Leaves metrics.json, curve.csv and provenance.json in results/runs/EXPERIMENT-DIGEST/seedK, and the trained
     weights with the checkpoints. A loss that is not finite ends a run as a record with the status "diverged". After
@@ -187,24 +189,24 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
     experiments = [experiments] if isinstance(experiments, Experiment) else experiments
     seeds = [seeds] if isinstance(seeds, int) else seeds
     every = {(experiment.folder, seed): (experiment, seed) for experiment in experiments for seed in seeds}
-    wanted = [one for one in every.values() if not _has_record(*one, options)]
+    wanted = [pair for pair in every.values() if not _has_record(*pair, options)]
     if not wanted:
         return 0
-    first, group = wanted[0][0], Group.of_environment()
-    arithmetic, cpu_threads = _settings([experiment for experiment, _ in wanted])
+    first, group = wanted[0][0], Group.from_environment()
+    arithmetic, cpu_threads = _find_settings([experiment for experiment, _ in wanted])
     device = devices.choose(options.device, first, options.root, group)
     devices.prepare(arithmetic, cpu_threads)
     with ExitStack() as held, Interrupted() as interrupted:
         for experiment, seed in wanted if group.leads else ():
             held.enter_context(hold_run(experiment, seed, options.results))
         # What another process has finished between the first look and the lock.
-        if group.size == 1 and not (wanted := [one for one in wanted if not _has_record(*one, options)]):
+        if group.size == 1 and not (wanted := [pair for pair in wanted if not _has_record(*pair, options)]):
             return 0
         held.enter_context(group.joined(device))
         if not group.same([(experiment.folder, seed) for experiment, seed in wanted]):
             raise UserError(f"{first.name}: not all processes see the same records: give them one folder (--results)")
         several = len(wanted) > 1 and group.size == 1 and not any(experiment.detects for experiment, _ in wanted)
-        batches = memory.batches(wanted, device, options.root) if several else ([one] for one in wanted)
+        batches = memory.batches(wanted, device, options.root) if several else ([pair] for pair in wanted)
         ended: list[tuple[str, Path]] = []  # not the runs: their memory is the next batch's
         for batch in batches:
             if interrupted.signal:
@@ -214,15 +216,15 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
                 _iterate(runs, options, lambda: interrupted.signal is not None)
             except LostWorker as error:
                 interrupted.deaf = True  # torchrun ends all when one is gone; there is something to be said first
-                state = "; ".join(f"{one.name}: {one.rescue()}" for one in runs)
+                state = "; ".join(f"{run.name}: {run.rescue()}" for run in runs)
                 gone = f"another process of this run is gone ({error})"
                 raise UserError(f"{gone}; {state}: call again to go on") from None
-            for one in runs:
-                one.close()
-            for one in runs:
-                one.leave()
-                ended.append((one.status, one.checkpoints))
-            del runs, one
+            for run in runs:
+                run.close()
+            for run in runs:
+                run.write_record()
+                ended.append((run.status, run.checkpoints))
+            del runs, run
             gc.collect()  # a trainer and its recorded steps refer to each other
         # Not before all have their records: Snakemake removes those of a job that is killed.
         for status, checkpoints in ended if group.leads else ():
@@ -232,7 +234,7 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
         return 128 + interrupted.signal if unfinished and interrupted.signal else 0
 
 
-def _settings(experiments: Sequence[Experiment]) -> tuple[str, int]:
+def _find_settings(experiments: Sequence[Experiment]) -> tuple[str, int]:
     """Arithmetic and CPU threads, which are a process's and not a run's."""
     found = {(recipe_of(experiment).arithmetic, recipe_of(experiment).cpu_threads) for experiment in experiments}
     if len(found) > 1:
@@ -242,16 +244,16 @@ def _settings(experiments: Sequence[Experiment]) -> tuple[str, int]:
 
 
 def _has_record(experiment: Experiment, seed: int, options: Options) -> bool:
-    folder = run.folder_of(options.results, experiment, seed)
+    folder = records.folder_of(options.results, experiment, seed)
     try:
-        there = run.read(folder, experiment, seed) is not None
-    except run.BadRecord as error:
+        finished = records.read(folder, experiment, seed) is not None
+    except records.BadRecord as error:
         raise UserError(f"{error}: not trained again over it: move the folder away") from None
-    if there:
+    if finished:
         say(f"{folder}: finished before; nothing to do")
         return True
-    checkpoints = run.checkpoints_of(options.results, experiment, seed)
-    if run.restore(folder, checkpoints, experiment, seed):
+    checkpoints = records.checkpoints_of(options.results, experiment, seed)
+    if records.restore(folder, checkpoints, experiment, seed):
         say(f"{folder}: finished before, and here again from {checkpoints}: remove that, too, to train it again")
         return True
     return False
@@ -263,51 +265,50 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
     clock = saved = time.perf_counter()
     begin, unsaid = runs[0].begin, runs[0].trainer.device.type == "cpu" and group.leads
 
-    def asked() -> Sequence[bool]:
+    def vote() -> Sequence[bool]:
         """Whether to stop, and whether a checkpoint is due; the same in all processes of a group."""
         return group.any(interrupted(), time.perf_counter() - saved >= options.checkpoint_seconds)
 
     name = runs[0].experiment.name if len(runs) == 1 else f"{len(runs)} runs"
-    for one in runs:
-        one.session["runs_at_once"] = len(runs)
-        if one.progress.pending:
-            one.note()
+    for run in runs:
+        run.session["runs_at_once"] = len(runs)
+        if run.progress.pending:
+            run.note()
     counted = time.perf_counter()
     with (
         Heartbeats(runs, group.leads) as heartbeats,
         ProgressLine(name, recipe.iterations, begin, recipe.batch_size, group.leads) as line,
     ):
-        while there := [one for one in runs if one.under_way]:
-            stop, due = asked()
+        while active := [run for run in runs if run.under_way]:
+            stop, due = vote()
             if due:
-                for one in there if group.leads else ():
-                    one.try_to_save()
+                for run in active if group.leads else ():
+                    run.try_to_save()
                 saved = time.perf_counter()
             if stop:
                 break
             # Who is behind goes first, until all are at one iteration.
-            first = min(one.progress.iteration for one in there)
-            together = [one for one in there if one.progress.iteration == first]
+            first = min(run.progress.iteration for run in active)
+            together = [run for run in active if run.progress.iteration == first]
             # Losses stay on the device up to the next row, test or stop: reading one would wait for it.
-            for iteration in range(first, min(one.next_row for one in together)):
-                if iteration > first and any(asked()):
+            for iteration in range(first, min(run.next_row for run in together)):
+                if iteration > first and any(vote()):
                     break
-                for one in together:
-                    one.steps.append(one.trainer.step(iteration))
+                for run in together:
+                    run.steps.append(run.trainer.step(iteration))
                 heartbeats.beat(together, counted)
-            for one in together:
-                one.take()
+            for run in together:
+                run.read_steps()
             before, counted = counted, time.perf_counter()
-            for one in together:
+            for run in together:
                 share = (counted - before) / len(together)
-                one.session["device_seconds"] = round(one.session["device_seconds"] + share, 3)
+                run.session["device_seconds"] = round(run.session["device_seconds"] + share, 3)
             heartbeats.beat(together, counted)
             progress = runs[0].progress
             line.show(progress.iteration, progress.training_loss, progress.last and progress.last["test_error"])
             if unsaid:
-                _say_how_long(
-                    (time.perf_counter() - clock) / (progress.iteration - begin + 1), recipe, progress.iteration
-                )
+                seconds = (time.perf_counter() - clock) / (progress.iteration - begin + 1)
+                _say_how_long(seconds, recipe, progress.iteration)
                 unsaid = False
 
 
@@ -326,17 +327,9 @@ def _note(trainer: Trainer, progress: Progress) -> None:
         if last and getattr(recipe, "test_statistics", "frozen") == "recomputed":  # a detector's are frozen
             trainer.recompute_statistics()
         result = trainer.test()
-        progress.detected(result) if isinstance(result, dict) else progress.tested(*result)
+        progress.note_detection(result) if isinstance(result, dict) else progress.note_test(*result)
     if progress.iteration % recipe.log_every == 0 or last:
-        progress.row(learning_rate(recipe.learning_rate, progress.iteration - 1))
-
-
-def _outcome(progress: Progress) -> str:
-    if progress.diverged_at is not None:
-        return f"diverged: the loss of iteration {progress.diverged_at} is not finite"
-    if "mean_average_precision" in progress.last:
-        return f"mAP {progress.last['mean_average_precision']:.2f} % after {progress.iteration} iterations"
-    return f"test error {progress.last['test_error']:.2f} % after {progress.iteration} iterations"
+        progress.end_row(learning_rate(recipe.learning_rate, progress.iteration - 1))
 
 
 def _now() -> str:

@@ -21,7 +21,7 @@ def kept(network: nn.Module, images: int, shape: Sequence[int], bits16: bool = F
     """Bytes that a forward pass keeps for the backward pass, counted on tensors without content.
 
     Args:
-        images: that pass the network together: those of one replica.
+        images: of one replica, which pass the network together.
         shape: (C, H, W) of an image.
         bits16: whether convolutions work in bfloat16.
     """
@@ -35,7 +35,7 @@ def kept(network: nn.Module, images: int, shape: Sequence[int], bits16: bool = F
     replica = copy.deepcopy(network).to("meta").train()
     weights = {parameter.untyped_storage()._cdata for parameter in replica.parameters()}
     x = torch.empty(images, *shape, device="meta")
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), replica.part.of(0):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), replica.scope.select(0):
         if bits16:
             x = x.bfloat16()
             replica.bfloat16()
@@ -84,15 +84,15 @@ def batches(
     """Runs, as (experiment, seed), in groups that fit a device at once; at least one each."""
     group: list[tuple[Experiment, int]] = []
     free = budget = SHARE * total(device)
-    of: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for experiment, seed in runs:
-        if experiment.digest not in of:
-            of[experiment.digest] = needed(experiment, root)
-        if group and of[experiment.digest] > free:
+        if (digest := experiment.digest) not in sizes:
+            sizes[digest] = needed(experiment, root)
+        if group and sizes[digest] > free:
             yield group
             group, free = [], budget
         group.append((experiment, seed))
-        free -= of[experiment.digest]
+        free -= sizes[digest]
     if group:
         yield group
 

@@ -14,7 +14,7 @@ def learning_rate(schedule: list[list[float]], iteration: int) -> float:
 
 
 class Optimizer:
-    """SGD with the recipe's schedule. `step(iteration)` updates the weights from their gradients.
+    """SGD with the recipe's schedule.
 
     Caffe keeps v = mu v + lr g and PyTorch v' = mu v' + g, w -= lr v'. They agree while the rate stands (v = lr v');
     Caffe's form is had by scaling PyTorch's buffers by old rate / new rate where the rate changes.
@@ -55,10 +55,6 @@ class Optimizer:
     def update(self) -> None:
         """Update the weights from their gradients."""
         self.sgd.step()
-
-    def step(self, iteration: int) -> None:
-        self.prepare(iteration)
-        self.update()
 
     def zero_grad(self) -> None:
         self.sgd.zero_grad(set_to_none=True)

@@ -1,9 +1,10 @@
-"""How far runs are: a line on a terminal, and heartbeats in files."""
+"""What a training tells while it is under way, and what it hears: a line on a terminal, heartbeats, signals."""
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
-from types import TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from ..records import heartbeat, machine
@@ -21,22 +22,46 @@ SHORTEST_SILENCE = 120.0
 ITERATIONS_OF_SILENCE = 100  # a test of all images takes as long as some thirty iterations
 
 
+def say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+class Interrupted:
+    """Notes SIGTERM and SIGINT, so that a run ends between two iterations, with a checkpoint.
+
+    Attributes:
+        signal: that came.
+        deaf: whether they are without effect to the end of the process, which is ending by itself.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.deaf = False
+
+    def __enter__(self) -> "Interrupted":
+        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, signal.SIG_IGN if self.deaf else handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.signal = number
+
+
 class ProgressLine:
     """Iteration, loss, test error, images per second and time left; silent unless standard error is a terminal."""
 
-    def __init__(self, name: str, iterations: int, begin: int, batch_size: int, shown: bool = True):
+    def __init__(self, name: str, iterations: int, begin: int, batch_size: int, shown: bool):
         self.begin, self.batch_size, self.started = begin, batch_size, time.perf_counter()
         self.progress = None
         if shown and Progress is not None and sys.stderr.isatty():
             from rich.console import Console
 
-            self.progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.completed}/{task.total}  {task.fields[state]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
+            count = TextColumn("{task.completed}/{task.total}  {task.fields[state]}")
+            columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
+            self.progress = Progress(*columns, console=Console(stderr=True))
             self.task = self.progress.add_task(name, total=iterations, completed=begin, state="")
 
     def __enter__(self) -> "ProgressLine":
@@ -44,7 +69,7 @@ class ProgressLine:
             self.progress.start()
         return self
 
-    def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.progress:
             self.progress.stop()
 
@@ -90,10 +115,9 @@ class Heartbeats:
             counted: the time, of `time.perf_counter`, up to which their sessions count.
         """
         now = time.perf_counter()
-        if now - self.written < SECONDS_BETWEEN_HEARTBEATS:
-            return
-        share = (now - counted) / len(working)
-        self.write(heartbeat.RUNNING, extra={id(run): share for run in working})
+        if now - self.written >= SECONDS_BETWEEN_HEARTBEATS:
+            share = (now - counted) / len(working)
+            self.write(heartbeat.RUNNING, extra={id(run): share for run in working})
 
     def write(
         self,
@@ -106,7 +130,7 @@ class Heartbeats:
         seconds = self.written - self.started
         for run in self.runs if runs is None else runs:
             progress, recipe, device = run.progress, run.trainer.recipe, run.trainer.device
-            iteration, loss = progress.iteration + len(run.steps), progress.training_loss
+            iteration = progress.iteration + len(run.steps)
             each = seconds / max(1, iteration - run.begin)
             found = heartbeat.Heartbeat(
                 state=state,
@@ -115,7 +139,7 @@ class Heartbeats:
                 from_iteration=run.begin,
                 seconds=round(seconds, 3),
                 device_seconds=round(run.session["device_seconds"] + (extra or {}).get(id(run), 0.0), 3),
-                training_loss=loss,
+                training_loss=progress.training_loss,
                 test_error=progress.last and progress.last["test_error"],
                 gpu=run.trainer.device_name if device.type == "cuda" else None,
                 cpu=self.cpu,

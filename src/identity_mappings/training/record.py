@@ -1,8 +1,10 @@
-"""From a trainer and its progress to the record of a run."""
+"""What a run has done so far, which an exact resume needs, and the record that is made of it."""
 
+import math
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -10,13 +12,106 @@ from ..networks.cost import weights
 from ..records import provenance, run
 from ..records.experiment import Experiment
 from ..records.files import write_atomically
+from ..records.run import FIRST_LOSSES
 from . import checkpoint, devices
-from .state import Progress
-
-MOVING = "moving-statistics.pt"
 
 if TYPE_CHECKING:
     from .trainer import Options, Trainer
+
+MOVING = "moving-statistics.pt"
+COLUMNS = ("iteration", "learning_rate", "training_loss", "training_error", "test_loss", "test_error")
+
+
+def _text(value: float | int | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else format(value, ".9g")
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        iteration: completed iterations.
+        losses, wrong, images: of the iterations since the last row of the curve.
+        rows: of curve.csv, as text.
+        first_losses: exact, as float.
+        last, best: the last test and the best, {"iteration", "wrong", "images", "test_error", "test_loss"}.
+        diverged_at: iteration whose loss was not finite.
+        sessions: {"git", "device", "started", "finished", "from_iteration", "to_iteration", "seconds", "runs_at_once",
+            "device_seconds", "peak_memory_bytes"} of each process; several runs at once share its device's seconds.
+        pending: whether the test and the row of this iteration are still to be made.
+    """
+
+    iteration: int = 0
+    losses: list[float] = field(default_factory=list)
+    wrong: int = 0
+    images: int = 0
+    rows: list[list[str]] = field(default_factory=list)
+    first_losses: list[float] = field(default_factory=list)
+    last: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None
+    training_loss: float | None = None
+    training_error: float | None = None
+    diverged_at: int | None = None
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+    pending: bool = False
+
+    def add_iterations(self, losses: list[float], wrong: int, images: int) -> bool:
+        """Count iterations that were done; False from the first loss on that is not finite."""
+        finite = next((index for index, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        done = losses if finite is None else losses[:finite]
+        self.first_losses += done[: max(0, FIRST_LOSSES - len(self.first_losses))]
+        self.losses += done
+        self.iteration += len(done)
+        self.wrong, self.images = self.wrong + wrong, self.images + images
+        if finite is not None:
+            self.diverged_at = self.iteration
+        return finite is None
+
+    def note_test(self, wrong: int, images: int, loss: float, wrong_top_5: int | None = None) -> None:
+        """Note a test of the network as it is after `iteration` iterations."""
+        self.last = {
+            "iteration": self.iteration,
+            "test_error": round(100 * wrong / images, 6),
+            "wrong": wrong,
+            "images": images,
+            "test_loss": loss if math.isfinite(loss) else None,
+        }
+        if wrong_top_5 is not None:
+            self.last |= {"top_5_error": round(100 * wrong_top_5 / images, 6), "wrong_top_5": wrong_top_5}
+        if self.best is None or wrong < self.best["wrong"]:
+            self.best = self.last
+
+    def note_detection(self, found: dict[str, Any]) -> None:
+        """Note a test of a detector: {"images", "mean_average_precision": in %, ...}; its error is 100 % less that."""
+        error = round(100 - found["mean_average_precision"], 6)
+        self.last = {"iteration": self.iteration, "test_error": error, **found, "test_loss": None}
+        if self.best is None or error < self.best["test_error"]:
+            self.best = self.last
+
+    def end_row(self, learning_rate: float) -> None:
+        """End a row of the curve at the present iteration."""
+        if not self.losses:
+            return
+        tested = self.last if self.last and self.last["iteration"] == self.iteration else {}
+        self.training_loss = math.fsum(self.losses) / len(self.losses)
+        self.training_error = 100 * self.wrong / self.images if self.images else None
+        values = (
+            self.iteration,
+            learning_rate,
+            self.training_loss,
+            self.training_error,
+            tested.get("test_loss"),
+            tested.get("test_error"),
+        )
+        self.rows.append([_text(value) for value in values])
+        self.losses, self.wrong, self.images = [], 0, 0
+
+    def format_curve(self) -> bytes:
+        """curve.csv."""
+        return "".join(",".join(row) + "\n" for row in [COLUMNS, *self.rows]).encode()
 
 
 def write(
@@ -62,7 +157,7 @@ def write(
         "batch": recipe.batch_size,
         "env": devices.libraries(trainer.device),
     }
-    origin = provenance.gather(
+    origin = provenance.describe_run(
         experiment,
         trainer.seed,
         root=options.root,
@@ -74,7 +169,7 @@ def write(
         log=options.log,
     )
     origin["parents"] = getattr(trainer, "parents", {})
-    run.write(folder, metrics, progress.curve(), origin)
+    run.write(folder, metrics, progress.format_curve(), origin)
 
 
 def keep_weights(trainer: "Trainer", checkpoints: Path) -> None:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from ..data import colour
-from ..data.imagenet import LAYOUTS
 from ..data.shards import Shards
 from ..data.stream import Stream, mean_image
 from ..errors import UserError
@@ -24,30 +23,24 @@ from .group import Group
 MOST_WORKERS = 16  # for a process: more wait for one another
 
 
-def workers_for(device: torch.device, group: Group) -> int:
+def count_workers(device: torch.device, group: Group) -> int:
     """Processes that decode for one training process: on a GPU its share of the cores, on a CPU none beside it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MOST_WORKERS, max(1, cores // group.local_size)) if device.type == "cuda" else 0
 
 
-def pinned(dataset: dict[str, Any], split: str, folder: Path) -> Shards:
-    """A split of the prepared dataset that an experiment's parameters name.
+def open_shards(dataset: dict[str, Any], split: str, folder: Path) -> Shards:
+    """The shards of a split of the dataset that an experiment's parameters name.
 
     Raises:
         UserError: it is not prepared, not made of the pinned archives, or the counts disagree with the parameters.
     """
     name, stated = dataset["name"], dataset[f"{'training' if split == 'training' else 'test'}_images"]
-    if name not in LAYOUTS:
-        raise UserError(
-            f"params/datasets.yaml: {name}: the recipe's crop is of ImageNet; there are {', '.join(LAYOUTS)}"
-        )
     shards = Shards(folder / "shards" / name, split)
-    cure = f"remove {shards.folder} and call `identity-mappings data prepare {name}`"
-    if shards.archives != LAYOUTS[name].files:
-        raise UserError(f"{shards.folder}: made of other archives than the published ones: {cure}")
-    if LAYOUTS[name].md5 != dataset["md5"]:
+    if shards.md5 != dataset["md5"]:
         raise UserError(
-            f"params/datasets.yaml: {name}.md5: {dataset['md5']} is not {LAYOUTS[name].md5} of the archives"
+            f"{shards.folder}: made of files with the hash {shards.md5}, the experiment's dataset {name} has "
+            f"{dataset['md5']}: remove {shards.folder} and call `identity-mappings data prepare {name}`"
         )
     if len(shards) != stated or len(shards.classes) != dataset["classes"]:
         raise UserError(
@@ -62,12 +55,9 @@ class Streamed:
 
     Args:
         dataset: the parameters' {"name", "md5", counts}.
-        recipe: of the experiment.
-        seed: of the run.
-        device: of the trainer.
         group: whose process this is: only its replicas' images are decoded here.
         folder: of the datasets.
-        workers: processes; None: as `workers_for` has it.
+        workers: processes; None: as `count_workers` has it.
 
     Raises:
         UserError: the dataset is not prepared, or is not the pinned one.
@@ -86,31 +76,29 @@ class Streamed:
         workers: int | None = None,
     ):
         self.recipe, self.group, self.device = recipe, group, device
-        self.workers = workers_for(device, group) if workers is None else workers
-        self.training, self.validation = (pinned(dataset, split, folder) for split in ("training", "validation"))
+        self.workers = count_workers(device, group) if workers is None else workers
+        self.training, self.validation = (open_shards(dataset, split, folder) for split in ("training", "validation"))
         self.counts = {"training_images": len(self.training), "test_images": len(self.validation)}
         self.replicas = recipe.batch_size // recipe.batch_norm_samples
-        self.mine = group.share_of(self.replicas)
+        self.own_replicas = group.share_of(self.replicas)
         self.shape = (3, recipe.crop_size, recipe.crop_size)
         pinned_memory = device.type == "cuda"
         epoch = math.ceil(len(self.training) / recipe.batch_size)
         # Views that come after those of the training, for recomputed statistics.
         self.after = range(recipe.iterations, recipe.iterations + min(STATISTICS_BATCHES, epoch))
         seen = SimpleNamespace(**{**vars(recipe), "iterations": self.after.stop})
-        self.stream = Stream(self.training, seen, seed, self.mine, self.workers, pinned_memory)
+        self.stream = Stream(self.training, seen, seed, self.own_replicas, self.workers, pinned_memory)
         self.batches: Iterator | None = None
         self.next = -1
         mean = None
         if recipe.normalization == "per-pixel-mean":
             mean = mean_image(self.training, recipe.crop_size, recipe.decoder, self.training.folder, self.workers)
-        self.normalize = colour.Normalization(
-            recipe.normalization, mean, recipe.channel_mean, recipe.channel_deviation, device
-        )
+        channels = recipe.channel_mean, recipe.channel_deviation
+        self.normalize = colour.Normalization(recipe.normalization, mean, *channels, device)
         # The present batch is always in the same memory, where a captured step reads it.
-        most = sum(len(range(replica, recipe.batch_size, self.replicas)) for replica in self.mine)
-        self.images = torch.zeros((most, *self.shape), dtype=torch.uint8, device=device).contiguous(
-            memory_format=torch.channels_last
-        )
+        most = sum(len(range(replica, recipe.batch_size, self.replicas)) for replica in self.own_replicas)
+        images = torch.zeros((most, *self.shape), dtype=torch.uint8, device=device)
+        self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.zeros(most, dtype=torch.int64, device=device)
         self.colours = torch.zeros(most, colour.NUMBERS[recipe.colour], device=device)
 
@@ -124,11 +112,11 @@ class Streamed:
         return batch.total
 
     def replica(self, size: int, replica: int) -> tuple[Tensor, Tensor]:
-        sizes = [len(range(one, size, self.replicas)) for one in self.mine]
-        place = self.mine.index(replica)
-        part = slice(sum(sizes[:place]), sum(sizes[: place + 1]))
-        pixels = colour.apply(self.images[part], self.colours[part], self.recipe.colour)
-        return self.normalize(pixels), self.labels[part]
+        sizes = [len(range(r, size, self.replicas)) for r in self.own_replicas]
+        position = self.own_replicas.index(replica)
+        samples = slice(sum(sizes[:position]), sum(sizes[: position + 1]))
+        pixels = colour.apply(self.images[samples], self.colours[samples], self.recipe.colour)
+        return self.normalize(pixels), self.labels[samples]
 
     def test(self, network: nn.Module, _: Counted) -> single_view.Result:
         return self.test_by(self.protocol, network)
@@ -136,18 +124,9 @@ class Streamed:
     def test_by(self, protocol: str, network: nn.Module) -> single_view.Result:
         """Test by a protocol, the images dealt out to the processes of the group."""
         share, recipe = (self.group.rank, self.group.size), self.recipe
+        how = recipe.crop_size, recipe.decoder, self.device, self.workers
         with devices.autocast(self.device, recipe.arithmetic):
-            result = protocols.test(
-                network,
-                self.validation,
-                protocol,
-                self.normalize,
-                recipe.crop_size,
-                recipe.decoder,
-                self.device,
-                self.workers,
-                share=share,
-            )
+            result = protocols.test(network, self.validation, protocol, self.normalize, *how, share=share)
         total = torch.tensor(result, dtype=torch.float64, device=self.device)
         wrong, wrong_top_5, images, loss = self.group.sum(total).tolist()
         return single_view.Result(int(wrong), int(images), loss / images, int(wrong_top_5))
@@ -160,8 +139,8 @@ class Streamed:
     def statistics(self, network: nn.Module) -> None:
         def forward(step: int) -> None:
             size = self.seek(step)
-            for replica in self.mine:
-                with network.part.of(replica):
+            for replica in self.own_replicas:
+                with network.scope.select(replica):
                     network(self.replica(size, replica)[0])
 
         single_view.recompute_statistics(network, self.after, forward)

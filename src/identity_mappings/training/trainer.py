@@ -54,8 +54,8 @@ class Options:
     workers: int | None = None
 
 
-def trainer_of(experiment: Experiment, *arguments: Any, **options: Any) -> Any:
-    """The trainer of an experiment: a `Trainer`, or of a detection a `detection.training.DetectionTrainer`."""
+def make_trainer(experiment: Experiment, *arguments: Any, **options: Any) -> Any:
+    """A `Trainer`, or for a detection a `detection.training.DetectionTrainer`."""
     if not experiment.detects:
         return Trainer(experiment, *arguments, **options)
     from ..detection.training import DetectionTrainer
@@ -77,23 +77,18 @@ class Forward(nn.Module):
         self.network, self.recompute, self.arithmetic = network, recompute, arithmetic
 
     def forward(self, x: Tensor, replica: int) -> Tensor:
-        network, part = self.network, self.network.part
-        with part.of(replica), devices.autocast(x.device, self.arithmetic):
+        network, scope = self.network, self.network.scope
+        with scope.select(replica), devices.autocast(x.device, self.arithmetic):
             if not self.recompute:
-                return _whole(network(x))
+                return _to_float32(network(x))
             x = network.stem(x)
+            contexts = lambda: (nullcontext(), scope.select(replica, repeated=True))  # noqa: E731
             for unit in network.units:
-                x = recomputed(
-                    unit,
-                    x,
-                    use_reentrant=False,
-                    preserve_rng_state=False,
-                    context_fn=lambda: (nullcontext(), part.repeated(replica)),
-                )
-            return _whole(network.linear(network.last(x).mean((2, 3))))
+                x = recomputed(unit, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+            return _to_float32(network.linear(network.last(x).mean((2, 3))))
 
 
-def _whole(scores: Tensor) -> Tensor:
+def _to_float32(scores: Tensor) -> Tensor:
     return scores.float() if scores.dtype == torch.bfloat16 else scores
 
 
@@ -101,8 +96,7 @@ class Trainer:
     """The network, its optimizer and its images; `step` is an iteration of the recipe.
 
     Everything stays in channels_last, and a batch passes the network replica by replica (see `BatchNorm2d`): on a CPU
-    1.3 to 2.3 times as fast as the whole batch in rows of channels, and with half of the memory. The replicas are dealt
-    out to the processes of a group.
+    1.3 to 2.3 times as fast as the whole batch, and with half of the memory. Replicas are dealt out to the group.
     """
 
     def __init__(
@@ -118,7 +112,7 @@ class Trainer:
         self.seed, self.device, self.group = seed, device, group or Group()
         self.run = {"digest": experiment.digest, "seed": seed}
         self.replicas = recipe.batch_size // recipe.batch_norm_samples
-        self.mine = self.group.share_of(self.replicas)
+        self.own_replicas = self.group.share_of(self.replicas)  # replicas that this process computes
         self.feed = self._feed(experiment, options, images)
         with torch.random.fork_rng(devices=[]):
             # Reaches what `initialize` does not know: parameters of the user's own shortcut.
@@ -141,9 +135,9 @@ class Trainer:
         if self.dropouts and self.group.size > 1:
             raise UserError(f"{experiment.name}: its dropout masks are those of one process: start one")
         self.model = self.group.model(Forward(self.network, recompute, recipe.arithmetic))
-        where = torch.device("cpu") if options.eager or self.group.size > 1 else device
-        self.recorded_step = Captured(self._step, self._state, where, [self.masks] if self.dropouts else [])
-        self.recorded_test = Captured(self._count, list, where)
+        recorded_on = torch.device("cpu") if options.eager or self.group.size > 1 else device
+        self.recorded_step = Captured(self._step, self._state, recorded_on, [self.masks] if self.dropouts else [])
+        self.recorded_test = Captured(self._count, list, recorded_on)
         self.whole = True  # whether weights and statistics are of one iteration
         self.moving: dict[str, Tensor] | None = None  # batch norm's statistics before they were recomputed
 
@@ -177,13 +171,13 @@ class Trainer:
         before = [buffer.clone() for buffer in self.buffers] if self.group.size > 1 else []
         self.optimizer.zero_grad()
         with self.group.exchange(lambda: self._restore_buffers(before)):
-            for replica in self.mine:
+            for replica in self.own_replicas:
                 x, y = self.feed.replica(size, replica)
-                with self.group.accumulating(self.model, last=replica == self.mine[-1]):
+                with self.group.accumulating(self.model, last=replica == self.own_replicas[-1]):
                     scores = self.model(x, replica)
-                    of_replica = F.cross_entropy(scores, y, reduction="sum") / size
-                    (of_replica * self.group.size).backward()  # the group takes the mean of its processes
-                loss += of_replica.detach()
+                    replica_loss = F.cross_entropy(scores, y, reduction="sum") / size
+                    (replica_loss * self.group.size).backward()  # the group takes the mean of its processes
+                loss += replica_loss.detach()
                 wrong += (scores.detach().argmax(1) != y).sum()
             if self.group.size > 1:
                 loss, wrong = self._share(loss, wrong)
@@ -195,13 +189,13 @@ class Trainer:
 
         So each has the whole state after every step, and any can save it.
         """
-        mine = torch.zeros(self.replicas, 1, dtype=torch.bool, device=self.device)
-        mine[self.mine] = True
-        rows = [torch.where(mine, buffer, 0).flatten() for buffer in self.buffers]
+        own = torch.zeros(self.replicas, 1, dtype=torch.bool, device=self.device)
+        own[self.own_replicas] = True
+        rows = [torch.where(own, buffer, 0).flatten() for buffer in self.buffers]
         flat = self.group.sum(torch.cat([loss.view(1), wrong.view(1).to(loss.dtype), *rows]))
-        parts = flat[2:].split([buffer.numel() for buffer in self.buffers])
-        for buffer, part in zip(self.buffers, parts, strict=True):
-            buffer.copy_(part.view_as(buffer))
+        sums = flat[2:].split([buffer.numel() for buffer in self.buffers])
+        for buffer, total in zip(self.buffers, sums, strict=True):
+            buffer.copy_(total.view_as(buffer))
         return flat[0], flat[1].to(wrong.dtype)
 
     def _restore_buffers(self, before: list[Tensor]) -> None:

@@ -14,27 +14,29 @@ from ..records.files import parse_json
 from ..records.provenance import environment
 from . import checkpoint, devices
 from .assembly import recipe_of
-from .trainer import Options, trainer_of
+from .trainer import Options, make_trainer
 
 # On another kind of device sums are added up in another order, and training magnifies that from step to step. Measured
 # on ten networks of Tables 1, 2 and 6, AVX2 against AVX-512: at most 2.4 % over three iterations, 4.2 % over six.
 ELSEWHERE_STEPS, ELSEWHERE_TOLERANCE = 3, 0.05
 
 
-def first_losses(experiment: Experiment, seed: int, options: Options, iterations: int) -> tuple[list[float], str]:
+def compute_first_losses(
+    experiment: Experiment, seed: int, options: Options, iterations: int
+) -> tuple[list[float], str]:
     """Losses of a run's first iterations, trained from its beginning, and the hash of the weights behind them."""
     recipe = recipe_of(experiment)
     device = devices.choose(options.device, experiment, options.root)
     devices.prepare(recipe.arithmetic, recipe.cpu_threads)
-    trainer = trainer_of(experiment, seed, device, options)
+    trainer = make_trainer(experiment, seed, device, options)
     losses = [trainer.step(iteration)[0] for iteration in range(iterations)]
     weights = checkpoint.weights_sha256(trainer.state()["network"])
     return torch.stack(losses).tolist(), weights
 
 
-def twice(experiment: Experiment, seed: int, options: Options, iterations: int = run.FIRST_LOSSES) -> int:
+def verify_twice(experiment: Experiment, seed: int, options: Options, iterations: int = run.FIRST_LOSSES) -> int:
     """Train the first iterations two times and compare all bits; returns the exit status."""
-    first, second = (first_losses(experiment, seed, options, iterations) for _ in range(2))
+    first, second = (compute_first_losses(experiment, seed, options, iterations) for _ in range(2))
     name = f"{experiment.name}, seed {seed}, {recipe_of(experiment).arithmetic}"
     if _same(first[0], second[0]) and first[1] == second[1]:
         print(f"{name}: {iterations} iterations twice: the same losses and weights, bit by bit")
@@ -43,7 +45,7 @@ def twice(experiment: Experiment, seed: int, options: Options, iterations: int =
     return 1
 
 
-def record(folder: Path, options: Options, iterations: int = run.FIRST_LOSSES) -> int:
+def verify_record(folder: Path, options: Options, iterations: int = run.FIRST_LOSSES) -> int:
     """Train the first iterations of a recorded run again and compare with its record; returns the exit status.
 
     On the same kind of device, with the same versions, every bit must agree. Elsewhere the losses of the first
@@ -52,14 +54,14 @@ def record(folder: Path, options: Options, iterations: int = run.FIRST_LOSSES) -
     Raises:
         UserError: no record there, or one that is not to be believed.
     """
-    experiment, found = read(folder, options.root)
+    experiment, found = read_record(folder, options.root)
     options = replace(options, results=folder.absolute().parents[2])  # a detection's backbone lies there
     recorded = found.metrics["first_losses"][:iterations]
     if not recorded:
         raise UserError(f"{folder}: its record has no losses: the run diverged at once; nothing to compare")
     device = devices.choose(options.device, experiment, options.root)
-    differences = _elsewhere(found, experiment, device, options.root)
-    again, _ = first_losses(experiment, found.metrics["seed"], options, len(recorded))
+    differences = _list_differences(found, experiment, device, options.root)
+    again, _ = compute_first_losses(experiment, found.metrics["seed"], options, len(recorded))
     if _same(recorded, again):
         print(f"{folder}: {len(recorded)} iterations again: the recorded losses, bit by bit")
         return 0
@@ -76,7 +78,7 @@ def record(folder: Path, options: Options, iterations: int = run.FIRST_LOSSES) -
     return 0 if agrees else 1
 
 
-def read(folder: Path, root: Path) -> tuple[Experiment, run.Record]:
+def read_record(folder: Path, root: Path) -> tuple[Experiment, run.Record]:
     """A record and its experiment, from the parameters that it states."""
     path = folder / run.PARTIAL if not (folder / run.METRICS).is_file() else folder
     try:
@@ -91,7 +93,7 @@ def read(folder: Path, root: Path) -> tuple[Experiment, run.Record]:
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a record of a run ({type(error).__name__}: {error})") from None
-    experiment = Experiment(name, scale, parameters, custom_source=_source(name, root) if custom else None)
+    experiment = Experiment(name, scale, parameters, custom_source=_find_shortcut(name, root) if custom else None)
     try:
         found = run.read(path, experiment, seed, partial=path != folder)
     except run.BadRecord as error:
@@ -99,7 +101,7 @@ def read(folder: Path, root: Path) -> tuple[Experiment, run.Record]:
     return experiment, found
 
 
-def _source(name: str, root: Path) -> str | None:
+def _find_shortcut(name: str, root: Path) -> str | None:
     """The file of an experiment's own shortcut, whose hash alone a record has."""
     from ..parameters import load  # needs pydantic, which a machine that only trains may lack
 
@@ -107,7 +109,7 @@ def _source(name: str, root: Path) -> str | None:
     return getattr(experiment.network.shortcut, "source", None) if experiment else None
 
 
-def _elsewhere(found: run.Record, experiment: Experiment, device: torch.device, root: Path) -> list[str]:
+def _list_differences(found: run.Record, experiment: Experiment, device: torch.device, root: Path) -> list[str]:
     """In what this machine and environment differ from those of a record."""
     hardware, here = found.provenance["hardware"], devices.describe(device)
     model = "gpu" if device.type == "cuda" else "cpu"

@@ -9,7 +9,7 @@ import torchvision
 
 from identity_mappings.errors import UserError
 from identity_mappings.networks.imagenet import ImageNetResNet
-from identity_mappings.training import import_weights
+from identity_mappings.training import imported
 
 
 def weights_of(depth, classes=7, seed=0):
@@ -59,11 +59,11 @@ def network_with(network, state, **others):
 def test_every_weight_has_one_place_and_the_depth_is_found(depth):
     with torch.device("meta"):
         theirs = getattr(torchvision.models, f"resnet{depth}")().state_dict()
-        ours = ImageNetResNet(**{k: v for k, v in import_weights.network_of(depth).items() if k != "family"})
-    names = import_weights.names_of(depth)
+        ours = ImageNetResNet(**{k: v for k, v in imported.network_of(depth).items() if k != "family"})
+    names = imported.names_of(depth)
     assert list(names) == [name for name in theirs if not name.endswith("num_batches_tracked")]
     assert sorted(names.values()) == sorted(ours.state_dict())
-    assert import_weights.depth_of(theirs) == depth
+    assert imported.depth_of(theirs) == depth
 
 
 @pytest.mark.parametrize("depth", [18, 50])
@@ -72,7 +72,7 @@ def test_outputs_are_torchvisions(depth):
     with torch.device("meta"):
         theirs = getattr(torchvision.models, f"resnet{depth}")(num_classes=7)
     theirs.load_state_dict(weights, assign=True)
-    network, state = import_weights.convert(weights)
+    network, state = imported.convert(weights)
     x = torch.randn(2, 3, 65, 80, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         wanted = theirs.eval()(x)
@@ -83,9 +83,9 @@ def test_outputs_are_torchvisions(depth):
 
 def test_network_is_one_of_params(weights_18):
     models = pytest.importorskip("identity_mappings.parameters.models")
-    network, _ = import_weights.convert(weights_18)
+    network, _ = imported.convert(weights_18)
     assert models.Network(**network).model_dump(exclude_unset=True) == network
-    stride = models.Network(**import_weights.network_of(50)).bottleneck_stride
+    stride = models.Network(**imported.network_of(50)).bottleneck_stride
     assert stride == "3x3"
 
 
@@ -108,22 +108,22 @@ def wrapped(key):
 def test_forms_in_which_weights_are_kept(tmp_path, weights_18, form):
     path = tmp_path / "weights.pth"
     torch.save(form(weights_18), path)
-    network, got = import_weights.read(path)
+    network, got = imported.read_weights(path)
     assert network["depth"] == 18
-    _, wanted = import_weights.convert(weights_18, 18)
+    _, wanted = imported.convert(weights_18, 18)
     assert got.keys() == wanted.keys()
     assert all(torch.equal(got[name], wanted[name]) for name in got)
 
 
 def test_other_precisions_become_float32(state):
-    _, wanted = import_weights.convert(state)
+    _, wanted = imported.convert(state)
     state = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    _, got = import_weights.convert(state)
+    _, got = imported.convert(state)
     assert all(tensor.dtype == torch.float32 and torch.equal(tensor, wanted[name]) for name, tensor in got.items())
 
 
 def test_converted_weights_are_copies(state):
-    _, got = import_weights.convert(state)
+    _, got = imported.convert(state)
     before = state["fc.bias"].clone()
     got["linear.bias"].zero_()
     assert torch.equal(state["fc.bias"], before)
@@ -141,10 +141,10 @@ def refused(call, *words):
 def test_missing_and_extra_keys_are_named_the_first_first(state):
     tensor = state.pop("layer2.1.bn2.running_var")
     state.pop("fc.bias")
-    refused(lambda: import_weights.convert(state), "layer2.1.bn2.running_var is missing", "ResNet-18")
+    refused(lambda: imported.convert(state), "layer2.1.bn2.running_var is missing", "ResNet-18")
     state["layer2.1.bn2.running_var"], state["fc.bias"] = tensor, torch.zeros(7)
     state["fc2.bias"] = torch.zeros(7)
-    refused(lambda: import_weights.convert(state), "fc2.bias is in no ResNet-18")
+    refused(lambda: imported.convert(state), "fc2.bias is in no ResNet-18")
 
 
 @pytest.mark.parametrize(
@@ -154,45 +154,45 @@ def test_missing_and_extra_keys_are_named_the_first_first(state):
 def test_another_shape_is_refused(state, key, shape):
     expected = str(tuple(state[key].shape))
     state[key] = torch.zeros(shape)
-    refused(lambda: import_weights.convert(state), f"{key}: shape {shape}", expected)
+    refused(lambda: imported.convert(state), f"{key}: shape {shape}", expected)
 
 
 def test_biases_must_fit_the_classes(state):
     state["fc.bias"] = torch.zeros(8)
-    refused(lambda: import_weights.convert(state), "fc.bias: shape (8,)", "(7,)")
+    refused(lambda: imported.convert(state), "fc.bias: shape (8,)", "(7,)")
 
 
 def test_wide_networks_are_not_the_papers():
     with torch.device("meta"):
         wide = torchvision.models.wide_resnet50_2().state_dict()
     wide = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in wide.items()}
-    refused(lambda: import_weights.convert(wide), "layer1.0.conv1.weight: shape (128, 64, 1, 1)", "(64, 64, 1, 1)")
+    refused(lambda: imported.convert(wide), "layer1.0.conv1.weight: shape (128, 64, 1, 1)", "(64, 64, 1, 1)")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite_are_refused(state, bad):
     state["layer4.1.conv2.weight"] = state["layer4.1.conv2.weight"].clone()
     state["layer4.1.conv2.weight"][3, 2, 1, 0] = bad
-    refused(lambda: import_weights.convert(state), "layer4.1.conv2.weight", "not finite")
+    refused(lambda: imported.convert(state), "layer4.1.conv2.weight", "not finite")
 
 
 def test_integers_are_no_weights(state):
     state["conv1.weight"] = state["conv1.weight"].char()
-    refused(lambda: import_weights.convert(state), "conv1.weight", "int8")
+    refused(lambda: imported.convert(state), "conv1.weight", "int8")
 
 
 def test_number_of_classes_is_held_against_the_one_asked_for(state):
-    refused(lambda: import_weights.convert(state, classes=1000), "7 classes", "1000")
-    import_weights.convert(state, classes=7)
+    refused(lambda: imported.convert(state, classes=1000), "7 classes", "1000")
+    imported.convert(state, classes=7)
 
 
 def test_depth_is_held_against_the_names(state):
-    refused(lambda: import_weights.convert(state, 34), "layer1.2.conv1.weight is missing", "ResNet-34")
-    refused(lambda: import_weights.convert(state, 20), "ResNet-20", "18, 34, 50")
+    refused(lambda: imported.convert(state, 34), "layer1.2.conv1.weight is missing", "ResNet-34")
+    refused(lambda: imported.convert(state, 20), "ResNet-20", "18, 34, 50")
     del state["layer4.1.conv1.weight"]
-    refused(lambda: import_weights.convert(state), "layer4.1.conv1.weight")
+    refused(lambda: imported.convert(state), "layer4.1.conv1.weight")
     state = {name: tensor for name, tensor in state.items() if not name.startswith("layer4.1.")}
-    refused(lambda: import_weights.convert(state), "2, 2, 2, 1 basic units")
+    refused(lambda: imported.convert(state), "2, 2, 2, 1 basic units")
 
 
 def code(_):
@@ -213,7 +213,7 @@ def code(_):
 def test_files_that_are_no_state_dict_are_refused_with_their_name(tmp_path, weights_18, content, words):
     path = tmp_path / "weights.pth"
     torch.save(content(weights_18), path)
-    refused(lambda: import_weights.read(path), str(path), words)
+    refused(lambda: imported.read_weights(path), str(path), words)
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch, on its TorchScript
@@ -233,7 +233,7 @@ def test_damaged_files_are_refused_with_their_name(tmp_path, weights_18, damage)
     else:
         path.unlink()
         path.mkdir()
-    refused(lambda: import_weights.read(path), str(path), "torch.save(model.state_dict())")
+    refused(lambda: imported.read_weights(path), str(path), "torch.save(model.state_dict())")
 
 
 def test_reading_runs_no_code(tmp_path):
@@ -243,5 +243,5 @@ def test_reading_runs_no_code(tmp_path):
 
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": Evil()}, path)
-    refused(lambda: import_weights.read(path), "running code")
+    refused(lambda: imported.read_weights(path), "running code")
     assert not (tmp_path / "ran").exists()

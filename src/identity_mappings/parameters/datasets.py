@@ -1,0 +1,81 @@
+"""The typed form of params/datasets.yaml."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .models import Name, Parameters, Positive
+
+
+class MadeFrom(Parameters):
+    """How a dataset follows from another: the mean of each block of pixels (data.block_mean)."""
+
+    name: Annotated[Name, Field(description="the dataset whose files are read")]
+    block_mean: Annotated[
+        int,
+        Field(
+            ge=2, le=1000, description="height and width of the blocks; each becomes a pixel: its mean, rounded half up"
+        ),
+    ]
+
+
+class Archive(Parameters):
+    """A file that only a person can download, or that the project makes."""
+
+    md5: Annotated[str, Field(description="as published")]
+    bytes: Annotated[int | None, Field(gt=0, description="its size, where it is known")] = None
+
+
+class Dataset(Parameters):
+    """A set of images, pinned by its hash. For images and arrays `data prepare` fills in all but format and size."""
+
+    format: Annotated[
+        Literal["cifar", "imagenet", "images", "arrays", "digits"] | None,
+        Field(
+            description="how its files are read. cifar: pickles; imagenet: ILSVRC's archives; images: a folder a class "
+            "in data/NAME/train and data/NAME/val; arrays: an .npz file in data/NAME; digits: scikit-learn's; null: it "
+            "is made from another"
+        ),
+    ] = None
+    md5: Annotated[
+        str | None,
+        Field(
+            description="DVC's hash of the output data/NAME; for digits, of its bytes; of a dataset that is made from "
+            "another, of that one's hash and how it is made; null: nothing trains on it yet"
+        ),
+    ] = None
+    made_from: Annotated[MadeFrom | None, Field(description="null: it has files of its own")] = None
+    archives: Annotated[dict[str, Archive] | None, Field(description="imagenet: by file name")] = None
+    source: Annotated[str | None, Field(description="imagenet: where to register; null: the project makes it")] = None
+    classes: Annotated[Positive | None, Field(description="number of classes")] = None
+    channels: Annotated[Positive | None, Field(description="colour channels of an image")] = None
+    size: Annotated[
+        Positive | None, Field(description="height and width of an image in pixels; images, imagenet: of a crop")
+    ] = None
+    training_images: Positive | None = None
+    test_images: Positive | None = None
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether it is prepared as shards, and its images are decoded while a network trains."""
+        return self.format in ("imagenet", "images")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all numbers are there: those of `images` and `arrays` are once it is prepared."""
+        return None not in (self.classes, self.channels, self.size, self.training_images, self.test_images)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Dataset":
+        if (self.format is None) == (self.made_from is None):
+            raise ValueError("a dataset needs either a format (cifar, imagenet, images, arrays, digits) or made_from")
+        if (self.format == "imagenet") != bool(self.archives):
+            raise ValueError("archives belong to format: imagenet: give both or neither")
+        if self.format == "images" and self.size is None:
+            raise ValueError("format: images needs size, the height and width of a crop: add the line 'size: 224'")
+        if not self.is_complete and (self.md5 or self.format not in ("images", "arrays")):
+            raise ValueError(
+                "classes, channels, size, training_images and test_images belong to an md5: add what is missing, or of "
+                "your own data remove md5 and prepare it again"
+            )
+        return self

@@ -1,0 +1,106 @@
+"""Every name in params/ is that of something: where one is not, the file, the key and what was probably meant."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..errors import UserError
+from . import models, reports
+from .explain import nearest
+from .load import Project, list_files, read
+
+
+def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str, str | None, Iterable[str]]]:
+    """Every place in a file that names something: (file, key, name, the names that it may be)."""
+    datasets, experiments, recipes = project.datasets, project.experiments, project.recipes
+    for name, dataset in datasets.items():
+        if dataset.made_from:
+            yield params / "datasets.yaml", f"{name}.made_from.name", dataset.made_from.name, datasets
+    for path in list_files(params / "experiments"):
+        for name in read(path, "experiments"):
+            yield path, f"{name}.dataset", experiments[name].dataset, datasets
+            yield path, f"{name}.recipe", experiments[name].recipe, recipes
+    for name, chosen in project.detections.experiments.items():
+        yield params / "detection.yaml", f"experiments.{name}.backbone", chosen.backbone, experiments
+    for name, scale in project.scales.items():
+        path, overlay = params / "scales" / f"{name}.yaml", scale.overlay
+        for old, new in overlay.datasets.items():
+            yield path, "overlay.datasets", old, datasets
+            yield path, f"overlay.datasets.{old}", new, datasets
+        for unit, depths in overlay.depths.items():
+            known = {str(e.network.depth) for e in experiments.values() if e.network.unit == unit}
+            yield from ((path, f"overlay.depths.{unit}", str(depth), known) for depth in depths)
+        yield from ((path, "experiments", experiment, experiments) for experiment in scale.experiments or ())
+        yield from ((path, "leave_out", experiment, experiments) for experiment in scale.leave_out)
+        yield from ((path, "overlay.recipe", key, models.Recipe.model_fields) for key in overlay.recipe)
+        for recipe, keys in overlay.recipes.items():
+            yield path, "overlay.recipes", recipe, recipes
+            yield from ((path, f"overlay.recipes.{recipe}", key, models.Recipe.model_fields) for key in keys)
+        yield from ((path, "runs_on", dataset, datasets) for dataset in scale.runs_on)
+    for path, key, cell in _list_cells(project, params):
+        yield from ((path, f"{key}.experiments", experiment, project.names) for experiment in cell.experiments)
+        yield path, f"{key}.share_of", cell.share_of, experiments
+    for name, figure in project.figures.items():
+        path = params / "figures" / f"{name}.yaml"
+        for place, experiment in figure.places():
+            yield path, f"panels.{place}.experiment", experiment, experiments
+    path, claims = params / "claims.yaml", project.claims
+    for claim in claims.claims:
+        for name in dict.fromkeys(name for pair in claim.pairs() for name in pair):
+            yield path, f"claims.{claim.name}.comparisons", name, experiments
+    for suspicion in claims.suspicions:
+        place = f"suspicions.{suspicion.of}"
+        yield path, f"{place}.of", suspicion.of, [*(claim.name for claim in claims.claims), *experiments]
+        yield path, f"{place}.against", suspicion.against, experiments
+        yield path, f"{place}.tested_by", suspicion.tested_by, experiments
+    for step in project.order.steps:
+        for name in step.experiments:
+            yield params / "order.yaml", f"steps.{step.name}.experiments", name, experiments
+    for name in project.reporting.fail_above:
+        yield params / "reporting.yaml", "fail_above", name, datasets
+
+
+def _list_cells(project: Project, params: Path) -> Iterator[tuple[Path, str, reports.Cell]]:
+    for name, table in project.tables.items():
+        for row in table.rows:
+            for key, cell in row.cells.items():
+                yield params / "tables" / f"{name}.yaml", f"rows.{row.name}.cells.{key}", cell
+
+
+def check_references(project: Project, params: Path) -> None:
+    for path, key, name, known in _list_references(project, params):
+        if name is not None and name not in known:
+            raise UserError(f"{path}: {' '.join(key.split())}: unknown name {name!r}: {nearest(name, known)}")
+    for name, dataset in project.datasets.items():
+        if dataset.made_from and project.datasets[dataset.made_from.name].made_from:
+            raise UserError(
+                f"{params / 'datasets.yaml'}: {name}.made_from.name: {dataset.made_from.name} is made from another "
+                "dataset itself: name that"
+            )
+    for path in list_files(params / "experiments"):
+        for name in read(path, "experiments"):
+            if not project.datasets[dataset := project.experiments[name].dataset].is_complete:
+                raise UserError(
+                    f"{path}: {name}.dataset: {dataset} is not prepared yet: call `identity-mappings data prepare "
+                    f"{dataset}`, which fills in its entry of datasets.yaml"
+                )
+    for path, key, cell in _list_cells(project, params):
+        for experiment in cell.experiments if cell.metric != reports.SPLIT else ():
+            if project.holds_out(experiment):
+                raise UserError(
+                    f"{path}: {key}.experiments: {experiment}: its recipe tests on held-out training images: a table "
+                    "shows tests on the test set: name another experiment"
+                )
+    folders = [scale.results for scale in project.scales.values()]
+    reported: dict[str, None] = {}
+    for name, scale in project.scales.items():
+        path = params / "scales" / f"{name}.yaml"
+        if folders.count(scale.results) > 1:
+            raise UserError(f"{path}: results: another scale has {scale.results} too: give each a folder of its own")
+        for experiment in project.resolve_all(scale.experiments or project.experiments, name):
+            if scale.experiments and experiment.untrainable:
+                raise UserError(f"{path}: experiments: {experiment.untrainable}")
+        reported |= {experiment.parameters["dataset"]["name"]: None for experiment in project.reported(name)}
+    for name in [*reported, *project.detections.datasets]:
+        for key in ("prior_deviation", "resolution"):
+            if name not in getattr(project.reporting, key):
+                raise UserError(f"{params / 'reporting.yaml'}: {key}: nothing for the dataset {name!r}: add a line")
