@@ -49,6 +49,9 @@ def load_curves(records: Records, curve: Curve) -> tuple[pandas.DataFrame | None
     return pandas.concat(rows, ignore_index=True), typical["seed"], f"{curve.label}: {ending}{arithmetic}"
 
 
+LEGEND_LINE = 0.06  # of the height of the axes
+
+
 def _draw_band(axes: Axes, data: pandas.DataFrame, column: str, colour: str) -> None:
     """The lowest and the highest value over the seeds at each iteration."""
     spread = data.dropna(subset=[column]).groupby("iteration")[column].agg(["min", "max"])
@@ -89,7 +92,11 @@ def draw(records: Records, figure: TrainingCurves) -> tuple[Drawing, pandas.Data
             drawn.append(data)
         if published and with_loss:
             left.set_ylim(*figure.loss_limits)
-        right.set_ylim(0, figure.error_limit if published else 100)
+        if published:
+            right.set_ylim(0, figure.error_limit)
+        else:  # all of 0 to 100 %, and room above for the legend
+            right.set_ylim(0, 100 / (0.93 - LEGEND_LINE * len(handles)))
+            right.set_yticks(range(0, 101, 20))
         left.set_xlim(0, limit or 1)
         right.legend(handles=handles, loc="upper right", fontsize=7, framealpha=0.9)
     for unused in list(drawing.axes)[panels : rows * columns]:
