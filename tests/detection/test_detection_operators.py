@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from deterministic_operators import NONDETERMINISTIC, Recorded
 from torchvision.ops import RoIPool
 
+from deterministic_operators import NONDETERMINISTIC, Recorded
 from identity_mappings.detection.training import DetectionTrainer
 
 # Their backward passes add with atomics on a GPU, in no fixed order.

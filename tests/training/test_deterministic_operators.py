@@ -7,10 +7,10 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from deterministic_operators import NONDETERMINISTIC, TORCH, Recorded
 from torch import nn
 from torch.nn import functional as F
 
+from deterministic_operators import NONDETERMINISTIC, TORCH, Recorded
 from identity_mappings.data.images import Images
 from identity_mappings.networks.depth import SHORT_VGG_DEPTH
 from identity_mappings.parameters import load
