@@ -20,7 +20,7 @@ from identity_mappings.parameters.load import read
 ROOT = Path(__file__).parents[2]
 RECIPE, REPORTING, DEMO = "recipes/he2016-cifar.yaml", "reporting.yaml", "scales/demo.yaml"
 TABLE, CIFAR10, DATASETS = "tables/he2016-table1.yaml", "experiments/cifar10.yaml", "datasets.yaml"
-FIGURE = "figures/he2016-figure6.yaml"
+FIGURE, DETECTION = "figures/he2016-figure6.yaml", "detection.yaml"
 KINDS = {
     "recipes": "recipe", "scales": "scale", "tables": "table", "figures": "figure", "experiments": "experiments",
 }  # fmt: skip
@@ -52,7 +52,7 @@ def message_of(root: Path, file: str, content: bytes) -> str | None:
     try:
         project = load(root)
         for scale in project.scales:
-            for name in project.experiments:
+            for name in project.names:
                 project.resolve(name, scale)
     except UserError as error:
         return str(error)
@@ -102,6 +102,11 @@ OUT_OF_RANGE = {
     (CIFAR10, "gate_bias: -6"): [".inf", "1000"],
     (CIFAR10, "residual_scale: 0.5"): [".inf", "11"],
     (DATASETS, "classes: 10"): ["0", "-1", "10000000000"],
+    (DETECTION, "classes: 20"): ["0", "-1", "10000000000"],
+    (DETECTION, "shorter_side: 600"): ["0", ".inf"],
+    (DETECTION, "rpn_nms: 0.7"): ["-0.1", "1.5", ".nan"],
+    (DETECTION, "positive_regions: 0.25"): ["2", ".inf"],
+    (DETECTION, "gpus: 8"): ["0", "-1"],
 }
 
 
@@ -125,6 +130,22 @@ def test_a_number_that_yaml_reads_otherwise_than_a_person_is_refused(params, wri
         assert key.strip() in message and "write" in message, message
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("anchor_sizes: [128, 256, 512]", "anchor_sizes: []", "anchor_sizes"),
+        ("image_mean: [122.7717, 115.9465, 102.9801]", "image_mean: [1.0]", "image_mean"),
+        ("shorter_side: 600", "shorter_side: 2000", "longer_side 1000 is below shorter_side 2000"),
+        ("backbone: imagenet-resnet101", "backbone: imagenet-resnet7", "imagenet-resnet7"),
+        ("log_every: 100", "log_every: 300", "log_every 300 does not divide"),
+    ],
+)
+def test_a_detection_that_cannot_be_trained(params, old, new, said):
+    message = message_of(params, DETECTION, replaced(DETECTION, old, new))
+    assert_one_line(message, DETECTION)
+    assert said in message, message
+
+
 KEYS = ["~", "true", "4.5", "2001-01-01", "1:30", "[a]", "{a: b}", "<<", ".inf", '"a\\nb"', "-4", "x" * 200, "400"]
 
 
@@ -135,7 +156,7 @@ def test_a_key_of_the_wrong_type(params, key):
     assert "learning_rate" in message, message
 
 
-@pytest.mark.parametrize("file", [RECIPE, DEMO, TABLE, CIFAR10, FIGURE, "order.yaml", "claims.yaml"])
+@pytest.mark.parametrize("file", [RECIPE, DEMO, TABLE, CIFAR10, FIGURE, DETECTION, "order.yaml", "claims.yaml"])
 @pytest.mark.parametrize("key", ["5: 1", "~: 1", "true: 1", "2001-01-01: 1"])
 def test_a_key_of_the_wrong_type_at_the_top(params, file, key):
     content = (params / "params" / file).read_bytes() + f"\n{key}\n".encode()

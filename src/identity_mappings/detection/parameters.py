@@ -57,14 +57,14 @@ class Recipe(Parameters):
     flip: Annotated[bool, Field(description="training images mirrored at random")]
     image_mean: Annotated[
         list[Brightness],
-        Field(description="by colour channel, in 0 to 255: of a backbone whose mean is a picture of another size"),
+        Field(min_length=3, max_length=3, description="by colour channel, in 0 to 255: of a backbone whose mean is a picture of another size"),
     ]
     frozen_stages: Annotated[
         int, Field(ge=0, le=4, description="of conv1 to conv4, counted from the image: not trained any more")
     ]
-    anchor_sizes: Annotated[list[Positive], Field(description="side of the square anchors in pixels")]
+    anchor_sizes: Annotated[list[Positive], Field(min_length=1, description="side of the square anchors in pixels")]
     anchor_ratios: Annotated[
-        list[Annotated[float, Field(gt=0, le=100)]], Field(description="height / width of the anchors")
+        list[Annotated[float, Field(gt=0, le=100)]], Field(min_length=1, description="height / width of the anchors")
     ]
     rpn_anchors: Annotated[Positive, Field(description="sampled of an image for the RPN's loss")]
     rpn_nms: Fraction
@@ -94,6 +94,8 @@ class Recipe(Parameters):
             raise ValueError(f"log_every {self.log_every} does not divide evaluate_every {self.evaluate_every}")
         if 0 not in self.learning_rate or list(self.learning_rate) != sorted(self.learning_rate):
             raise ValueError("learning_rate must begin with iteration 0 and be in order: sort its lines")
+        if self.longer_side < self.shorter_side:
+            raise ValueError(f"longer_side {self.longer_side} is below shorter_side {self.shorter_side}: swap them")
         if self.steps == "alternating" and self.iterations % 4:
             raise ValueError(f"iterations {self.iterations} of alternating training are four equal steps: 4 divides it")
         return self
