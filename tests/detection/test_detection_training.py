@@ -48,7 +48,7 @@ def test_a_record_is_whole(whole, alternating):
     record = run.read(folder, alternating, 0)
     found = record.metrics
     assert found["status"] == "finished" and found["protocol"] == "voc-11-point"
-    assert found["test"]["images"] == 16 and 0 <= found["test"]["map_50"] <= 100
+    assert found["test"]["images"] == 24 and 0 <= found["test"]["map_50"] <= 100
     assert found["test_error"] == round(100 - found["test"]["mean_average_precision"], 6)
     assert len(found["first_losses"]) == 8 and all(loss > 0 for loss in found["first_losses"])
     weights = checkpoint.read(run.checkpoints_of(whole, alternating, 0) / run.WEIGHTS)

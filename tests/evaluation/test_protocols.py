@@ -372,10 +372,10 @@ def test_batches_are_bounded_by_pixels(contents, protocol, batch_size):
 
 
 def test_few_images_wait_for_others_of_their_shape():
-    """Of images that all differ `HELD` batches' worth wait and no more; the largest go first, and each comes once."""
+    """Of images that all differ `WAITING` batches' worth wait at most; the largest go first, and each comes once."""
     pixels, got, read = 4500, [], []
     sizes = [10 * (10 + 37 * place % 200) for place in range(200)]  # two of any would still be a batch
-    most = protocols.HELD * pixels
+    most = protocols.WAITING * pixels
     assert 2 * max(sizes) < pixels < most < sum(sizes)
 
     def images():
@@ -383,7 +383,7 @@ def test_few_images_wait_for_others_of_their_shape():
             read.append(place)
             yield place, [torch.zeros(1, 3, 10, size // 10, dtype=torch.uint8)]
 
-    for places, _ in protocols._grouped(images(), pixels):
+    for places, _ in protocols._group(images(), pixels):
         waiting = {place: sizes[place] for place in set(read) - set(got)}
         assert sum(waiting.values()) <= most + waiting[places.item()]
         if len(read) < len(sizes):

@@ -62,7 +62,7 @@ def test_a_run_is_saved_before_its_provenance_is_gathered(short, run, tmp_path, 
     """Whatever fails there, the next call only writes the record, with the bytes of an undisturbed run."""
     whole = run(short(), "whole")
     with monkeypatch.context() as broken:
-        broken.setattr(provenance, "gather", lambda *_, **__: 1 / 0)
+        broken.setattr(provenance, "describe_run", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(short(), "broken")
     assert checkpoint.newest(place_of(tmp_path, "broken")) == 12
@@ -77,7 +77,7 @@ def test_a_diverged_run_and_recomputed_statistics_are_saved_first_too(short, run
     recomputed = short("cifar10-resnet110", test_statistics="recomputed")
     whole = [run(experiment, "whole") for experiment in (diverging, recomputed)]
     with monkeypatch.context() as broken:
-        broken.setattr(provenance, "gather", lambda *_, **__: 1 / 0)
+        broken.setattr(provenance, "describe_run", lambda *_, **__: 1 / 0)
         for experiment in (diverging, recomputed):
             with pytest.raises(ZeroDivisionError):
                 run(experiment, "broken")

@@ -57,7 +57,11 @@ class Recipe(Parameters):
     flip: Annotated[bool, Field(description="training images mirrored at random")]
     image_mean: Annotated[
         list[Brightness],
-        Field(min_length=3, max_length=3, description="by colour channel, in 0 to 255: of a backbone whose mean is a picture of another size"),
+        Field(
+            min_length=3,
+            max_length=3,
+            description="by colour channel, in 0 to 255: of a backbone whose mean is a picture of another size",
+        ),
     ]
     frozen_stages: Annotated[
         int, Field(ge=0, le=4, description="of conv1 to conv4, counted from the image: not trained any more")

@@ -28,7 +28,9 @@ def format_padded(rows: Rows) -> str:
 
 
 def format_grid(rows: list[dict[str, str]] | Rows) -> str:
-    """A Markdown table of {column: text}, or of lists, the headers first."""
+    """A Markdown table of {column: text}, or of lists, the headers first; "None." where there are no rows."""
+    if not rows:
+        return "None."
     if isinstance(rows[0], dict):
         rows = [list(rows[0]), *(list(row.values()) for row in rows)]
     return format_padded(pad_columns([rows])[0])
