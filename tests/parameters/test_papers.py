@@ -191,11 +191,13 @@ def made_by(row: str, cell: Cell) -> str:
 
 
 SPLIT = "cifar10 ResNet-110 exclusive-gate -6"
+BIASES = "; ".join(f"cifar10 ResNet-110 exclusive-gate {-bias}" for bias in range(11))
 FACTS = [  # of the text: he2015, Section 4.2 and Figure 6; he2016, Sections 3.1 and 5
     ("he2015", "In the text", "cifar10 plain-110", "test error %, bound", "single-view", ">60"),
     ("he2015", "In the text", "cifar10 ResNet-1202", "training error %, bound", "single-view", "<0.1"),
     ("he2015", "In the text", SPLIT, "training and validation images", "single-view", "45k/5k"),
     ("he2016", "In the text", SPLIT, "training and validation images", "single-view", None),
+    ("he2016", "In the text", BIASES, "gate bias of the lowest validation error", "single-view", "-6"),
     ("he2016", "In the text", "cifar10 ResNet-1001 (e)", "training time", "single-view", "27 hours"),
     ("he2016", "In the text", "ResNet-200 B (e)", "training time", "single-view", "3 weeks"),
 ]

@@ -53,5 +53,23 @@ def test_the_split_is_that_of_the_record(bench):
     assert (found["published"], found["measured"], found["verdict"]) == ("45k/5k", "45k/5k", "agrees")
 
 
+@pytest.mark.parametrize(
+    ("errors", "measured", "verdict"),
+    [
+        ({bias: 9.0 + (bias - 6) ** 2 / 10 for bias in range(11)}, "-6", "agrees"),
+        ({bias: None if bias < 6 else float(bias) for bias in range(11)}, "-6", "agrees"),
+        ({bias: float(9 + bias) for bias in range(11)}, "0", "differs"),
+        ({5: 9.2, 6: 9.0}, "-6", "undecided"),
+    ],
+)
+def test_the_bias_is_chosen_by_the_held_out_images(bench, errors, measured, verdict):
+    for bias, error in errors.items():
+        bench.record(f"cifar10-resnet110-exclusive-gate-b{bias}-split", error)
+    found = cell(bench, "the chosen bias", "bias", "he2016")
+    assert (found["published"], found["measured"], found["verdict"]) == ("-6", measured, verdict)
+    assert len(found["records"]) == len(errors)
+
+
 def test_no_record_no_fact(bench):
     assert cell(bench, "plain-110")["verdict"] == cell(bench, "ResNet-1202")["verdict"] == "not run"
+    assert cell(bench, "the chosen bias", "bias", "he2016")["verdict"] == "not run"

@@ -193,7 +193,7 @@ class Project:
 
     def shown(self, scale: str) -> list[Resolved]:
         """The experiments whose runs fill the tables and figures of a scale, each once."""
-        cells = [cell for cell in self.cells() if not cell.is_cost and cell.metric != reports.SPLIT]
+        cells = [cell for cell in self.cells() if not cell.is_cost and cell.metric not in reports.CHOICES]
         names = [name for cell in cells for name in cell.experiments]
         drawn = [name for figure in self.figures.values() for name in figure.runs]
         return self.resolve_all([*names, *drawn], scale)

@@ -84,7 +84,7 @@ def check_references(project: Project, params: Path) -> None:
                     f"{dataset}`, which fills in its entry of datasets.yaml"
                 )
     for path, key, cell in _list_cells(project, params):
-        for experiment in cell.experiments if cell.metric != reports.SPLIT else ():
+        for experiment in cell.experiments if cell.metric not in reports.CHOICES else ():
             if project.holds_out(experiment):
                 raise UserError(
                     f"{path}: {key}.experiments: {experiment}: its recipe tests on held-out training images: a table "

@@ -11,6 +11,7 @@ from ..parameters import Project
 from ..parameters.models import Scale
 from ..parameters.reports import (
     BEST_RUN,
+    CHOSEN_BIAS,
     MAP,
     MAP_50,
     MEAN,
@@ -291,8 +292,9 @@ def _fill(records: Records, cell: Cell, filled: Callable[..., Filled]) -> Filled
     if cell.is_cost:
         return _fill_count(records, cell, partial(filled, experiments[0], []))
     if cell.is_fact:
-        tests = records.read_tests(experiments[0], SINGLE_VIEW)
-        fact = facts.rebuild(records, cell, experiments[0], tests) if tests else None
+        used = experiments if cell.metric == CHOSEN_BIAS else experiments[:1]
+        tests = [tested for experiment in used for tested in records.read_tests(experiment, SINGLE_VIEW)]
+        fact = facts.rebuild(records, cell, experiments, tests) if tests else None
         return filled(experiments[0], tests, *(fact or (NOT_RUN, None, NOT_RUN)))
     candidates = [(experiment, records.read_tests(experiment, cell.tested_by)) for experiment in experiments]
     candidates = [candidate for candidate in candidates if candidate[1]]

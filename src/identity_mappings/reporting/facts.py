@@ -1,8 +1,8 @@
-"""Facts of the papers' text that no table holds: bounds of errors, training times, numbers of images."""
+"""Facts of the papers' text that no table holds: bounds of errors, training times, numbers of images, a choice."""
 
 from typing import TYPE_CHECKING
 
-from ..parameters.reports import SPLIT, TEST_BOUND, TRAINING_TIME, Cell
+from ..parameters.reports import CHOSEN_BIAS, SPLIT, TEST_BOUND, TRAINING_TIME, Cell
 from ..records.experiment import Experiment
 from . import verdict
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def rebuild(
-    records: "Records", cell: Cell, experiment: Experiment, tests: "list[Tested]"
+    records: "Records", cell: Cell, experiments: list[Experiment], tests: "list[Tested]"
 ) -> tuple[str, float | str, str] | None:
     """Text, value and verdict of a fact, from the tests of runs; None where their records do not say."""
     comparable = records.settings.published
@@ -21,6 +21,8 @@ def rebuild(
             return None
         value = text = f"{data['training_images'] / 1000:g}k/{data['test_images'] / 1000:g}k"
         judged = verdict.AGREES if text == cell.published else verdict.DIFFERS
+    elif cell.metric == CHOSEN_BIAS:
+        text, value, judged = _choose_bias(cell, experiments, tests)
     elif cell.metric == TRAINING_TIME:
         from .times import measure_run  # which reads cells
 
@@ -33,8 +35,23 @@ def rebuild(
         median = verdict.median(errors)
         text = verdict.FAIL if median is None else f"{median:.{cell.decimals}f}"
         value = verdict.FAIL if median is None else median
-        judged = _judge_bound(records, cell, experiment, errors) if comparable else ""
+        judged = _judge_bound(records, cell, experiments[0], errors) if comparable else ""
     return text, value, judged if comparable else "not comparable"
+
+
+def _choose_bias(cell: Cell, experiments: list[Experiment], tests: "list[Tested]") -> tuple[str, str, str]:
+    """The gate's initial bias whose runs have the lowest median error on the held-out training images."""
+    errors = {}
+    for experiment in experiments:
+        found = [tested.read_error(cell) for tested in tests if tested.record.metrics["digest"] == experiment.digest]
+        if found:
+            median = verdict.median(found)
+            bias = experiment.parameters["network"]["shortcut"]["gate_bias"]
+            errors[bias] = float("inf") if median is None else median
+    value = f"{min(errors, key=errors.get):g}"
+    if len(errors) < len(experiments):
+        return f"{value}, of {len(errors)} of {len(experiments)} biases", value, verdict.UNDECIDED
+    return value, value, verdict.AGREES if value == cell.published else verdict.DIFFERS
 
 
 def _judge_bound(records: "Records", cell: Cell, experiment: Experiment, errors: list[float | None]) -> str:
