@@ -24,6 +24,9 @@ SECOND_RESULTS = "again"  # a folder for a second training beside the records
 UNPLANNED = Step(name="beside the order of work", why="a table shows it", experiments=["none"], runs=1)
 
 
+CurvePoint = tuple[int, float | None, float | None]  # iteration, training error and test error in %
+
+
 @dataclass(frozen=True)
 class Run:
     """A run behind a cell."""
@@ -31,7 +34,7 @@ class Run:
     seed: int
     error: float | None  # by the cell's protocol, in %; None if it diverged
     facts: dict[str, str]  # what its record states, by name
-    curve: list[tuple[int, float, float | None]]  # (iteration, training error, test error or None), in %
+    curve: list[CurvePoint]
     commands: dict[str, str]  # what verifies it and trains it again, by purpose
 
 
@@ -237,12 +240,14 @@ class Walks:
         return operations / seconds if seconds else None
 
 
-def read_curve(content: bytes) -> list[tuple[int, float, float | None]]:
-    """(iteration, training error, test error) of a run's curve.csv, in %."""
-    return [
-        (int(row["iteration"]), float(row["training_error"]), float(row["test_error"]) if row["test_error"] else None)
-        for row in csv.DictReader(io.StringIO(content.decode()))
-    ]
+def read_curve(content: bytes) -> list[CurvePoint]:
+    """The points of a run's curve.csv; an error is None where none was measured (an RPN's step has no classes)."""
+
+    def parse(text: str) -> float | None:
+        return float(text) if text else None
+
+    rows = csv.DictReader(io.StringIO(content.decode()))
+    return [(int(row["iteration"]), parse(row["training_error"]), parse(row["test_error"])) for row in rows]
 
 
 def describe_time(seconds: float) -> str:
