@@ -41,6 +41,12 @@ def test_no_file_has_other_line_endings_and_git_changes_none():
     assert "i/crlf" not in listed.stdout and "i/mixed" not in listed.stdout
 
 
+def test_no_link_is_tracked():
+    """A link of another machine would stand where a run puts its files."""
+    listed = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert [line for line in listed.stdout.splitlines() if line.startswith("120000")] == []
+
+
 def test_the_commands_that_contributors_are_told_exist():
     from identity_mappings.cli import parser
 

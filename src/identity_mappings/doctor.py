@@ -230,7 +230,7 @@ def check_speed(device: torch.device, root: Path) -> Iterator[Line]:
     for scale in project.scales:
         records = Records(project, scale)
         runs = list(plan_runs(records))
-        operations = count_operations_left(runs, records.costs())
+        operations = count_operations_left(runs, records.costs)
         left = sum(not run.done for run in runs)
         if operations is None:
             yield Line(

@@ -62,7 +62,7 @@ def test_the_parameters_of_the_checkout_load():
         *(f"he2016-table{number}" for number in range(1, 6)),
         "he2015-text",
         "he2016-text",
-        "he2016-text-times",
+        "he2016-text-facts",
         "own-figure6",
         "own-gates",
     }

@@ -59,6 +59,7 @@ def test_the_split_is_that_of_the_record(bench):
         ({bias: 9.0 + (bias - 6) ** 2 / 10 for bias in range(11)}, "-6", "agrees"),
         ({bias: None if bias < 6 else float(bias) for bias in range(11)}, "-6", "agrees"),
         ({bias: float(9 + bias) for bias in range(11)}, "0", "differs"),
+        (dict.fromkeys(range(11)), "fail", "differs"),
         ({5: 9.2, 6: 9.0}, "-6", "undecided"),
     ],
 )
@@ -67,7 +68,17 @@ def test_the_bias_is_chosen_by_the_held_out_images(bench, errors, measured, verd
         bench.record(f"cifar10-resnet110-exclusive-gate-b{bias}-split", error)
     found = cell(bench, "the chosen bias", "bias", "he2016")
     assert (found["published"], found["measured"], found["verdict"]) == ("-6", measured, verdict)
-    assert len(found["records"]) == len(errors)
+    bias_of = {"-6": 6, "0": 0, "fail": 0}
+    assert len(found["records"]) == len(errors), "it stands on all of them, the chosen first"
+    chosen = f"cifar10-resnet110-exclusive-gate-b{bias_of[measured]}-split"
+    assert found["experiment"] == chosen and f"/{chosen}-" in found["records"][0]
+    assert found["mean"] == errors[bias_of[measured]], "not of all biases together"
+
+
+def test_the_bias_is_chosen_in_any_arithmetic(bench):
+    name = "cifar10-resnet110-exclusive-gate-b6-split"
+    bench.record(name, 9.0, arithmetic="tf32")
+    assert cell(bench, "the chosen bias", "bias", "he2016")["measured"] == "-6"
 
 
 def test_no_record_no_fact(bench):

@@ -284,6 +284,7 @@ RECORDS = ("runs/", "signals/", "cost/")
     ("force", "targets"),
     [
         ("--forceall", ["tables"]),
+        ("--forceall", ["figures"]),
         ("--forceall", ["tables", "figures"]),
         ("--force", ["tables", "figures"]),
         ("--forcerun", ["tables", "figures"]),

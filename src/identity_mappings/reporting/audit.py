@@ -65,7 +65,7 @@ def _walk(project: Project, scale: str, report: Report) -> dict[Path, str]:
         folder = signals_of(results, experiment, records.settings.signal_iterations)
         if (folder / SIGNALS_CSV).is_file():
             walk(folder / SIGNALS_CSV, evidence.check_signals, project, scale, folder, experiment, history)
-    if records.costs():
+    if records.costs:
         folder = results / measurement.COST
         walk(folder / measurement.COST_JSON, evidence.check_cost, project, scale, folder, history)
     for path in sorted((results / run.IMPORTED).glob("*/evaluation-*.json")):

@@ -11,7 +11,6 @@ from ..parameters import Project
 from ..parameters.models import Scale
 from ..parameters.reports import (
     BEST_RUN,
-    CHOSEN_BIAS,
     MAP,
     MAP_50,
     MEAN,
@@ -42,7 +41,6 @@ class Records:
     runs: dict[Path, run.Record] = field(default_factory=dict)  # that were read, also unfinished ones, by file
     signals: dict[Path, Experiment] = field(default_factory=dict)  # whose signals were read, by folder
     _finished: dict[str, list[run.Record]] = field(default_factory=dict)
-    _costs: dict[str, dict[str, Any]] | None = None
 
     @property
     def settings(self) -> Scale:
@@ -90,11 +88,10 @@ class Records:
                 tests.append(Tested(record, path, numbers))
         return tests
 
+    @cached_property
     def costs(self) -> dict[str, dict[str, Any]]:
         """The entries of the cost record, by network digest."""
-        if self._costs is None:
-            self._costs = self.try_reading(lambda: measurement.read_costs(self.results)) or {}
-        return self._costs
+        return self.try_reading(lambda: measurement.read_costs(self.results)) or {}
 
     def try_reading(self, read: Callable[[], Any]) -> Any:
         """What `read` returns; None, and a note, if it meets a bad record."""
@@ -136,7 +133,7 @@ class Filled:
     column: str
     cell: Cell
     experiment: Experiment | None  # None where the scale has no counterpart, or the number is not rebuilt
-    tests: list[Tested]  # of its runs, by the cell's protocol
+    tests: list[Tested]  # of its runs, by the cell's protocol; of a choice, then those of what was not chosen
     text: str  # as it stands in tables.md
     measured: float | str | None  # the rebuilt number, "fail", or None
     verdict: str  # of `verdict`, or why there is none
@@ -166,7 +163,9 @@ class Filled:
 
     @property
     def errors(self) -> list[float | None]:
-        return [tested.read_error(self.cell) for tested in self.tests]
+        """Of the experiment's runs."""
+        name = self.experiment.name if self.experiment else None
+        return [test.read_error(self.cell) for test in self.tests if test.record.metrics["experiment"] == name]
 
     @cached_property
     def mean(self) -> float | None:
@@ -199,7 +198,7 @@ class Filled:
         return self.measured - self.cell.published if numbers and not self.cell.is_cost else None
 
     def as_json(self, root: Path) -> dict[str, Any]:
-        named = [self.experiment.name] if self.experiment else self.cell.experiments
+        name = self.experiment.name if self.experiment else next(iter(self.cell.experiments), None)
         return round_numbers({
             "paper": self.table.paper,
             "table": self.table.table,
@@ -207,7 +206,7 @@ class Filled:
             "column": self.column,
             "dataset": self.experiment.parameters["dataset"]["name"] if self.experiment else self.cell.dataset,
             "network": self.cell.network,
-            "experiment": named[0] if named else None,
+            "experiment": name,
             "metric": self.cell.metric,
             "protocol": self.cell.tested_by,
             "counted": self.cell.counted,
@@ -291,11 +290,6 @@ def _fill(records: Records, cell: Cell, filled: Callable[..., Filled]) -> Filled
         return filled(None, [], NO_COUNTERPART, None, NO_COUNTERPART)
     if cell.is_cost:
         return _fill_count(records, cell, partial(filled, experiments[0], []))
-    if cell.is_fact:
-        used = experiments if cell.metric == CHOSEN_BIAS else experiments[:1]
-        tests = [tested for experiment in used for tested in records.read_tests(experiment, SINGLE_VIEW)]
-        fact = facts.rebuild(records, cell, experiments, tests) if tests else None
-        return filled(experiments[0], tests, *(fact or (NOT_RUN, None, NOT_RUN)))
     candidates = [(experiment, records.read_tests(experiment, cell.tested_by)) for experiment in experiments]
     candidates = [candidate for candidate in candidates if candidate[1]]
     if not candidates:
@@ -308,11 +302,15 @@ def _fill(records: Records, cell: Cell, filled: Callable[..., Filled]) -> Filled
 
     experiment, tests = min(candidates, key=median_of)
     complete = len(candidates) == len(experiments)
+    if cell.is_fact:
+        fact = facts.rebuild(records, cell, experiment, tests, complete)
+        others = [tested for other, found in candidates if other is not experiment for tested in found]
+        return filled(experiment, tests + others, *(fact or (NOT_RUN, None, NOT_RUN)))
     return filled(experiment, tests, *_judge_error(records, cell, experiment, tests, complete))
 
 
 def _fill_count(records: Records, cell: Cell, filled: Callable[..., Filled]) -> Filled:
-    value = find_count(records.project, records.scale, cell, records.costs())
+    value = find_count(records.project, records.scale, cell, records.costs)
     if value is None:
         return filled(NOT_COUNTED, None, NOT_COUNTED)
     comparable = records.settings.published and cell.published is not None

@@ -109,8 +109,8 @@ def find_status(project: Project, scale: str, devices: Devices | None = None) ->
     # Where nothing was trained on a GPU yet, the hours are those of what was.
     on_gpus = records.settings.device == "gpu" and any((run.device or "").startswith(times.GPU) for run in runs)
     widest = max((run.experiment.gpus for run in runs), default=1)
-    left = forecast(runs, others, records.costs(), Devices(times.GPU if on_gpus else times.CPU, widest))
-    what_if = forecast(runs, others, records.costs(), devices) if devices else None
+    left = forecast(runs, others, records.costs, Devices(times.GPU if on_gpus else times.CPU, widest))
+    what_if = forecast(runs, others, records.costs, devices) if devices else None
     return Status(scale, datetime.now(UTC), runs, others, len(filled), len(fillable), left, what_if, records.bad)
 
 

@@ -159,7 +159,7 @@ def network_key(experiment: Experiment) -> tuple[str, str]:
 
 def tabulate_times(records: Records, runs: list[PlannedRun]) -> list[Times]:
     """By kind of network and device; at last the sums of he2016's tables and of all runs, on the scale's devices."""
-    project, costs, clock = records.project, records.costs(), Clock(runs)
+    project, costs, clock = records.project, records.costs, Clock(runs)
     kinds: dict[str, list[PlannedRun]] = {}
     for planned in runs:
         kinds.setdefault(name_kind(planned.experiment), []).append(planned)

@@ -22,8 +22,6 @@ from .rendering import render_macro
 
 SECOND_RESULTS = "again"  # a folder for a second training beside the records
 UNPLANNED = Step(name="beside the order of work", why="a table shows it", experiments=["none"], runs=1)
-
-
 CurvePoint = tuple[int, float | None, float | None]  # iteration, training error and test error in %
 
 
@@ -213,7 +211,7 @@ class Walks:
 
     def describe_cost(self, lacking: list[PlannedRun]) -> str:
         """What runs would cost: measured hours, else counted work at a speed that was measured."""
-        operations = times.count_operations_left(lacking, self.records.costs())
+        operations = times.count_operations_left(lacking, self.records.costs)
         work = "" if operations is None else f"{operations:.2g} multiply-adds".replace("e+", "×10^")
         # GPUs first, each with the most iterations first.
         devices = list(dict.fromkeys([*self._clock.devices(times.GPU), *self._clock.devices("")]))
@@ -232,7 +230,7 @@ class Walks:
         seconds = operations = 0.0
         for planned in (planned for planned in self._order if planned.record):
             spent = times.measure_run(planned.record)
-            entry = self.records.costs().get(planned.experiment.network_digest)
+            entry = self.records.costs.get(planned.experiment.network_digest)
             if spent.device == device and entry:
                 batch = planned.experiment.parameters["recipe"]["batch_size"]
                 operations += times.PASSES * entry["multiply_adds"] * batch * spent.iterations
