@@ -286,7 +286,7 @@ def test_all_gpu_hours_are_summed_where_each_kind_is_known(bench):
 def test_operations_are_those_of_the_cost_record(counted):
     """ResNet-20: 40.8 M multiply-adds an image (cost), three times for a step, 128 images, 64,000 iterations."""
     project = counted.project
-    costs = Records(project, "paper").costs()
+    costs = Records(project, "paper").costs
     image = costs[project.resolve(RESNET20).network_digest]["multiply_adds"]
     assert 40e6 < image < 42e6
     assert rows_of(counted)["ResNet-20, cifar10", ""].operations_left == 5 * 3 * image * 128 * 64_000
