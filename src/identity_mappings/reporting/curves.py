@@ -101,4 +101,6 @@ def draw(records: Records, figure: TrainingCurves) -> tuple[Drawing, pandas.Data
         right.legend(handles=handles, loc="upper right", fontsize=7, framealpha=0.9)
     for unused in list(drawing.axes)[panels : rows * columns]:
         unused.set_visible(False)
+    if any(data["seed"].nunique() > 1 for data in drawn):
+        drawing.supxlabel("line: the median run; band: from the lowest to the highest of all runs", fontsize=8)
     return drawing, pandas.concat(drawn, ignore_index=True) if drawn else pandas.DataFrame(columns=COLUMNS)

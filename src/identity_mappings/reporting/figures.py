@@ -40,7 +40,7 @@ def write(scale: str, root: Path = Path()) -> None:
                 drawing, data = draw(records, figure)
             except UserError as error:
                 raise UserError(f"{root / 'params' / 'figures' / name}.yaml: {error}") from None
-            files |= {f"{name}.{form}": to_bytes(drawing, form) for form in ("svg", "png")}
+            files |= {f"{name}.{form}": to_bytes(drawing, form) for form in ("png", "svg")}
             files[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
     for reason in records.bad:
         print(f"not believed: {reason}", file=sys.stderr)
