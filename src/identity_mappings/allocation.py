@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import UserError
-from .networks.closed_form import closed_form, convolution_outputs
+from .networks.closed_form import BYTES_OF_OUTPUT, closed_form, convolution_outputs
 from .parameters import Project
 from .records.experiment import Experiment
 from .reporting.cells import Records
 from .reporting.order import plan_runs
 from .reporting.times import CPU, GPU, PASSES, Clock
 
-# Bytes that a training keeps for each output of a convolution: it, batch norm's output and one more in float32 are the
-# most that any network of the papers keeps (2.6 of 4 bytes, counted by training.memory).
-BYTES_OF_OUTPUT = 3 * 4
 # MB of the host's memory: torch with its CUDA context and two processes of Snakemake; a process that decodes images.
 PROCESS_MB, WORKER_MB = 4000, 500
 WORKERS = 8  # processes that decode, for each GPU

@@ -305,6 +305,15 @@ def test_it_is_quiet_unless_on_a_terminal(short, tmp_path):
         assert words in text
 
 
+def test_a_training_does_not_import_the_compiler(short, tmp_path):
+    """It takes as long as the rest of a run's start; optimizers' classes and tensors without content import it."""
+    short().save(tmp_path / "run.json")
+    code = "import sys; from identity_mappings.cli import main; main(); assert 'torch._dynamo' not in sys.modules"
+    words = command(tmp_path / "run.json", tmp_path / "results")[3:]
+    done = subprocess.run([sys.executable, "-c", code, *words], env=environment(), cwd=ROOT, check=False)
+    assert done.returncode == 0
+
+
 def test_a_second_process_on_the_same_run_is_refused(short, run, tmp_path):
     import fcntl
 

@@ -133,8 +133,8 @@ class DetectionTrainer:
             self.network.proposer.load_state_dict(self.network.backbone.state_dict())
             self.network.backbone.load_state_dict(self.initial)
             self.network.roi_heads.box_head.load_state_dict(self.initial_head)
-        for parameter in self.optimizer.parameters:
-            self.optimizer.sgd.state[parameter]["momentum_buffer"].zero_()
+        for buffer in self.optimizer.momentum:
+            buffer.zero_()
 
     def _views(self, iteration: int) -> list:
         """Futures of this process's images of an iteration: position in the batch, pixels and boxes."""

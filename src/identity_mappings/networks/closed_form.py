@@ -8,6 +8,9 @@ from .depth import LAYERS_OF_UNIT, SHORT_VGG_DEPTH, stages
 
 # (width of the stages, kernel of the stem, its stride, stride of the pooling behind it)
 ASSEMBLIES = {"cifar": ((16, 32, 64), 3, 1, 1), "imagenet": ((64, 128, 256, 512), 7, 2, 2)}
+# Bytes that a training keeps for each output of a convolution: it, batch norm's output and one more in float32 are the
+# most that any network of the papers keeps (2.6 of 4 bytes, counted by training.memory).
+BYTES_OF_OUTPUT = 3 * 4
 VGG_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4), SHORT_VGG_DEPTH: (1, 1, 1, 1, 1)}
 VGG_WIDTHS = (64, 128, 256, 512, 512)
 

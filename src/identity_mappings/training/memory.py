@@ -6,11 +6,11 @@ import os
 import resource
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from torch import nn
 
+from ..networks.closed_form import BYTES_OF_OUTPUT, convolution_outputs
 from ..records.experiment import Experiment
 from .assembly import build, recipe_of
 
@@ -57,10 +57,17 @@ def peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def is_short(network: nn.Module, recipe: SimpleNamespace, shape: Sequence[int], device: torch.device) -> bool:
-    """Whether a step would not fit, so that units are computed again in the backward pass instead of kept."""
-    needed = kept(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16")
-    return needed > SHARE * total(device)
+def is_short(network: nn.Module, experiment: Experiment, shape: Sequence[int], device: torch.device) -> bool:
+    """Whether a step would not fit, so that units are computed again in the backward pass instead of kept.
+
+    What surely fits is not counted, because tensors without content import the compiler, which takes 1.5 s.
+    """
+    recipe, room = recipe_of(experiment), SHARE * total(device)
+    if experiment.parameters["network"].get("shortcut", {}).get("kind") != "custom":
+        outputs = convolution_outputs(experiment.parameters["network"], shape[0], shape[-1])
+        if BYTES_OF_OUTPUT * outputs * recipe.batch_norm_samples <= room:
+            return False
+    return kept(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16") > room
 
 
 def needed(experiment: Experiment, root: Path = Path()) -> int:

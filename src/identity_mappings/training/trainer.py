@@ -129,7 +129,7 @@ class Trainer:
             dropout.generator = self.masks
         recompute = options.recompute
         if recompute is None:
-            recompute = memory.is_short(self.network, recipe, self.feed.shape, device)
+            recompute = memory.is_short(self.network, experiment, self.feed.shape, device)
         if recompute and self.dropouts:
             raise UserError(f"{experiment.name}: units with dropout cannot be computed again: its masks are drawn once")
         if self.dropouts and self.group.size > 1:
