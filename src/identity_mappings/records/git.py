@@ -1,10 +1,12 @@
 """What git can tell of a checkout, in bounded time, and in words what it cannot tell."""
 
 import contextlib
+import io
 import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +28,23 @@ class Untold(Exception):
     """Why git did not tell something, with the cure; names no person, host or folder."""
 
 
-def ask(root: Path, *words: str) -> bytes:
+def ask(root: Path, *words: str, text: bytes = b"") -> bytes:
     """The standard output of a git command that only reads.
+
+    Args:
+        text: its standard input.
 
     Raises:
         Untold: no git, no repository, an error, or no answer within PATIENCE.
     """
     environment = {**{key: value for key, value in os.environ.items() if key not in _ELSEWHERE}, **_QUIET}
     call = ["git", "-c", "core.fsmonitor=false", *words]
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     try:
         # In a session of its own: a signal to this process' group is not for git, and all that git starts ends with it.
         with subprocess.Popen(call, cwd=root, env=environment, start_new_session=True, **pipes) as process:
             try:
-                output, error = process.communicate(timeout=PATIENCE)
+                output, error = process.communicate(text, timeout=PATIENCE)
             except subprocess.TimeoutExpired:
                 raise Untold(f"`git {words[0]}` did not answer within {PATIENCE} s: call it by hand") from None
             finally:
@@ -52,6 +57,32 @@ def ask(root: Path, *words: str) -> bytes:
         reason = next((ours for theirs, ours in _REASONS.items() if theirs in message), None)
         raise Untold(reason or f"`git {words[0]}` failed with exit status {process.returncode}: call it by hand")
     return output
+
+
+def list_files(root: Path, commit: str) -> dict[str, str]:
+    """The names of a commit's objects by path, for the files below a folder.
+
+    Raises:
+        Untold: as `ask`.
+    """
+    entries = ask(root, "ls-tree", "-r", "-z", commit).decode(errors="surrogateescape").split("\0")[:-1]
+    return {path: words.split()[2] for words, path in (entry.split("\t", 1) for entry in entries)}
+
+
+def read_objects(root: Path, names: Iterable[str]) -> dict[str, bytes]:
+    """The contents of git's objects by name, in one call.
+
+    Raises:
+        Untold: as `ask`.
+    """
+    answer = io.BytesIO(ask(root, "cat-file", "--batch", text="".join(f"{name}\n" for name in names).encode()))
+    contents = {}
+    for head in iter(answer.readline, b""):
+        name, kind, *size = head.decode().split()
+        if kind != "missing":
+            contents[name] = answer.read(int(size[0]))
+            answer.read(1)
+    return contents
 
 
 def format_path(path: bytes) -> str:

@@ -55,15 +55,23 @@ class History:
 
     def __init__(self, root: Path):
         self.root = root
-        self.content_of = cache(self._content_of)
+        self.objects: dict[str, bytes] = {}  # contents by git's names
+        self.list_files = cache(self._list_files)
         self.explain_missing = cache(self._explain_missing)
 
-    def _content_of(self, commit: str, path: str) -> bytes | None:
-        """The bytes of a file in a commit, or None if there is none."""
+    def _list_files(self, commit: str) -> dict[str, str]:
+        """Git's names of a commit's files by path; those that records name are read, together."""
         try:
-            return git.ask(self.root, "show", f"{commit}:./{path}")
+            files = git.list_files(self.root, commit)
+            wanted = {name for path, name in files.items() if path.endswith(".py") or path == LOCK}
+            self.objects |= git.read_objects(self.root, wanted - self.objects.keys())
         except git.Untold:
-            return None
+            return {}
+        return files
+
+    def content_of(self, commit: str, path: str) -> bytes | None:
+        """The bytes of a source or of the lock in a commit, or None if there is none."""
+        return self.objects.get(self.list_files(commit).get(path, ""))
 
     def has_file(self, commit: str, path: str, digest: str | None) -> bool:
         """Whether a commit has a file with this sha256, as it is or as it was checked out with CR LF at line ends."""
