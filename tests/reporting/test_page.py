@@ -346,6 +346,14 @@ def test_on_a_narrow_screen_nothing_is_cut_off(opened, width):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("path", ["results/report.html", "results/overnight/report.html"])
+def test_no_committed_page_is_wider_than_a_phone(browser, path):
+    browser.get((ROOT / path).as_uri())
+    size(browser, 390)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.browser
 def test_printed_it_has_its_tables_and_no_controls(opened):
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:

@@ -214,10 +214,10 @@ def _draw_responses(title: str, curves: Curves) -> Markup:
 
 
 def draw_small_curve(curve: Sequence[tuple[int, float | None, float | None]]) -> Markup:
-    """Training error (dashed) and test error (solid) of a run, without axes; logarithmic from 0.1 to 100 %."""
+    """Training error (dashed) and test error (solid) of a run, without axes, from 0 to 100 %."""
     if not curve:
         return Markup("")
-    x, y = Axis(0, curve[-1][0], 1, 159), Axis(0.1, 100, 55, 3, logarithmic=True)
+    x, y = Axis(0, curve[-1][0], 1, 159), Axis(0, 100, 55, 3)
     lines = {
         "dashed": [(at, error) for at, error, _ in curve if error is not None],
         "solid": [(at, test) for at, _, test in curve if test is not None],
