@@ -26,6 +26,7 @@ $(READY): requirements.lock pyproject.toml workflow/scripts/make-env.sh
 demo: $(READY)  ## Tables 1 to 3 and the figures on embedded data: results/demo/
 	@echo "demo: trains the networks of Tables 1 to 3, and a few of ImageNet, shortened, on handwritten digits and a small set"
 	@echo "demo: what each run does, in another terminal: $(BIN)/identity-mappings status --scale demo --watch"
+	@$(BIN)/python workflow/scripts/unlock.py
 	@$(BIN)/snakemake --cores $(CORES) $(BRIEF) -- demo || \
 	  { $(BIN)/identity-mappings status --scale demo; false; }
 	@$(BIN)/identity-mappings diff --scale demo
@@ -35,6 +36,7 @@ demo: $(READY)  ## Tables 1 to 3 and the figures on embedded data: results/demo/
 overnight: $(READY)  ## the tables on real images at half resolution, a night on a laptop: results/overnight/
 	@echo "overnight: trains the papers' networks of 20 to 164 layers on CIFAR-10 at 16x16, a run on each core;"
 	@echo "overnight: call it again to go on after an interruption; what runs: $(BIN)/identity-mappings status --scale overnight --watch"
+	@$(BIN)/python workflow/scripts/unlock.py
 	@for wait in 0 $(FIRST_MINUTES); do sleep $$wait; \
 	    echo "overnight: $$($(BIN)/identity-mappings status --scale overnight --what-if | head -n 1)"; \
 	  done & timer=$$!; trap "kill $$timer 2>/dev/null" EXIT; \
@@ -61,4 +63,5 @@ lock: $(READY)  ## renew requirements.lock from pyproject.toml
 
 reproduce: $(READY)  ## the whole graph, as `dvc repro` calls it
 	@mkdir -p results/runs results/signals
+	@$(BIN)/python workflow/scripts/unlock.py
 	$(BIN)/snakemake $(SNAKEMAKE_ARGS)

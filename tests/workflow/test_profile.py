@@ -1,6 +1,10 @@
-"""The default profile: bars where a person looks on, Snakemake's own log elsewhere."""
+"""The default profile: bars where a person looks on, Snakemake's own log elsewhere; and the lock of a killed one."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -32,3 +36,25 @@ def test_bars_are_for_a_person_at_a_terminal(root_of_project, monkeypatch, termi
     found = yte.process_yaml((root_of_project / "profiles/default/profile.yaml").read_text())
     assert found.get("logger") == ("rich" if bars else None)
     assert found["keep-going"] and found["rerun-triggers"] == ["mtime"], "the same either way"
+
+
+@pytest.mark.slow
+def test_only_the_lock_of_a_killed_snakemake_is_removed(copy):
+    """So that `make overnight` goes on after a loss of power, and never beside another one."""
+    locks, script = copy.root / ".snakemake/locks", ("python", "workflow/scripts/unlock.py")
+    assert copy.call(*script).stdout == "", "nothing to do"
+    running = subprocess.Popen(
+        ("snakemake", "--cores", "1", "--config", "scale=tiny"),
+        cwd=copy.root, env=copy.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (locks.is_dir() and any(locks.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert copy.call(*script).stdout == "" and any(locks.iterdir()), "it still runs"
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert any(locks.iterdir())
+    answer = copy.call(*script)
+    assert answer.returncode == 0 and "removed" in answer.stdout, answer.stdout
+    assert not locks.is_dir() or not any(locks.iterdir())
