@@ -51,6 +51,7 @@ FIGURES = ("he2015-figure7", "he2016-figure3", "own-signals")  # responses, curv
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     import torch
 
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # long files first: workers end together
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))

@@ -216,7 +216,7 @@ class Graph:
     def arithmetic_of_run(self, wildcards: Any) -> str:
         """The arithmetic in which an experiment has a digest."""
         experiment = self.experiment_of(wildcards)
-        found = (one for one in experiment.alternatives if one.digest == wildcards.digest)
+        found = (other for other in experiment.alternatives if other.digest == wildcards.digest)
         return next(found, experiment).parameters["recipe"]["arithmetic"]
 
     def first_experiment(self, wildcards: Any) -> str:

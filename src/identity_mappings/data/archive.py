@@ -145,7 +145,7 @@ class Ilsvrc:
         devkit = read_devkit(name, folder, dataset)
         self.root, self.dataset, self.classes = folder / name, dataset, devkit.classes
         self.validation_labels = devkit.validation_labels
-        self.origin: dict[str, Any] = {"archives": {file: one.md5 for file, one in dataset.archives.items()}}
+        self.origin: dict[str, Any] = {"archives": {file: archive.md5 for file, archive in dataset.archives.items()}}
         self.sizes = {split: (self.root / file).stat().st_size for split, file in ARCHIVES.items()}
 
     def count(self, split: str) -> int:

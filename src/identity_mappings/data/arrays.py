@@ -33,8 +33,8 @@ def load(name: str, md5: str | None, folder: Path) -> Images:
     root = folder / name
     found = list_files(root) if root.is_dir() else {}
     if len(found) != 1 or not (path := root / next(iter(found))).name.endswith(".npz"):
-        there = ", ".join(found) or "nothing"
-        raise UserError(f"{root}: there is {there}: put one .npz file there, with {', '.join(NAMES)}")
+        files = ", ".join(found) or "nothing"
+        raise UserError(f"{root}: there is {files}: put one .npz file there, with {', '.join(NAMES)}")
     if md5 and dvc_md5(found) != md5:
         raise UserError(
             f"{path}: not the pinned file: its hash is {dvc_md5(found)}, params/datasets.yaml pins {md5}: put the "
@@ -48,7 +48,7 @@ def load(name: str, md5: str | None, folder: Path) -> Images:
         raise UserError(f"{path}: no .npz file of plain arrays ({error}): write it with numpy.savez") from None
     arrays = {}
     for key, names in NAMES.items():
-        if (key_in_file := next((one for one in names if one in given), None)) is None:
+        if (key_in_file := next((known for known in names if known in given), None)) is None:
             raise UserError(f"{path}: no array {key} in it, only {', '.join(given) or 'nothing'}: add or rename it")
         arrays[key] = given[key_in_file]
     training, test = (_check_images(path, key, arrays[key]) for key in ("training_images", "test_images"))

@@ -56,7 +56,7 @@ class Augmentation:
         (height, width), places = self.size, range(2 * self.padding + 1)
         padded = F.pad(self.mean, (self.padding,) * 4)
         crops = [padded[:, top : top + height, left : left + width] for top in places for left in places]
-        return torch.stack([crop for one in crops for crop in (one, one.flip(2))])
+        return torch.stack([view for crop in crops for view in (crop, crop.flip(2))])
 
     def _variant(self, view: View) -> Tensor:
         return ((view.top * (2 * self.padding + 1)) + view.left) * 2 + view.flip

@@ -114,7 +114,7 @@ def cut(image: Image.Image | Tensor, part: Part, size: int, mirrored: bool = Fal
         return numpy.asarray(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop)
     left, top, right, bottom = map(round, box)
     left, top = min(left, image.shape[2] - 1), min(top, image.shape[1] - 1)
-    there = image[None, :, top : max(bottom, top + 1), left : max(right, left + 1)]
-    there = there.contiguous(memory_format=torch.channels_last)  # twice as fast, and the crop is so, too
-    crop = F.interpolate(there, (size, size), mode=interpolation, antialias=True)[0]
+    region = image[None, :, top : max(bottom, top + 1), left : max(right, left + 1)]
+    region = region.contiguous(memory_format=torch.channels_last)  # twice as fast, and the crop is so, too
+    crop = F.interpolate(region, (size, size), mode=interpolation, antialias=True)[0]
     return (crop.flip(2) if mirrored else crop).permute(1, 2, 0).numpy()

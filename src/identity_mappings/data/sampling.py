@@ -132,13 +132,13 @@ class DeviceViews:
         epoch, begin, _ = parts[0]
         if epoch != self.loaded:
             for number in range(self.epochs):
-                there = slice(number * self.sampler.images, (number + 1) * self.sampler.images)
+                rows = slice(number * self.sampler.images, (number + 1) * self.sampler.images)
                 drawn = self.sampler.epoch(epoch + number)
                 image = drawn.order
                 for table, column in zip(
                     self.tables, (image, drawn.top[image], drawn.left[image], drawn.flip[image]), strict=True
                 ):
-                    table[there].copy_(column)
+                    table[rows].copy_(column)
             self.loaded = epoch
         self.position.fill_(begin)
         return sum(end - begin for _, begin, end in parts)

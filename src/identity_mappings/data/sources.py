@@ -146,8 +146,8 @@ def _pin(name: str, entry: Dataset, found: dict[str, Any], folder: Path) -> list
         content = yaml.safe_load(pins.read_text("utf-8"))
         path, old = f"{folder.name}/{name}", content["outs"]
         out = {"md5": found["md5"], "hash": "md5", "path": path}
-        if not any(one["path"] == path and one["md5"] == out["md5"] for one in old):
-            content["outs"] = [*(one for one in old if one["path"] != path), out]
+        if not any(pin["path"] == path and pin["md5"] == out["md5"] for pin in old):
+            content["outs"] = [*(pin for pin in old if pin["path"] != path), out]
             write_atomically(pins, yaml.safe_dump(content, sort_keys=False).encode())
             said.append(f"{pins}: {path}: {found['md5']}; commit both files")
     return said

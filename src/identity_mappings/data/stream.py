@@ -75,8 +75,8 @@ class Order:
             return torch.randperm(self.images, generator=random).numpy(), numpy.arange(len(self.shards))
         shards, order = torch.randperm(len(self.shards), generator=random).numpy(), []
         for begin in range(0, len(shards), self.window):
-            there = shards[begin : begin + self.window]
-            images = numpy.concatenate([self.first[s] + numpy.arange(self.sizes[s]) for s in there])
+            window = shards[begin : begin + self.window]
+            images = numpy.concatenate([self.first[s] + numpy.arange(self.sizes[s]) for s in window])
             order.append(images[torch.randperm(len(images), generator=random).numpy()])
         return numpy.concatenate(order), shards
 

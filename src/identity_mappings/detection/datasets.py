@@ -304,14 +304,15 @@ def _read_coco(layout: Layout, target: Path) -> tuple[list[str], list[int], dict
     splits, classes = {}, {}
     for split, (name,) in (("training", layout.training), ("test", layout.test)):
         content = json.loads((target / "annotations" / f"instances_{name}.json").read_bytes())
-        classes = {one["id"]: one["name"] for one in sorted(content["categories"], key=lambda one: one["id"])}
+        classes = {entry["id"]: entry["name"] for entry in sorted(content["categories"], key=lambda entry: entry["id"])}
         labels = {category: label for label, category in enumerate(classes, 1)}
         images = {
-            one["id"]: {
-                "id": one["id"], "file": f"{name}/{one['file_name']}", "width": one["width"], "height": one["height"],
+            entry["id"]: {
+                "id": entry["id"], "file": f"{name}/{entry['file_name']}",
+                "width": entry["width"], "height": entry["height"],
                 "boxes": [], "labels": [], "difficult": [],
             }
-            for one in content["images"]
+            for entry in content["images"]
         }  # fmt: skip
         for thing in content["annotations"]:
             left, top, width, height = thing["bbox"]

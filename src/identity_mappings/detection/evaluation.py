@@ -49,14 +49,16 @@ def average_precision(
     Args:
         found, objects: by image, in the same order.
     """
-    images = [(one.boxes[one.labels == label], one.difficult[one.labels == label]) for one in objects]
+    images = [(image.boxes[image.labels == label], image.difficult[image.labels == label]) for image in objects]
     wanted = int(sum((~difficult).sum() for _, difficult in images))
     if not wanted:
         return None
     ranked = [
         (float(score), image, box)
-        for image, one in enumerate(found)
-        for box, score in zip(one.boxes[one.labels == label], one.scores[one.labels == label], strict=True)
+        for image, detected in enumerate(found)
+        for box, score in zip(
+            detected.boxes[detected.labels == label], detected.scores[detected.labels == label], strict=True
+        )
     ]
     ranked.sort(key=lambda entry: -entry[0])  # stable: of equal scores the first image's goes first
     taken = [numpy.zeros(len(difficult), bool) for _, difficult in images]
@@ -118,8 +120,8 @@ def score_coco(
             "bbox": [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])],
             "score": float(score),
         }
-        for image, one in zip(images, found, strict=True)
-        for box, label, score in zip(one.boxes, one.labels, one.scores, strict=True)
+        for image, detected in zip(images, found, strict=True)
+        for box, label, score in zip(detected.boxes, detected.labels, detected.scores, strict=True)
     ]
     if not results:
         return {"map_50": 0.0, "map": 0.0}

@@ -133,11 +133,11 @@ class Detections(Parameters):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "Detections":
-        for name, one in self.experiments.items():
+        for name, experiment in self.experiments.items():
             for key, value, known in (
-                ("dataset", one.dataset, self.datasets),
-                ("recipe", one.recipe, self.recipes),
-                *(("overrides", key, Recipe.model_fields) for key in one.overrides),
+                ("dataset", experiment.dataset, self.datasets),
+                ("recipe", experiment.recipe, self.recipes),
+                *(("overrides", key, Recipe.model_fields) for key in experiment.overrides),
             ):
                 if value not in known:
                     raise ValueError(f"experiments.{name}.{key}: unknown name {value!r}: known: {', '.join(known)}")

@@ -194,8 +194,8 @@ class DetectionTrainer:
         images, found = self.feed.index["test"], []
         self.network.eval()
         with torch.no_grad(), devices.autocast(self.device, self.recipe.arithmetic):
-            mine = range(self.group.rank, len(images), self.group.size)
-            for image in mine:
+            own = range(self.group.rank, len(images), self.group.size)
+            for image in own:
                 [seen] = self.network([self.feed.read(images[image]).to(self.device)])
                 values = (seen[key].float().cpu().numpy() for key in ("boxes", "labels", "scores"))
                 found.append((image, evaluation.Detections(*values)))
@@ -204,7 +204,7 @@ class DetectionTrainer:
             every: list[Any] = [None] * self.group.size
             distributed.all_gather_object(every, found, group=self.group.votes)
             found = [pair for part in every for pair in part]
-        scored = self.feed.score([one for _, one in sorted(found, key=lambda pair: pair[0])])
+        scored = self.feed.score([detected for _, detected in sorted(found, key=lambda pair: pair[0])])
         return {"images": len(images), **scored}
 
     def state(self) -> dict:

@@ -121,7 +121,7 @@ def _list_shortcut(
 ) -> Iterator[tuple[_Layer, bool]]:
     """The 1x1 convolutions beside F, and whether batch norm follows."""
     kind, changes = network["shortcut"]["kind"], stride > 1 or inputs != outputs
-    if changes and network["shortcut_at_shape_change"] == "identity":
+    if changes and network.get("shortcut_at_shape_change") == "identity":
         kind = "identity"
     if kind == "convolution":
         yield _Layer(inputs, outputs, pixels=pixels), True

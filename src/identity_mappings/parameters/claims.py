@@ -59,16 +59,16 @@ class Claim(Parameters):
 
     def is_no_worse(self, lower: str, higher: str) -> bool:
         """Whether the first of a pair is only said to be no worse than the second."""
-        return any(one.no_worse and lower in one.lower and higher in one.higher for one in self.comparisons)
+        return any(c.no_worse and lower in c.lower and higher in c.higher for c in self.comparisons)
 
     def pairs(self) -> list[tuple[str, str]]:
         """(lower, higher), each once."""
-        pairs = [pair for one in self.comparisons for pair in product(one.lower, one.higher)]
+        pairs = [pair for comparison in self.comparisons for pair in product(comparison.lower, comparison.higher)]
         return list(dict.fromkeys(pairs))
 
     @model_validator(mode="after")
     def _compares_two(self) -> "Claim":
-        if self.metric != TEST_ERROR and any(one.no_worse for one in self.comparisons):
+        if self.metric != TEST_ERROR and any(comparison.no_worse for comparison in self.comparisons):
             raise ValueError(f"no_worse is of test errors, not of {self.metric}: remove it")
         for lower, higher in self.pairs():
             if lower == higher or (higher, lower) in self.pairs():

@@ -33,7 +33,7 @@ def audit(scale: str, root: Path = Path()) -> int:
         print(f"GAP: {gap}")
         return 1
     used = Counter(path for cell in report.cells if cell.measured is not None for path in cell.paths)
-    used.update(path for one in report.claims for pair in one.pairs for side in pair.sides for path in side.paths)
+    used.update(path for claim in report.claims for pair in claim.pairs for side in pair.sides for path in side.paths)
     for path, made_of in walked.items():
         print(f"{path.relative_to(root)}: used in {used[path]} cell(s) and comparison(s); {made_of}")
     print(f"{len(walked)} record(s): each walked back to parameters, data, sources and environment")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Drawing
 from ..parameters import load
 from ..records import measurement
 from ..records.files import write_atomically
-from .drawing import COLOURS, STYLE, to_bytes
+from .drawing import COLOURS, STYLE, fix_layout, to_bytes
 from .rendering import render
 
 LINES = {"ours": "-", "eager": "--", "pytorchcv": ":"}
@@ -96,6 +96,7 @@ def write(root: Path) -> None:
     write_atomically(folder / "bench.md", document(found).encode())
     with matplotlib.rc_context(STYLE):
         drawing = draw(found)
+        fix_layout(drawing)
         for form in ("svg", "png"):
             write_atomically(folder / f"time-by-depth.{form}", to_bytes(drawing, form))
     print(f"{folder / 'bench.md'}: {', '.join(found) or 'no records yet'}")

@@ -11,6 +11,7 @@ COLOURS = (
     "#3b6fb6", "#c0392b", "#2e8b57", "#8e5ea2", "#d08a1d", "#17a2a2", "#7f5539", "#d45a9b", "#6b7a8f", "#9aa520",
     "#1b1b1b",
 )  # fmt: skip
+DPI = 150  # of PNG
 STYLE = {
     "svg.hashsalt": "identity-mappings",  # the same identifiers every time
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
@@ -28,9 +29,17 @@ def new_drawing(records: Records, figure: Any, width: float, height: float) -> D
     return drawing
 
 
+def fix_layout(drawing: Drawing) -> None:
+    """Compute the layout once for all forms, and round it: its solver sorts by addresses, and so adds in any order."""
+    drawing.set_dpi(DPI)  # of PNG, whose text is the widest
+    drawing.get_layout_engine().execute(drawing)
+    drawing.set_layout_engine("none")
+    for axes in drawing.axes:
+        axes.set_position([round(value, 4) for value in axes.get_position(original=True).bounds])
+
+
 def to_bytes(drawing: Drawing, form: str) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
-    drawing.savefig(buffer, format=form, dpi=150, metadata=metadata)
-    drawing.set_layout_engine("none")  # the next form has this layout; PNG comes first: its text is wider
+    drawing.savefig(buffer, format=form, dpi=DPI, metadata=metadata)
     return buffer.getvalue()

@@ -31,7 +31,9 @@ def render_findings(records: Records, cells: list[Filled], judged: list[Judged])
             "a rebuilt error": _count(cell.verdict for cell in rebuilt if cell.cell.is_error),
             "a count (weights, multiply-adds)": _count(cell.verdict for cell in rebuilt if cell.cell.is_cost),
         },
-        claims_by_verdict=_count("made after it was seen" if one.claim.seen else one.verdict for one in judged),
+        claims_by_verdict=_count(
+            "made after it was seen" if result.claim.seen else result.verdict for result in judged
+        ),
         runs_by_state=_count(planned.state for planned in runs),
         judged=judged,
         describe_origin=claims.describe_origin,
@@ -41,7 +43,7 @@ def render_findings(records: Records, cells: list[Filled], judged: list[Judged])
         claims=[_claim_row(claim, published) for claim in judged],
         differing=_find_differing(cells),
         suspicions=lambda name, metric: _test_suspicions(records, name, metric),
-        comparisons=[(one.claim, rows) for one in judged if (rows := _comparison_rows(one, published))],
+        comparisons=[(result.claim, rows) for result in judged if (rows := _comparison_rows(result, published))],
         steps=[
             _step_row(step, [planned for planned in runs if planned.step.name == name]) for name, step in steps.items()
         ],

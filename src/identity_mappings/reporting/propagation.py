@@ -27,8 +27,8 @@ def _read(
     experiment = records.project.resolve(curve.experiment, records.scale)
     if experiment is None:
         return None, f"{curve.label}: {NO_COUNTERPART}"
-    measured = (one for one in experiment.alternatives if (folder_of(one) / name).is_file())
-    experiment = next(measured, experiment)
+    alternatives = experiment.alternatives
+    experiment = next((other for other in alternatives if (folder_of(other) / name).is_file()), experiment)
     folder = folder_of(experiment)
     content = records.try_reading(lambda: measurement.read_of(folder, name, experiment))
     try:

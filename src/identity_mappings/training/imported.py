@@ -32,10 +32,10 @@ def names_of(depth: int) -> dict[str, str]:
     """{torchvision's name: ours} of all weights and statistics of a ResNet: both list them in the same order."""
     unit, counts = IMAGENET_STAGES[depth]
     with torch.device("meta"):
-        theirs = ResNet(Bottleneck if unit == "bottleneck" else BasicBlock, list(counts))
-        ours = _build(network_of(depth), 1)
-    names = (name for name in theirs.state_dict() if not name.endswith("num_batches_tracked"))
-    return dict(zip(names, ours.state_dict(), strict=True))
+        original = ResNet(Bottleneck if unit == "bottleneck" else BasicBlock, list(counts))
+        network = _build(network_of(depth), 1)
+    names = (name for name in original.state_dict() if not name.endswith("num_batches_tracked"))
+    return dict(zip(names, network.state_dict(), strict=True))
 
 
 def network_of(depth: int) -> dict[str, Any]:
@@ -95,17 +95,17 @@ def convert(
         wanted = _build(network, found)
     shapes = {name: tensor.shape for name, tensor in wanted.state_dict().items()}
     converted = {}
-    for theirs, ours in names.items():
-        tensor = state[theirs]
-        shape = shapes[ours][1:] if ours.endswith(("running_mean", "running_var")) else shapes[ours]  # no replicas
+    for original, name in names.items():
+        tensor = state[original]
+        shape = shapes[name][1:] if name.endswith(("running_mean", "running_var")) else shapes[name]  # no replicas
         if tensor.shape != shape:
-            raise UserError(f"{theirs}: shape {tuple(tensor.shape)} where a ResNet-{depth} has {tuple(shape)}")
+            raise UserError(f"{original}: shape {tuple(tensor.shape)} where a ResNet-{depth} has {tuple(shape)}")
         if not tensor.is_floating_point():
-            raise UserError(f"{theirs}: numbers of type {str(tensor.dtype).removeprefix('torch.')}: give floats")
+            raise UserError(f"{original}: numbers of type {str(tensor.dtype).removeprefix('torch.')}: give floats")
         tensor = tensor.detach().float().clone()
         if not tensor.isfinite().all():
-            raise UserError(f"{theirs}: numbers that are not finite: the training diverged or the file is damaged")
-        converted[ours] = tensor.view(shapes[ours])
+            raise UserError(f"{original}: numbers that are not finite: the training diverged or the file is damaged")
+        converted[name] = tensor.view(shapes[name])
     return network, converted
 
 
