@@ -63,5 +63,4 @@ lock: $(READY)  ## renew requirements.lock from pyproject.toml
 
 reproduce: $(READY)  ## the whole graph, as `dvc repro` calls it
 	@mkdir -p results/runs results/signals
-	@$(BIN)/python workflow/scripts/unlock.py
 	$(BIN)/snakemake $(SNAKEMAKE_ARGS)

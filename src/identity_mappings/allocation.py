@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import UserError
-from .networks.closed_form import BYTES_OF_OUTPUT, closed_form, convolution_outputs
+from .networks.closed_form import bound_activations, closed_form
 from .parameters import Project
 from .records.experiment import Experiment
 from .reporting.cells import Records
@@ -50,8 +50,8 @@ def count_activations(experiment: Experiment) -> int:
     parameters = experiment.parameters
     recipe, dataset = parameters["recipe"], parameters["dataset"]
     network = _countable(parameters["network"])
-    outputs = convolution_outputs(network, dataset.get("channels", 3), _size(experiment))
-    return math.ceil(BYTES_OF_OUTPUT * outputs * recipe.get("batch_norm_samples", 1) * _enlargement(experiment))
+    image = bound_activations(network, dataset.get("channels", 3), _size(experiment))
+    return math.ceil(image * recipe.get("batch_norm_samples", 1) * _enlargement(experiment))
 
 
 def estimate_memory(work: Work, attempt: int = 1) -> int:

@@ -8,9 +8,6 @@ from .depth import LAYERS_OF_UNIT, SHORT_VGG_DEPTH, stages
 
 # (width of the stages, kernel of the stem, its stride, stride of the pooling behind it)
 ASSEMBLIES = {"cifar": ((16, 32, 64), 3, 1, 1), "imagenet": ((64, 128, 256, 512), 7, 2, 2)}
-# Bytes that a training keeps for each output of a convolution: it, batch norm's output and one more in float32 are the
-# most that any network of the papers keeps (2.6 of 4 bytes, counted by training.memory).
-BYTES_OF_OUTPUT = 3 * 4
 VGG_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4), SHORT_VGG_DEPTH: (1, 1, 1, 1, 1)}
 VGG_WIDTHS = (64, 128, 256, 512, 512)
 
@@ -74,14 +71,16 @@ def closed_form(network: Mapping[str, Any], classes: int, channels: int, size: i
     return Cost(weights + 2 * norms, weights, *multiply_adds)
 
 
-def convolution_outputs(network: Mapping[str, Any], channels: int, size: int) -> int:
-    """Numbers that the convolutions of a network put out for one image: what a training keeps is some of each.
+def bound_activations(network: Mapping[str, Any], channels: int, size: int) -> int | None:
+    """Bytes that a forward pass keeps of one image for the backward pass, at most; None as for `closed_form`.
 
-    Args:
-        network: as for `closed_form`; its shortcut must not be one of the user's own.
+    For each output of a convolution the papers' networks keep at most 2.6 numbers of 4 bytes: it, batch norm's output
+    and one more are 3.
     """
+    if network.get("shortcut", {}).get("kind") == "custom":
+        return None
     layers, _ = _list_layers(network, 1, channels, size)
-    return sum(layer.outputs * layer.pixels for layer in layers if not layer.linear)
+    return 3 * 4 * sum(layer.outputs * layer.pixels for layer in layers if not layer.linear)
 
 
 def _list_layers(network: Mapping[str, Any], classes: int, channels: int, size: int) -> tuple[list[_Layer], int]:

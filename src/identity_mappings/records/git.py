@@ -28,11 +28,11 @@ class Untold(Exception):
     """Why git did not tell something, with the cure; names no person, host or folder."""
 
 
-def ask(root: Path, *words: str, text: bytes = b"") -> bytes:
+def ask(root: Path, *words: str, stdin: bytes = b"") -> bytes:
     """The standard output of a git command that only reads.
 
     Args:
-        text: its standard input.
+        stdin: what the command reads from its standard input.
 
     Raises:
         Untold: no git, no repository, an error, or no answer within PATIENCE.
@@ -44,7 +44,7 @@ def ask(root: Path, *words: str, text: bytes = b"") -> bytes:
         # In a session of its own: a signal to this process' group is not for git, and all that git starts ends with it.
         with subprocess.Popen(call, cwd=root, env=environment, start_new_session=True, **pipes) as process:
             try:
-                output, error = process.communicate(text, timeout=PATIENCE)
+                output, error = process.communicate(stdin, timeout=PATIENCE)
             except subprocess.TimeoutExpired:
                 raise Untold(f"`git {words[0]}` did not answer within {PATIENCE} s: call it by hand") from None
             finally:
@@ -60,7 +60,7 @@ def ask(root: Path, *words: str, text: bytes = b"") -> bytes:
 
 
 def list_files(root: Path, commit: str) -> dict[str, str]:
-    """The names of a commit's objects by path, for the files below a folder.
+    """{path: object name} of a commit's files below a folder.
 
     Raises:
         Untold: as `ask`.
@@ -70,12 +70,12 @@ def list_files(root: Path, commit: str) -> dict[str, str]:
 
 
 def read_objects(root: Path, names: Iterable[str]) -> dict[str, bytes]:
-    """The contents of git's objects by name, in one call.
+    """{object name: content}, in one call of git.
 
     Raises:
         Untold: as `ask`.
     """
-    answer = io.BytesIO(ask(root, "cat-file", "--batch", text="".join(f"{name}\n" for name in names).encode()))
+    answer = io.BytesIO(ask(root, "cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode()))
     contents = {}
     for head in iter(answer.readline, b""):
         name, kind, *size = head.decode().split()

@@ -133,11 +133,12 @@ class Filled:
     column: str
     cell: Cell
     experiment: Experiment | None  # None where the scale has no counterpart, or the number is not rebuilt
-    tests: list[Tested]  # of its runs, by the cell's protocol; of a choice, then those of what was not chosen
+    tests: list[Tested]  # of its runs, by the cell's protocol
     text: str  # as it stands in tables.md
     measured: float | str | None  # the rebuilt number, "fail", or None
     verdict: str  # of `verdict`, or why there is none
     cost_record: Path | None = None  # that a count was read from
+    others: list[Tested] = field(default_factory=list)  # of the experiments that were compared, and not chosen
 
     @property
     def place(self) -> str:
@@ -159,13 +160,11 @@ class Filled:
 
     @property
     def records(self) -> list[run.Record]:
-        return [tested.record for tested in self.tests]
+        return [tested.record for tested in (*self.tests, *self.others)]
 
     @property
     def errors(self) -> list[float | None]:
-        """Of the experiment's runs."""
-        name = self.experiment.name if self.experiment else None
-        return [test.read_error(self.cell) for test in self.tests if test.record.metrics["experiment"] == name]
+        return [tested.read_error(self.cell) for tested in self.tests]
 
     @cached_property
     def mean(self) -> float | None:
@@ -180,7 +179,8 @@ class Filled:
         """The median of the lowest test error of each run: chosen on the test set; of CIFAR's test only."""
         if self.cell.tested_by != SINGLE_VIEW:
             return None
-        lowest = [record.metrics["best"]["test_error"] for record in self.records if record.metrics["best"]]
+        bests = [tested.record.metrics["best"] for tested in self.tests]
+        lowest = [best["test_error"] for best in bests if best]
         return statistics.median(lowest) if lowest else None
 
     @property
@@ -190,7 +190,7 @@ class Filled:
     @property
     def paths(self) -> list[Path]:
         """The files that the number comes from."""
-        return [self.cost_record] if self.cost_record else [tested.path for tested in self.tests]
+        return [self.cost_record] if self.cost_record else [tested.path for tested in (*self.tests, *self.others)]
 
     @property
     def difference(self) -> float | None:
@@ -305,7 +305,7 @@ def _fill(records: Records, cell: Cell, filled: Callable[..., Filled]) -> Filled
     if cell.is_fact:
         fact = facts.rebuild(records, cell, experiment, tests, complete)
         others = [tested for other, found in candidates if other is not experiment for tested in found]
-        return filled(experiment, tests + others, *(fact or (NOT_RUN, None, NOT_RUN)))
+        return filled(experiment, tests, *(fact or (NOT_RUN, None, NOT_RUN)), others=others)
     return filled(experiment, tests, *_judge_error(records, cell, experiment, tests, complete))
 
 

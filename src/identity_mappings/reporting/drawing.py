@@ -11,7 +11,7 @@ COLOURS = (
     "#3b6fb6", "#c0392b", "#2e8b57", "#8e5ea2", "#d08a1d", "#17a2a2", "#7f5539", "#d45a9b", "#6b7a8f", "#9aa520",
     "#1b1b1b",
 )  # fmt: skip
-DPI = 150  # of PNG
+DPI = 150  # of PNG, whose text is wider than that of SVG: the layout has room for both
 STYLE = {
     "svg.hashsalt": "identity-mappings",  # the same identifiers every time
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
@@ -30,8 +30,8 @@ def new_drawing(records: Records, figure: Any, width: float, height: float) -> D
 
 
 def fix_layout(drawing: Drawing) -> None:
-    """Compute the layout once for all forms, and round it: its solver sorts by addresses, and so adds in any order."""
-    drawing.set_dpi(DPI)  # of PNG, whose text is the widest
+    """Compute the layout once for all forms, and round it: its last digits are not the same every time."""
+    drawing.set_dpi(DPI)
     drawing.get_layout_engine().execute(drawing)
     drawing.set_layout_engine("none")
     for axes in drawing.axes:

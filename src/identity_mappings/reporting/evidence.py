@@ -55,12 +55,12 @@ class History:
 
     def __init__(self, root: Path):
         self.root = root
-        self.objects: dict[str, bytes] = {}  # contents by git's names
+        self.objects: dict[str, bytes] = {}  # {object name: content}
         self.list_files = cache(self._list_files)
         self.explain_missing = cache(self._explain_missing)
 
     def _list_files(self, commit: str) -> dict[str, str]:
-        """Git's names of a commit's files by path; those that records name are read, together."""
+        """{path: object name} of a commit's files; reads the contents of all sources and of the lock at once."""
         try:
             files = git.list_files(self.root, commit)
             wanted = {name for path, name in files.items() if path.endswith(".py") or path == LOCK}

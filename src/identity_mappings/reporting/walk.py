@@ -106,7 +106,7 @@ class Walks:
         if cell.experiment:
             found = cell.records[0].provenance["params"]["resolved"] if cell.records else cell.experiment.parameters
             parameters = {name: _as_text(found[name]) for name in ("dataset", "network", "recipe") if found[name]}
-        runs, shared = [self._describe_run(cell, tested) for tested in cell.tests], {}
+        runs, shared = [self._describe_run(cell, tested) for tested in (*cell.tests, *cell.others)], {}
         if len(runs) > 1:
             first, *others = [run.facts for run in runs]
             shared = {name: text for name, text in first.items() if all(o.get(name) == text for o in others)}

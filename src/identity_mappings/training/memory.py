@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..networks.closed_form import BYTES_OF_OUTPUT, convolution_outputs
+from ..networks.closed_form import bound_activations
 from ..records.experiment import Experiment
 from .assembly import build, recipe_of
 
@@ -60,13 +60,12 @@ def peak(device: torch.device) -> int:
 def is_short(network: nn.Module, experiment: Experiment, shape: Sequence[int], device: torch.device) -> bool:
     """Whether a step would not fit, so that units are computed again in the backward pass instead of kept.
 
-    What surely fits is not counted, because tensors without content import the compiler, which takes 1.5 s.
+    What fits by a bound is not counted: tensors on the meta device import the compiler, which takes 1.5 s.
     """
     recipe, room = recipe_of(experiment), SHARE * total(device)
-    if experiment.parameters["network"].get("shortcut", {}).get("kind") != "custom":
-        outputs = convolution_outputs(experiment.parameters["network"], shape[0], shape[-1])
-        if BYTES_OF_OUTPUT * outputs * recipe.batch_norm_samples <= room:
-            return False
+    bound = bound_activations(experiment.parameters["network"], shape[0], shape[-1])
+    if bound is not None and bound * recipe.batch_norm_samples <= room:
+        return False
     return kept(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16") > room
 
 
