@@ -286,12 +286,12 @@ def test_responses_are_not_spoiled_by_a_large_mean():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_responses_leave_the_network_in_training_mode_and_nothing_else_changed(training):
+def test_responses_leave_mode_statistics_and_gradients(training):
     network = with_gradients(network_of("original")).train(training)
     before = state_of(network)
     propagation.compute_responses(network, images(), normalize, 4)
     assert_unchanged(network, before)
-    assert {module.training for module in network.modules()} == {True}
+    assert {module.training for module in network.modules()} == {training}
 
 
 def test_responses_leave_everything_when_they_fail():

@@ -89,6 +89,13 @@ def choose(kind: str, experiment: Experiment, root: Path = Path(), group: Group 
     )
 
 
+def set_up(kind: str, experiment: Experiment, root: Path = Path(), group: Group | None = None) -> torch.device:
+    """`choose` a device for an experiment, and `prepare` this process for its recipe."""
+    device, recipe = choose(kind, experiment, root, group), recipe_of(experiment)
+    prepare(recipe.arithmetic, recipe.cpu_threads)
+    return device
+
+
 def any_gpu() -> torch.device:
     """A GPU, or a UserError."""
     if not torch.cuda.is_available():

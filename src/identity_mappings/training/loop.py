@@ -193,9 +193,8 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
     if not wanted:
         return 0
     first, group = wanted[0][0], Group.from_environment()
-    arithmetic, cpu_threads = _find_settings([experiment for experiment, _ in wanted])
-    device = devices.choose(options.device, first, options.root, group)
-    devices.prepare(arithmetic, cpu_threads)
+    _refuse_other_settings([experiment for experiment, _ in wanted])
+    device = devices.set_up(options.device, first, options.root, group)
     with ExitStack() as held, Interrupted() as interrupted:
         for experiment, seed in wanted if group.leads else ():
             held.enter_context(hold_run(experiment, seed, options.results))
@@ -234,13 +233,12 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
         return 128 + interrupted.signal if unfinished and interrupted.signal else 0
 
 
-def _find_settings(experiments: Sequence[Experiment]) -> tuple[str, int]:
-    """Arithmetic and CPU threads, which are a process's and not a run's."""
+def _refuse_other_settings(experiments: Sequence[Experiment]) -> None:
+    """Arithmetic and CPU threads are a process's and not a run's."""
     found = {(recipe_of(experiment).arithmetic, recipe_of(experiment).cpu_threads) for experiment in experiments}
     if len(found) > 1:
         names = ", ".join(dict.fromkeys(experiment.name for experiment in experiments))
         raise UserError(f"{names}: differ in arithmetic or cpu_threads, of which a process has one: train them apart")
-    return found.pop()
 
 
 def _has_record(experiment: Experiment, seed: int, options: Options) -> bool:

@@ -25,10 +25,7 @@ def compute_first_losses(
     experiment: Experiment, seed: int, options: Options, iterations: int
 ) -> tuple[list[float], str]:
     """Losses of a run's first iterations, trained from its beginning, and the hash of the weights behind them."""
-    recipe = recipe_of(experiment)
-    device = devices.choose(options.device, experiment, options.root)
-    devices.prepare(recipe.arithmetic, recipe.cpu_threads)
-    trainer = make_trainer(experiment, seed, device, options)
+    trainer = make_trainer(experiment, seed, devices.set_up(options.device, experiment, options.root), options)
     losses = [trainer.step(iteration)[0] for iteration in range(iterations)]
     weights = checkpoint.weights_sha256(trainer.state()["network"])
     return torch.stack(losses).tolist(), weights
