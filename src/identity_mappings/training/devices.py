@@ -96,11 +96,9 @@ def set_up(kind: str, experiment: Experiment, root: Path = Path(), group: Group 
     return device
 
 
-def any_gpu() -> torch.device:
-    """A GPU, or a UserError."""
-    if not torch.cuda.is_available():
-        raise UserError("no GPU here: if you want the CPU, say --device cpu")
-    return torch.device("cuda")
+def name_of(device: torch.device) -> str:
+    """The kind of a device, as records state it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def describe(device: torch.device) -> dict[str, object]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..evaluation.single_view import Result
 from ..networks.cost import weights
 from ..records import provenance, run
 from ..records.experiment import Experiment
@@ -72,15 +73,7 @@ class Progress:
 
     def note_test(self, wrong: int, images: int, loss: float, wrong_top_5: int | None = None) -> None:
         """Note a test of the network as it is after `iteration` iterations."""
-        self.last = {
-            "iteration": self.iteration,
-            "test_error": round(100 * wrong / images, 6),
-            "wrong": wrong,
-            "images": images,
-            "test_loss": loss if math.isfinite(loss) else None,
-        }
-        if wrong_top_5 is not None:
-            self.last |= {"top_5_error": round(100 * wrong_top_5 / images, 6), "wrong_top_5": wrong_top_5}
+        self.last = {"iteration": self.iteration, **Result(wrong, images, loss, wrong_top_5).as_json()}
         if self.best is None or wrong < self.best["wrong"]:
             self.best = self.last
 

@@ -110,6 +110,7 @@ class Trainer:
     ):
         self.recipe = recipe = recipe_of(experiment)
         self.seed, self.device, self.group = seed, device, group or Group()
+        self.device_name = devices.name_of(device)
         self.run = {"digest": experiment.digest, "seed": seed}
         self.replicas = recipe.batch_size // recipe.batch_norm_samples
         self.own_replicas = self.group.share_of(self.replicas)  # replicas that this process computes
@@ -208,11 +209,6 @@ class Trainer:
     def wait(self) -> None:
         """Let what reads the network, or the losses of `step`, come after the steps."""
         self.recorded_step.wait()
-
-    @property
-    def device_name(self) -> str:
-        """The kind of device, as records state it."""
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
     def recompute_statistics(self) -> None:
         """Take batch norm's statistics from training images, in views that come after those of the training."""
