@@ -96,12 +96,8 @@ class Group:
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         if self.size > 1:
-            try:
+            with self.exchange(lambda: None):
                 distributed.all_reduce(tensor)
-            except RuntimeError as error:
-                if not _is_lost_worker(error):
-                    raise
-                raise LostWorker(_first_line(error)) from None
         return tensor
 
     def same(self, value: object) -> bool:
@@ -120,7 +116,7 @@ class Group:
         try:
             distributed.all_reduce(votes, distributed.ReduceOp.MAX, group=self.votes)
         except RuntimeError as error:
-            raise LostWorker(_first_line(error)) from None
+            raise LostWorker(first_line(error)) from None
         return [bool(vote) for vote in votes]
 
     @contextmanager
@@ -139,7 +135,7 @@ class Group:
             if self.size == 1 or not _is_lost_worker(error):
                 raise
             undo()
-            raise LostWorker(_first_line(error)) from None
+            raise LostWorker(first_line(error)) from None
 
 
 def _is_lost_worker(error: RuntimeError) -> bool:
@@ -147,5 +143,5 @@ def _is_lost_worker(error: RuntimeError) -> bool:
     return isinstance(error, distributed.DistError) or "gloo" in str(error).lower() or "closed by peer" in str(error)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -71,17 +71,19 @@ class Progress:
             self.diverged_at = self.iteration
         return finite is None
 
-    def note_test(self, wrong: int, images: int, loss: float, wrong_top_5: int | None = None) -> None:
-        """Note a test of the network as it is after `iteration` iterations."""
-        self.last = {"iteration": self.iteration, **Result(wrong, images, loss, wrong_top_5).as_json()}
-        if self.best is None or wrong < self.best["wrong"]:
-            self.best = self.last
+    def note_test(self, result: Result | dict[str, Any]) -> None:
+        """Note a test of the network as it is after `iteration` iterations.
 
-    def note_detection(self, found: dict[str, Any]) -> None:
-        """Note a test of a detector: {"images", "mean_average_precision": in %, ...}; its error is 100 % less that."""
-        error = round(100 - found["mean_average_precision"], 6)
-        self.last = {"iteration": self.iteration, "test_error": error, **found, "test_loss": None}
-        if self.best is None or error < self.best["test_error"]:
+        Args:
+            result: of a detector {"images", "mean_average_precision": in %, ...}; its error is 100 % less that.
+        """
+        if isinstance(result, Result):
+            found = result.as_json()
+        else:
+            error = round(100 - result["mean_average_precision"], 6)
+            found = {"test_error": error, **result, "test_loss": None}
+        self.last = {"iteration": self.iteration, **found}
+        if self.best is None or self.last["test_error"] < self.best["test_error"]:
             self.best = self.last
 
     def end_row(self, learning_rate: float) -> None:
@@ -91,14 +93,8 @@ class Progress:
         tested = self.last if self.last and self.last["iteration"] == self.iteration else {}
         self.training_loss = math.fsum(self.losses) / len(self.losses)
         self.training_error = 100 * self.wrong / self.images if self.images else None
-        values = (
-            self.iteration,
-            learning_rate,
-            self.training_loss,
-            self.training_error,
-            tested.get("test_loss"),
-            tested.get("test_error"),
-        )
+        training = self.iteration, learning_rate, self.training_loss, self.training_error
+        values = *training, tested.get("test_loss"), tested.get("test_error")
         self.rows.append([_text(value) for value in values])
         self.losses, self.wrong, self.images = [], 0, 0
 

@@ -51,7 +51,9 @@ def open_shards(dataset: dict[str, Any], split: str, folder: Path) -> Shards:
 
 
 class Streamed:
-    """Batches that workers decode and crop ahead of their use; colour and normalization are the device's.
+    """Batches that workers decode and crop ahead of their use, in the place of `feeds.Resident`.
+
+    Colour and normalization are the device's.
 
     Args:
         dataset: the parameters' {"name", "md5", counts}.

@@ -20,7 +20,7 @@ from ..records.experiment import Experiment
 from . import devices, memory
 from .assembly import build, initialize, recipe_of
 from .captured import Captured
-from .feeds import Feed, Resident
+from .feeds import Resident
 from .group import Group
 from .optimizer import Optimizer
 
@@ -114,7 +114,14 @@ class Trainer:
         self.run = {"digest": experiment.digest, "seed": seed}
         self.replicas = recipe.batch_size // recipe.batch_norm_samples
         self.own_replicas = self.group.share_of(self.replicas)  # replicas that this process computes
-        self.feed = self._feed(experiment, options, images)
+        dataset = experiment.parameters["dataset"]
+        if recipe.crop and images is None:
+            from .streamed import Streamed  # needs torchvision and Pillow, which CIFAR does without
+
+            folder, workers = options.data_folder, options.workers
+            self.feed = Streamed(dataset, recipe, seed, device, self.group, folder, workers)
+        else:
+            self.feed = Resident(images or data.load(dataset, options.data_folder), recipe, seed, device)
         with torch.random.fork_rng(devices=[]):
             # Reaches what `initialize` does not know: parameters of the user's own shortcut.
             torch.manual_seed(stream(seed, "construction"))
@@ -141,15 +148,6 @@ class Trainer:
         self.recorded_test = Captured(self._count, list, recorded_on)
         self.whole = True  # whether weights and statistics are of one iteration
         self.moving: dict[str, Tensor] | None = None  # batch norm's statistics before they were recomputed
-
-    def _feed(self, experiment: Experiment, options: Options, images: Images | None) -> Feed:
-        dataset = experiment.parameters["dataset"]
-        if self.recipe.crop and images is None:
-            from .streamed import Streamed  # needs torchvision and Pillow, which CIFAR does without
-
-            folder, workers = options.data_folder, options.workers
-            return Streamed(dataset, self.recipe, self.seed, self.device, self.group, folder, workers)
-        return Resident(images or data.load(dataset, options.data_folder), self.recipe, self.seed, self.device)
 
     def step(self, iteration: int) -> tuple[Tensor, Tensor, int]:
         """One iteration: loss, wrong predictions (both still on the device) and images of the batch.
