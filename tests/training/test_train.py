@@ -16,7 +16,7 @@ import torch
 
 from identity_mappings.errors import UserError
 from identity_mappings.records import run as records
-from identity_mappings.training import checkpoint, devices, loop, memory
+from identity_mappings.training import checkpoint, devices, memory
 from identity_mappings.training.group import Group, LostWorker
 from identity_mappings.training.loop import train
 from identity_mappings.training.record import Progress
