@@ -76,12 +76,9 @@ class Worker:
         return self._read_answer()
 
     def _read_answer(self) -> dict[str, Any]:
-        line = self.process.stdout.readline()
-        if not line:
-            raise UserError(
-                f"bench: {self.implementation} in {self.arithmetic} ended with an error, which stands above"
-            )
-        return json.loads(line)
+        if line := self.process.stdout.readline():
+            return json.loads(line)
+        raise UserError(f"bench: {self.implementation} in {self.arithmetic} ended with an error, which stands above")
 
     def run_round(self) -> None:
         """Note the seconds of a step of one run, over steps of about `SECONDS` in all."""
@@ -94,14 +91,10 @@ def list_implementations(name: str, device: torch.device, arithmetics: Sequence[
     """What is measured of a network: (arithmetic, implementation, runs at once)."""
     at_once = AT_ONCE if device.type == "cuda" and name not in TIMM else (1,)
     others = ["eager", *(p for p, names in PACKAGES.items() if name in names and find_spec(p))] if peers else []
-    return [
-        implementation
-        for arithmetic in arithmetics
-        for implementation in (
-            *((arithmetic, "ours", runs) for runs in at_once),
-            *((arithmetic, other, 1) for other in others),
-        )
-    ]
+    wanted = []
+    for arithmetic in arithmetics:
+        wanted += [(arithmetic, "ours", runs) for runs in at_once] + [(arithmetic, other, 1) for other in others]
+    return wanted
 
 
 def compare(experiment: Experiment, device: torch.device, wanted: Iterable[tuple], rounds: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ nobody else asks for its devices, so it gets them at once.
 
 import contextlib
 import fcntl
+import itertools
 import os
 import random
 import shutil
@@ -42,18 +43,19 @@ def list_places(environment: Mapping[str, str], driver: Driver) -> list[Place]:
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return [_place(device.uuid, device) for device in driver.usable]
-    places: list[Place] = []
+    places: dict[str, Place] = {}  # by lock: a device listed twice is one
     for entry in (part.strip() for part in visible.split(",")):
         if not entry or entry.startswith("-"):
             break
         if found := driver.find(entry):
-            places.append(_place(entry, found))
+            place = _place(entry, found)
         elif driver.gpus and not entry.startswith("MIG-"):  # an older form of MIG's names is not the driver's
             break
         else:
             allocation = environment.get("SLURM_JOB_ID")
-            places.append(Place(entry, f"slurm-{allocation}-{entry}" if allocation else entry))
-    return list({place.lock: place for place in reversed(places)}.values())[::-1]  # a device listed twice is one
+            place = Place(entry, f"slurm-{allocation}-{entry}" if allocation else entry)
+        places.setdefault(place.lock, place)
+    return list(places.values())
 
 
 def _place(name: str, device: Device) -> Place:
@@ -69,36 +71,30 @@ def _lock_file(lock: str) -> Path:
     return folder / f"{lock.replace('/', '_')}.lock"
 
 
-def _lock(lock: str, kind: int) -> int | None:
-    """An inheritable file descriptor that holds a lock, or None if another process does."""
-    path = _lock_file(lock)
+def _open(path: Path) -> int:
     try:
-        descriptor = os.open(path, os.O_RDWR)  # without O_CREAT: the kernel guards other users' files in such folders
+        return os.open(path, os.O_RDWR)  # without O_CREAT: the kernel guards other users' files in such folders
     except FileNotFoundError:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
         os.fchmod(descriptor, 0o666)
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()}".encode())
-    os.set_inheritable(descriptor, True)
-    return descriptor
+        return descriptor
 
 
 def _claim(place: Place) -> list[int] | None:
-    """The file descriptors that hold a device, or None if another process holds it."""
+    """The inheritable file descriptors that hold a device, or None if another process holds it."""
     held: list[int] = []
     for lock, kind in ((place.gpu_lock, fcntl.LOCK_SH), (place.lock, fcntl.LOCK_EX)):
         if lock is None:
             continue
-        descriptor = _lock(lock, kind)
-        if descriptor is None:
+        held.append(_open(_lock_file(lock)))
+        try:
+            fcntl.flock(held[-1], kind | fcntl.LOCK_NB)
+        except BlockingIOError:
             _release(held)
             return None
-        held.append(descriptor)
+        os.ftruncate(held[-1], 0)
+        os.write(held[-1], f"process {os.getpid()}".encode())
+        os.set_inheritable(held[-1], True)
     return held
 
 
@@ -137,8 +133,7 @@ def acquire(count: int, environment: Mapping[str, str], patience: float, poll: f
                 held[place.device] = descriptors
         if len(held) == count:
             return list(held)
-        for descriptors in held.values():
-            _release(descriptors)
+        _release(itertools.chain(*held.values()))
         now = time.monotonic()
         if now - begin > patience:
             raise UserError(f"no {count} free GPU(s) within {patience:.0f} s; held by {_name_holders(places)}")
