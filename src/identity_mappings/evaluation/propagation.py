@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -138,14 +139,9 @@ def compute_responses(
     return rows
 
 
-def format_csv(rows: Iterable[NamedTuple], **columns: object) -> bytes:
-    """Rows as CSV, behind `columns` that all of them share."""
-    rows = list(rows)
-    lines = [",".join([*columns, *rows[0]._fields])]
-    for row in rows:
-        values = (format(value, ".9g") if isinstance(value, float) else str(value) for value in row)
-        lines.append(",".join([*map(str, columns.values()), *values]))
-    return ("\n".join(lines) + "\n").encode()
+def format_csv(rows: Iterable[UnitSignal | LayerResponse | dict[str, Any]]) -> bytes:
+    """Rows as CSV, numbers with nine digits."""
+    return pandas.DataFrame(rows).to_csv(index=False, float_format="%.9g", na_rep="nan").encode()
 
 
 def _check(experiment: Experiment) -> None:
@@ -203,7 +199,7 @@ def measure_signals(experiment: Experiment, iterations: int, options: Options) -
     except run.BadRecord as error:
         raise UserError(str(error)) from None
     trainer = Trainer(experiment, SEED, devices.set_up(options.device, experiment, options.root), options)
-    content, losses = b"", {}
+    rows, losses = [], {}
     for iteration in dict.fromkeys((0, iterations)):
         for step in range(iteration):
             trainer.step(step)
@@ -212,12 +208,12 @@ def measure_signals(experiment: Experiment, iterations: int, options: Options) -
         view = trainer.feed.sampler.view(0)
         x, y = trainer.feed.augmentation.view(view), trainer.feed.labels[view.image.to(trainer.device)]
         with devices.autocast(trainer.device, trainer.recipe.arithmetic):
-            loss, rows = compute_signals(trainer.network, x, y)
+            loss, found = compute_signals(trainer.network, x, y)
         losses[str(iteration)] = format(loss, ".9g")  # text: it may be no number
-        header, _, lines = format_csv(rows, iteration=iteration).partition(b"\n")
-        content = (content or header + b"\n") + lines
+        rows += [{"iteration": iteration, **signal._asdict()} for signal in found]
     more = {"iterations": iterations, "images": len(y), "losses": losses}
-    _record("signals", f"--iterations {iterations}", folder, content, experiment, trainer, options, {}, **more)
+    arguments = f"--iterations {iterations}"
+    _record("signals", arguments, folder, format_csv(rows), experiment, trainer, options, {}, **more)
     say(f"{folder}: loss {losses['0']} at initialization, {losses[str(iterations)]} after {iterations} iterations")
     return folder
 
