@@ -28,20 +28,13 @@ SEED = 0  # of the short training before which and after which signals are measu
 
 
 class UnitSignal(NamedTuple):
-    """What passes the output of a residual unit (x_{l+1} of he2016, Equation 1).
+    """What passes the output of a residual unit (x_{l+1} of he2016, Equation 1)."""
 
-    Attributes:
-        unit: from 1; 0 is the stem's output, x of the first unit.
-        channels, size: of the output.
-        forward_norm: mean over the images of the L2 norm of x.
-        gradient_norm: mean over the images of the L2 norm of dE/dx, E the sum of the images' losses.
-    """
-
-    unit: int
-    channels: int
+    unit: int  # from 1; 0 is the stem's output, x of the first unit
+    channels: int  # of the output
     size: int
-    forward_norm: float
-    gradient_norm: float
+    forward_norm: float  # mean over the images of the L2 norm of x
+    gradient_norm: float  # mean over the images of the L2 norm of dE/dx, E the sum of the images' losses
 
 
 def compute_signals(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, list[UnitSignal]]:
@@ -76,17 +69,11 @@ def compute_signals(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, li
 
 
 class LayerResponse(NamedTuple):
-    """The response of a 3x3 layer.
+    """The response of a 3x3 layer."""
 
-    Attributes:
-        layer: from 1, in the order of the forward pass.
-        name: of the module that gives the response.
-        standard_deviation: over all images, channels and positions.
-    """
-
-    layer: int
-    name: str
-    standard_deviation: float
+    layer: int  # from 1, in the order of the forward pass
+    name: str  # of the module that gives the response
+    standard_deviation: float  # over all images, channels and positions
 
 
 def response_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -96,14 +83,13 @@ def response_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """
     found = []
     for parent, sequence in network.named_modules():
-        if not isinstance(sequence, nn.Sequential):
-            continue
-        children = list(sequence.named_children())
-        for index, (name, module) in enumerate(children):
+        children = list(sequence.named_children()) if isinstance(sequence, nn.Sequential) else []
+        for place, (name, module) in enumerate(children):
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-                behind = children[index + 1] if index + 1 < len(children) else (name, module)
-                chosen = behind if isinstance(behind[1], BatchNorm2d) else (name, module)
-                found.append((f"{parent}.{chosen[0]}", chosen[1]))
+                behind = children[place + 1 : place + 2]
+                if behind and isinstance(behind[0][1], BatchNorm2d):
+                    name, module = behind[0]
+                found.append((f"{parent}.{name}", module))
     return found
 
 

@@ -17,23 +17,17 @@ Counted = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Resident:
-    """All images on the device as uint8, cropped, mirrored and normalized there: CIFAR.
+    """All images on the device as uint8, cropped, mirrored and normalized there: CIFAR."""
 
-    Attributes:
-        shape: (C, H, W) of an image in a batch.
-        counts: {"training_images": ..., "test_images": ...}.
-        protocol: of the tests during the training.
-        workers: processes that read and decode images.
-    """
-
-    protocol, workers = "single view", 0
+    protocol = "single view"  # of the tests during the training
+    workers = 0  # processes that read and decode images
 
     def __init__(self, images: Images, recipe: SimpleNamespace, seed: int, device: torch.device):
         self.recipe, self.replicas = recipe, recipe.batch_size // recipe.batch_norm_samples
         if held_out := getattr(recipe, "validation", None):  # records of before have no such key
             images = hold_out(images, held_out)
             self.protocol = f"single view of {held_out} held-out training images"
-        self.shape = tuple(images.training.shape[1:])
+        self.shape = tuple(images.training.shape[1:])  # (C, H, W) of an image in a batch
         self.counts = {"training_images": len(images.training), "test_images": len(images.test)}
         self.labels = images.training_labels.to(device)
         self.test_images, self.test_labels = images.test.to(device), images.test_labels.to(device)

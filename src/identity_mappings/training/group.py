@@ -27,7 +27,7 @@ class Group:
     the gradients are summed over all. So a run computes the same function whatever their number is, up to the order in
     which sums are rounded.
 
-    Attributes:
+    Args:
         rank, size: of this process, and how many there are.
         local_rank, local_size: on this machine.
     """
@@ -139,7 +139,7 @@ class Group:
 
 
 def _is_lost_worker(error: RuntimeError) -> bool:
-    # gloo has no class of its own.
+    # gloo has no class of its own
     return isinstance(error, distributed.DistError) or "gloo" in str(error).lower() or "closed by peer" in str(error)
 
 

@@ -30,16 +30,11 @@ def say(message: str) -> None:
 
 
 class Interrupted:
-    """Notes SIGTERM and SIGINT, so that a run ends between two iterations, with a checkpoint.
-
-    Attributes:
-        signal: that came.
-        deaf: whether they are without effect to the end of the process, which is ending by itself.
-    """
+    """Notes SIGTERM and SIGINT, so that a run ends between two iterations, with a checkpoint."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None
-        self.deaf = False
+        self.signal: int | None = None  # that came
+        self.deaf = False  # whether they are without effect to the end of the process, which is ending by itself
 
     def __enter__(self) -> "Interrupted":
         self.before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -31,33 +31,21 @@ def _text(value: float | int | None) -> str:
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """Where a run stands."""
 
-    Attributes:
-        iteration: completed iterations.
-        losses, wrong, images: of the iterations since the last row of the curve.
-        rows: of curve.csv, as text.
-        first_losses: exact, as float.
-        last, best: the last test and the best, {"iteration", "wrong", "images", "test_error", "test_loss"}.
-        diverged_at: iteration whose loss was not finite.
-        sessions: {"git", "device", "started", "finished", "from_iteration", "to_iteration", "seconds", "runs_at_once",
-            "device_seconds", "peak_memory_bytes"} of each process; several runs at once share its device's seconds.
-        pending: whether the test and the row of this iteration are still to be made.
-    """
-
-    iteration: int = 0
-    losses: list[float] = field(default_factory=list)
-    wrong: int = 0
-    images: int = 0
-    rows: list[list[str]] = field(default_factory=list)
-    first_losses: list[float] = field(default_factory=list)
-    last: dict[str, Any] | None = None
-    best: dict[str, Any] | None = None
-    training_loss: float | None = None
+    iteration: int = 0  # completed iterations
+    losses: list[float] = field(default_factory=list)  # of the iterations since the last row of the curve
+    wrong: int = 0  # predictions in these
+    images: int = 0  # of these
+    rows: list[list[str]] = field(default_factory=list)  # of curve.csv, as text
+    first_losses: list[float] = field(default_factory=list)  # exact
+    last: dict[str, Any] | None = None  # test, {"iteration", "wrong", "images", "test_error", "test_loss"}
+    best: dict[str, Any] | None = None  # test
+    training_loss: float | None = None  # of the last row
     training_error: float | None = None
-    diverged_at: int | None = None
-    sessions: list[dict[str, Any]] = field(default_factory=list)
-    pending: bool = False
+    diverged_at: int | None = None  # iteration whose loss was not finite
+    sessions: list[dict[str, Any]] = field(default_factory=list)  # what `loop.Run` says of each process
+    pending: bool = False  # whether the test and the row of this iteration are still to be made
 
     def add_iterations(self, losses: list[float], wrong: int, images: int) -> bool:
         """Count iterations that were done; False from the first loss on that is not finite."""

@@ -27,31 +27,18 @@ from .optimizer import Optimizer
 
 @dataclass(frozen=True)
 class Options:
-    """What a call of `train` may choose without changing a bit of the result.
+    """What a call of `train` may choose without changing a bit of the result."""
 
-    Attributes:
-        results: folder of the records.
-        data_folder: folder of the datasets.
-        root: of the project.
-        device: "gpu" or "cpu".
-        stop_after: iteration after which to stop with a checkpoint and a partial record.
-        checkpoint_seconds: time between checkpoints.
-        log: file that takes standard error, for the provenance.
-        eager: whether a GPU's steps are launched kernel by kernel, not recorded and replayed.
-        recompute: whether units are computed again in the backward pass instead of kept; None: where memory is short.
-        workers: processes that decode images, for each that trains; None: what the device suggests.
-    """
-
-    results: Path
-    data_folder: Path = data.FOLDER
-    root: Path = Path()
-    device: str = "gpu"
-    stop_after: int | None = None
-    checkpoint_seconds: float = 300
-    log: Path | None = None
-    eager: bool = False
-    recompute: bool | None = None
-    workers: int | None = None
+    results: Path  # folder of the records
+    data_folder: Path = data.FOLDER  # of the datasets
+    root: Path = Path()  # of the project
+    device: str = "gpu"  # or "cpu"
+    stop_after: int | None = None  # iteration after which to stop with a checkpoint and a partial record
+    checkpoint_seconds: float = 300  # between checkpoints
+    log: Path | None = None  # file that takes standard error, for the provenance
+    eager: bool = False  # whether a GPU's steps are launched kernel by kernel, not recorded and replayed
+    recompute: bool | None = None  # units in the backward pass, instead of keeping them; None: where memory is short
+    workers: int | None = None  # processes that decode, for each that trains; None: what the device suggests
 
 
 def make_trainer(experiment: Experiment, *arguments: Any, **options: Any) -> Any:
@@ -64,10 +51,9 @@ def make_trainer(experiment: Experiment, *arguments: Any, **options: Any) -> Any
 
 
 class Forward(nn.Module):
-    """The scores that a network gives the images of one replica.
+    """The scores that a residual network gives the images of one replica.
 
     Args:
-        network: a residual network.
         recompute: whether its units are computed again in the backward pass, instead of kept.
         arithmetic: of the recipe.
     """
@@ -79,17 +65,15 @@ class Forward(nn.Module):
     def forward(self, x: Tensor, replica: int) -> Tensor:
         network, scope = self.network, self.network.scope
         with scope.select(replica), devices.autocast(x.device, self.arithmetic):
-            if not self.recompute:
-                return _to_float32(network(x))
-            x = network.stem(x)
-            contexts = lambda: (nullcontext(), scope.select(replica, repeated=True))  # noqa: E731
-            for unit in network.units:
-                x = recomputed(unit, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
-            return _to_float32(network.linear(network.last(x).mean((2, 3))))
-
-
-def _to_float32(scores: Tensor) -> Tensor:
-    return scores.float() if scores.dtype == torch.bfloat16 else scores
+            if self.recompute:
+                x = network.stem(x)
+                contexts = lambda: (nullcontext(), scope.select(replica, repeated=True))  # noqa: E731
+                for unit in network.units:
+                    x = recomputed(unit, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+                scores = network.linear(network.last(x).mean((2, 3)))
+            else:
+                scores = network(x)
+            return scores.float() if scores.dtype == torch.bfloat16 else scores
 
 
 class Trainer:
@@ -202,7 +186,7 @@ class Trainer:
             buffer.copy_(old)
 
     def _state(self) -> list[Tensor]:
-        return [*self.parameters, *self.buffers, *self.optimizer.state_dict()["momentum"]]
+        return [*self.parameters, *self.buffers, *self.optimizer.momentum]
 
     def wait(self) -> None:
         """Let what reads the network, or the losses of `step`, come after the steps."""
