@@ -179,11 +179,8 @@ def measure_signals(experiment: Experiment, iterations: int, options: Options) -
     """
     _check(experiment)
     folder = signals_of(options.results, experiment, iterations)
-    try:
-        if measurement.read(folder, SIGNALS_CSV) is not None:
-            return folder
-    except run.BadRecord as error:
-        raise UserError(str(error)) from None
+    if measurement.read(folder, SIGNALS_CSV) is not None:
+        return folder
     trainer = Trainer(experiment, SEED, devices.set_up(options.device, experiment, options.root), options)
     rows, losses = [], {}
     for iteration in dict.fromkeys((0, iterations)):
@@ -228,10 +225,7 @@ def measure_responses(experiment: Experiment, seed: int, options: Options, file:
             raise UserError(f"{path}: of another run ({saved['run']}) than {name}: name that one")
     parents = {"weights": checkpoint.weights_sha256(weights)}
     if iteration == last:
-        try:
-            record = run.read(run.folder_of(options.results, experiment, seed), experiment, seed)
-        except run.BadRecord as error:
-            raise UserError(f"{error}: not measured") from None
+        record = run.read(run.folder_of(options.results, experiment, seed), experiment, seed)
         if record is None or record.metrics["weights_sha256"] != parents["weights"]:
             cure = "train the run, or name the experiment and seed that they are of"
             raise UserError(f"{path}: not the weights of a finished record of {name}: {cure}")

@@ -82,8 +82,6 @@ def describe_measurement(
     """The provenance of a measurement that trains no run of its own, without the hash of its data.
 
     Args:
-        rule: of the graph.
-        command: that makes it again.
         parents: {file or what else it is made from: sha256}.
         settings: what else it depends on.
     """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from .experiment import ARITHMETICS, Experiment, identity
 from .files import json_bytes, parse_json, sha256, write_atomically
 
@@ -74,20 +75,23 @@ def keep_copy(folder: Path, checkpoints: Path) -> None:
 
     A scheduler may call a job failed that ended just behind its training; then Snakemake removes its outputs.
     """
-    for name in (CURVE, PROVENANCE, METRICS):
-        write_atomically(checkpoints / COPY / name, (folder / name).read_bytes())
+    _copy(folder, checkpoints / COPY)
 
 
 def restore(folder: Path, checkpoints: Path, experiment: Experiment, seed: int) -> bool:
     """Put a finished record that is gone back from its copy; False if there is none, or none to be believed."""
     try:
-        if read(checkpoints / COPY, experiment, seed) is None:
-            return False
+        found = read(checkpoints / COPY, experiment, seed)
     except BadRecord:
         return False
+    if found:
+        _copy(checkpoints / COPY, folder)
+    return found is not None
+
+
+def _copy(source: Path, target: Path) -> None:
     for name in (CURVE, PROVENANCE, METRICS):
-        write_atomically(folder / name, (checkpoints / COPY / name).read_bytes())
-    return True
+        write_atomically(target / name, (source / name).read_bytes())
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class Record:
         return self.metrics["test_error"]
 
 
-class BadRecord(Exception):
+class BadRecord(UserError):
     """Why a record is not to be believed."""
 
 
@@ -132,11 +136,13 @@ def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False)
     path = folder / METRICS
     try:
         content, origin, curve = ((folder / name).read_bytes() for name in (METRICS, PROVENANCE, CURVE))
-    except OSError as error:
-        name, missing = Path(error.filename or path).name, isinstance(error, (FileNotFoundError, NotADirectoryError))
-        if missing and name == METRICS:
+    except (FileNotFoundError, NotADirectoryError) as error:
+        name = Path(error.filename).name
+        if name == METRICS:
             return None
-        raise BadRecord(f"{folder}: {name} {'is missing' if missing else f'({error.strerror})'}") from None
+        raise BadRecord(f"{folder}: {name} is missing") from None
+    except OSError as error:
+        raise BadRecord(f"{folder}: {Path(error.filename or path).name}: {error.strerror}") from None
     with reading(folder, "a record of a run"):
         metrics, provenance = parse_json(content), parse_json(origin)
         status, no_error = metrics["status"], metrics["test_error"] is None

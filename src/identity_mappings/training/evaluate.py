@@ -37,11 +37,7 @@ def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], option
         raise UserError(f"{experiment.name}: a detection is tested at the end of its training: its record has the mAP")
     protocols = _choose_protocols(experiment, protocols)
     folder = run.folder_of(options.results, experiment, seed)
-    try:
-        record = run.read(folder, experiment, seed)
-    except run.BadRecord as error:
-        raise UserError(f"{error}: not tested") from None
-    if record is None:
+    if (record := run.read(folder, experiment, seed)) is None:
         raise UserError(f"{folder}: no finished record: train the run first")
     copied = ("experiment", "digest", "seed", "arithmetic", "weights_sha256")
     head = {"format": run.FORMAT, **{key: record.metrics[key] for key in copied}}

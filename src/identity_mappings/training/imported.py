@@ -160,12 +160,9 @@ def test_imported(
     Batch norm keeps the statistics of the file. The numbers stand in a table of their own: they rebuild no cell.
 
     Args:
-        file: of torch.save.
         source: where the weights come from, in words.
-        dataset: of the parameters.
         wanted: protocols; none: all.
         crop_size: that the network was trained with.
-        depth: of the network; None: by the names of its layers.
         normalization: mean and deviation by channel, in 0 to 255, that the weights want.
 
     Raises:

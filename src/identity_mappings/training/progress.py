@@ -73,12 +73,7 @@ def progress_line(name: str, iterations: int, begin: int, batch_size: int, shown
 
 
 class Heartbeats:
-    """Says every few seconds how far the runs of a process are; what `identity-mappings status` reads.
-
-    Args:
-        runs: of this process.
-        shown: whether this process speaks for its group.
-    """
+    """Says every few seconds how far the runs of a process are; what `identity-mappings status` reads."""
 
     def __init__(self, runs: Sequence["Run"], shown: bool):
         self.runs = runs if shown else ()

@@ -58,7 +58,6 @@ class Streamed:
     Args:
         dataset: the parameters' {"name", "md5", counts}.
         group: whose process this is: only its replicas' images are decoded here.
-        folder: of the datasets.
         workers: processes; None: as `count_workers` has it.
 
     Raises:
