@@ -23,6 +23,7 @@ from ..data.prepare import prepare
 from ..errors import UserError
 from ..parameters.datasets import Archive
 from ..parameters.load import read_entry
+from ..records import machine
 from ..records.experiment import Experiment
 from ..training.assembly import build, recipe_of
 from ..training.group import Group
@@ -43,10 +44,9 @@ def measure_surroundings(
         rounds: medians are taken over so many.
     """
     recipe = recipe_of(experiment)
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
         prepared = measure_preparing(Path(folder), rounds=rounds)
-        views = pipeline.measure(Path(folder), rounds=rounds, workers=workers)
+        views = pipeline.measure(Path(folder), rounds=rounds, workers=machine.count_cores())
     with torch.device("meta"):
         gradients = sum(parameter.numel() for parameter in build(experiment).parameters())
     exchanged = measure_exchange(device, gradients)

@@ -50,7 +50,7 @@ def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], option
     trainer, results = _test(experiment, seed, protocols, options, weights, statistics, moving)
     repeated = run.IMAGENET_PROTOCOLS[0] if experiment.streamed else SINGLE_VIEW
     if repeated in results:
-        _check_repeated(trainer, record, folder, results[repeated]["wrong"])
+        _check_repeated(trainer, record, results[repeated]["wrong"])
     return _write(folder, head, results, parents, options) if trainer.group.leads else []
 
 
@@ -156,12 +156,12 @@ def _test_by_protocols(
     return {protocol: {**result, "other_statistics": others[protocol]} for protocol, result in results.items()}
 
 
-def _check_repeated(trainer: Trainer, record: run.Record, folder: Path, wrong: int) -> None:
-    same = trainer.device_name == record.metrics["device"]
+def _check_repeated(trainer: Trainer, record: run.Record, wrong: int) -> None:
     # Other processes test other batches, in which convolutions may round otherwise.
-    same &= trainer.group.size == record.provenance["seed"].get("world_size", 1)
-    if same and wrong != record.metrics["test"]["wrong"]:
+    processes, recorded = record.provenance["seed"].get("world_size", 1), record.metrics["test"]["wrong"]
+    same = trainer.device_name == record.metrics["device"] and trainer.group.size == processes
+    if same and wrong != recorded:
         raise UserError(
-            f"{folder}: {wrong} wrong predictions now, {record.metrics['test']['wrong']} in the record, on the "
+            f"{record.path.parent}: {wrong} wrong predictions now, {recorded} in the record, on the "
             "same kind of device: the record or the environment is not what it says; see its provenance.json"
         )
