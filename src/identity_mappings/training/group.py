@@ -121,11 +121,7 @@ class Group:
 
     @contextmanager
     def exchange(self, undo: Callable[[], None]) -> Iterator[None]:
-        """Around work with exchanges: where it fails because another process is gone, `undo` what it has done.
-
-        Raises:
-            LostWorker: then.
-        """
+        """Around work with exchanges: where another process is gone, `undo` what it has done and raise LostWorker."""
         try:
             yield
         except LostWorker:

@@ -95,9 +95,7 @@ class Heartbeats:
     def beat(self, working: Sequence["Run"], counted: float) -> None:
         """Note the present iteration, if it is time to.
 
-        Args:
-            working: the runs that share the device.
-            counted: the time, of `time.perf_counter`, up to which their sessions count.
+        `working` runs share the device; up to the time `counted`, of `time.perf_counter`, their sessions count that.
         """
         now = time.perf_counter()
         if now - self.written >= SECONDS_BETWEEN_HEARTBEATS:
