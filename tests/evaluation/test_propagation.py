@@ -286,12 +286,12 @@ def test_responses_are_not_spoiled_by_a_large_mean():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_responses_leave_the_network_in_training_mode_and_nothing_else_changed(training):
+def test_responses_leave_mode_statistics_and_gradients(training):
     network = with_gradients(network_of("original")).train(training)
     before = state_of(network)
     propagation.compute_responses(network, images(), normalize, 4)
     assert_unchanged(network, before)
-    assert {module.training for module in network.modules()} == {True}
+    assert {module.training for module in network.modules()} == {training}
 
 
 def test_responses_leave_everything_when_they_fail():
@@ -313,7 +313,7 @@ def test_responses_track_no_gradients():
 
 def test_csv_has_the_shared_columns_first_and_nine_digits():
     rows = [UnitSignal(0, 16, 8, 1 / 3, 1e-10), UnitSignal(1, 32, 4, 12345678912.0, math.nan)]
-    assert propagation.format_csv(rows, iteration=40, name="a") == (
+    assert propagation.format_csv({"iteration": 40, "name": "a", **row._asdict()} for row in rows) == (
         b"iteration,name,unit,channels,size,forward_norm,gradient_norm\n"
         b"40,a,0,16,8,0.333333333,1e-10\n"
         b"40,a,1,32,4,1.23456789e+10,nan\n"

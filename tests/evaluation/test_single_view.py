@@ -42,7 +42,7 @@ def test_counts_and_mean_loss_do_not_depend_on_the_batches(batch_size):
     images, normalize = images_of(SCORES)
     network = Scores()
     result = single_view.test(network, images, LABELS, normalize, batch_size)
-    assert (result.wrong, result.images, result.error) == (2, 5, 40.0)
+    assert (result.wrong, result.images, result.as_json()["test_error"]) == (2, 5, 40.0)
     assert result.loss == pytest.approx(sum(losses(SCORES, LABELS)) / 5, rel=1e-6)
     assert sum(network.sizes) == 5
     assert max(network.sizes) == min(batch_size, 5)
@@ -69,7 +69,7 @@ def test_scores_that_are_not_finite_are_wrong(bad, place):
 def test_all_nan_is_an_error_of_100_percent():
     images, normalize = images_of(torch.full((4, 3), math.nan))
     result = single_view.test(Scores(), images, torch.zeros(4, dtype=torch.int64), normalize)
-    assert result.error == 100
+    assert result.as_json()["test_error"] == 100
     assert math.isnan(result.loss)
 
 

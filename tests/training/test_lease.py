@@ -122,7 +122,7 @@ DRIVER = Driver("580.1", GPUS, MIG)
 
 def names(visible: str | None, driver: Driver = Driver(), **more: str) -> list[str]:  # noqa: B008
     environment = more if visible is None else {"CUDA_VISIBLE_DEVICES": visible, **more}
-    return [place.device for place in lease.list_places(environment, driver)]
+    return list(lease.list_devices(environment, driver))
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,8 @@ def test_the_driver_says_what_there_is(visible, found):
 
 
 def test_one_device_is_one_by_every_name():
-    by_index, by_uuid, by_beginning = (lease.list_places({"CUDA_VISIBLE_DEVICES": name}, DRIVER) for name in
-                                       ("1", "GPU-bbbb", "GPU-b"))  # fmt: skip
-    assert by_index[0].lock == by_uuid[0].lock == by_beginning[0].lock == "GPU-bbbb"
+    for name in ("1", "GPU-bbbb", "GPU-b"):
+        assert lease.list_devices({"CUDA_VISIBLE_DEVICES": name}, DRIVER) == {name: GPUS[1]}
     assert not DRIVER.find("GPU-"), "the beginning of several"
 
 
@@ -171,7 +170,7 @@ def test_without_the_library_torch_is_asked(monkeypatch):
 
 
 def test_a_gpu_and_its_mig_instances_exclude_each_other(place):
-    whole, first, second = (lease.list_places({"CUDA_VISIBLE_DEVICES": n}, DRIVER)[0] for n in ("2", "MIG-1", "MIG-2"))
+    whole, first, second = lease.list_devices({"CUDA_VISIBLE_DEVICES": "2,MIG-1,MIG-2"}, DRIVER).values()
     held = lease._claim(first)
     assert held and lease._claim(first) is None and lease._claim(whole) is None
     other = lease._claim(second)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
+from identity_mappings.evaluation.single_view import Result
 from identity_mappings.training.record import COLUMNS, FIRST_LOSSES, Progress
 
 
@@ -15,7 +16,7 @@ def test_rows_average_the_iterations_since_the_row_before():
     assert progress.add_iterations([3.0, 6.0], wrong=2, images=8)
     progress.end_row(0.1)
     assert progress.add_iterations([5.0], wrong=1, images=4)
-    progress.note_test(wrong=3, images=40, loss=0.25)
+    progress.note_test(Result(wrong=3, images=40, loss=0.25))
     progress.end_row(0.01)
     assert progress.rows == [["4", "0.1", "3", "31.25", "", ""], ["5", "0.01", "5", "25", "0.25", "7.5"]]
     assert (progress.training_loss, progress.training_error) == (5.0, 25.0)
@@ -25,7 +26,7 @@ def test_rows_average_the_iterations_since_the_row_before():
 def test_a_row_has_the_test_of_its_own_iteration_only():
     progress = Progress()
     progress.add_iterations([1.0], 0, 1)
-    progress.note_test(1, 4, 0.5)
+    progress.note_test(Result(1, 4, 0.5))
     progress.add_iterations([1.0], 0, 1)
     progress.end_row(0.1)
     assert progress.rows[0][4:] == ["", ""]
@@ -81,7 +82,7 @@ def test_last_and_best_test():
     progress = Progress()
     for wrong in (30, 10, 20, 10):
         progress.add_iterations([1.0], 0, 1)
-        progress.note_test(wrong, 400, wrong / 100)
+        progress.note_test(Result(wrong, 400, wrong / 100))
         assert progress.last == {
             "iteration": progress.iteration,
             "test_error": wrong / 4,
@@ -99,7 +100,7 @@ def test_a_test_loss_that_is_not_finite_is_left_out(loss):
     """JSON and CSV have no word for it; the error stands."""
     progress = Progress()
     progress.add_iterations([1.0], 0, 1)
-    progress.note_test(9, 10, loss)
+    progress.note_test(Result(9, 10, loss))
     progress.end_row(0.1)
     assert progress.last["test_loss"] is None
     assert progress.rows[0][4:] == ["", "90"]
@@ -108,7 +109,7 @@ def test_a_test_loss_that_is_not_finite_is_left_out(loss):
 def test_saved_and_restored_progress_goes_on_alike():
     progress = Progress()
     progress.add_iterations([0.1, 0.2, 0.3], 1, 6)
-    progress.note_test(2, 10, 0.5)
+    progress.note_test(Result(2, 10, 0.5))
     progress.end_row(0.1)
     progress.add_iterations([1 / 3], 1, 2)
     progress.sessions.append({"started": "x", "seconds": 1.5})
@@ -117,7 +118,7 @@ def test_saved_and_restored_progress_goes_on_alike():
     assert restored == progress
     for one in (progress, restored):
         one.add_iterations([2 / 3, math.nan], 1, 4)
-        one.note_test(1, 10, 0.25)
+        one.note_test(Result(1, 10, 0.25))
         one.end_row(0.01)
     assert restored == progress
     assert restored.format_curve() == progress.format_curve()

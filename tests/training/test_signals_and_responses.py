@@ -81,7 +81,9 @@ def test_signals_are_those_of_the_trainers_steps(short, tmp_path):
         if step in (0, 3):
             loss, found = propagation.compute_signals(deepcopy(trainer.network), x, y)
             losses.append(format(loss, ".9g"))
-            expected += propagation.format_csv(found, iteration=step).decode().splitlines()[1:]
+            expected += (
+                propagation.format_csv({"iteration": step, **row._asdict()} for row in found).decode().splitlines()[1:]
+            )
         loss = trainer.step(step)[0]
         if step == 0:
             assert float(losses[0]) == pytest.approx(float(loss), rel=1e-6)

@@ -16,9 +16,10 @@ import torch
 
 from identity_mappings.errors import UserError
 from identity_mappings.records import run as records
-from identity_mappings.training import checkpoint, devices, loop, memory
+from identity_mappings.training import checkpoint, devices, memory
 from identity_mappings.training.group import Group, LostWorker
 from identity_mappings.training.loop import train
+from identity_mappings.training.record import Progress
 from identity_mappings.training.trainer import Options, Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -399,19 +400,19 @@ def test_a_run_on_a_gpu_is_repeatable(short, tmp_path):
 
 @pytest.mark.parametrize("iteration", [6, 12])
 def test_a_worker_lost_in_a_test_leaves_a_checkpoint_that_begins_with_it(short, run, tmp_path, monkeypatch, iteration):
-    whole, note = run(short(), "whole"), loop._note
+    whole, note_test = run(short(), "whole"), Progress.note_test
 
-    def lost(trainer, progress):
+    def lost(progress, result):
         if progress.iteration == iteration:
             raise LostWorker("Connection closed by peer")
-        note(trainer, progress)
+        note_test(progress, result)
 
-    monkeypatch.setattr(loop, "_note", lost)
+    monkeypatch.setattr(Progress, "note_test", lost)
     with pytest.raises(
         UserError, match=rf"process of this run is gone .* there is a checkpoint of iteration {iteration}"
     ):
         run(short(), "lost")
-    monkeypatch.setattr(loop, "_note", note)
+    monkeypatch.setattr(Progress, "note_test", note_test)
     assert run(short(), "lost") == whole
 
 

@@ -23,6 +23,7 @@ from ..data.prepare import prepare
 from ..errors import UserError
 from ..parameters.datasets import Archive
 from ..parameters.load import read_entry
+from ..records import machine
 from ..records.experiment import Experiment
 from ..training.assembly import build, recipe_of
 from ..training.group import Group
@@ -43,10 +44,9 @@ def measure_surroundings(
         rounds: medians are taken over so many.
     """
     recipe = recipe_of(experiment)
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
         prepared = measure_preparing(Path(folder), rounds=rounds)
-        views = pipeline.measure(Path(folder), rounds=rounds, workers=workers)
+        views = pipeline.measure(Path(folder), rounds=rounds, workers=machine.count_cores())
     with torch.device("meta"):
         gradients = sum(parameter.numel() for parameter in build(experiment).parameters())
     exchanged = measure_exchange(device, gradients)
@@ -68,21 +68,14 @@ def _write_archive(path: Path, size: int) -> int:
     """Write a training archive of ten classes and about `size` bytes; returns how many images are in it."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         jpegs = [file.read_bytes() for file in pipeline.write_photographs(Path(folder), 16)]
-    images = 0
+    each = round(size / 10 / statistics.mean(map(len, jpegs)))
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for digit in range(10):
-            wnid, content = small_imagenet.wnid(digit), io.BytesIO()
-            with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as class_tar:
-                while content.tell() < size / 10:
-                    member, jpeg = tarfile.TarInfo(f"{wnid}_{images}.JPEG"), jpegs[images % len(jpegs)]
-                    member.size = len(jpeg)
-                    class_tar.addfile(member, io.BytesIO(jpeg))
-                    images += 1
-            member = tarfile.TarInfo(f"{wnid}.tar")
-            member.size = content.tell()
-            content.seek(0)
-            tar.addfile(member, content)
-    return images
+        for wnid in map(small_imagenet.wnid, range(10)):
+            images = ((f"{wnid}_{number}.JPEG", jpegs[number % len(jpegs)]) for number in range(each))
+            content, member = small_imagenet.pack_tar(images), tarfile.TarInfo(f"{wnid}.tar")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return 10 * each
 
 
 def _time(action: Callable[[], Any]) -> tuple[float, float]:

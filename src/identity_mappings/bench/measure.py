@@ -1,9 +1,7 @@
 """`identity-mappings bench`: the step of a network against two others, in rounds in turn, as a record."""
 
-import json
+import multiprocessing
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -21,6 +19,7 @@ from ..records.experiment import Experiment
 from ..records.files import json_bytes
 from ..training import devices, memory
 from ..training.assembly import build, recipe_of
+from .worker import serve
 
 # The packages' names for our networks; what both lack is measured against eager PyTorch alone.
 PYTORCHCV = {
@@ -45,63 +44,54 @@ PASSES = 5
 
 
 class Worker:
-    """An implementation in its own process (`worker`)."""
+    """An implementation in its own process (`worker.serve`)."""
 
     def __init__(self, experiment: Experiment, device: torch.device, implementation: str, runs: int = 1):
         self.implementation, self.runs = implementation, runs
         self.arithmetic = recipe_of(experiment).arithmetic
-        specification = {
-            "experiment": experiment.name,
-            "parameters": experiment.parameters,
-            "custom_source": experiment.custom_source,
-            "device": device.type,
-            "implementation": implementation,
-            "name": PACKAGES.get(implementation, {}).get(experiment.name),
-            "runs": runs,
-        }
-        command = [sys.executable, "-m", "identity_mappings.bench.worker", json.dumps(specification)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        name = PACKAGES.get(implementation, {}).get(experiment.name)
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, experiment, device, implementation, name, runs))
+        self.process.start()
+        theirs.close()
         self.seconds: list[float] = []
-        self._read_answer()
+        self._receive()
 
     def __enter__(self) -> "Worker":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+        self.connection.close()
+        self.process.join()
 
-    def ask(self, command: str) -> dict[str, Any]:
-        print(command, file=self.process.stdin, flush=True)
-        return self._read_answer()
+    def ask(self, command: str | int) -> Any:
+        self.connection.send(command)
+        return self._receive()
 
-    def _read_answer(self) -> dict[str, Any]:
-        line = self.process.stdout.readline()
-        if not line:
+    def _receive(self) -> Any:
+        try:
+            return self.connection.recv()
+        except (EOFError, ConnectionError):
             raise UserError(
                 f"bench: {self.implementation} in {self.arithmetic} ended with an error, which stands above"
-            )
-        return json.loads(line)
+            ) from None
 
     def run_round(self) -> None:
         """Note the seconds of a step of one run, over steps of about `SECONDS` in all."""
-        last = self.seconds[-1] * self.runs if self.seconds else self.ask("1")["seconds"]
+        last = self.seconds[-1] * self.runs if self.seconds else self.ask(1)
         steps = max(1, min(200, round(SECONDS / last)))
-        self.seconds.append(self.ask(str(steps))["seconds"] / self.runs)
+        self.seconds.append(self.ask(steps) / self.runs)
 
 
 def list_implementations(name: str, device: torch.device, arithmetics: Sequence[str], peers: bool) -> list[tuple]:
     """What is measured of a network: (arithmetic, implementation, runs at once)."""
     at_once = AT_ONCE if device.type == "cuda" and name not in TIMM else (1,)
     others = ["eager", *(p for p, names in PACKAGES.items() if name in names and find_spec(p))] if peers else []
-    return [
-        implementation
-        for arithmetic in arithmetics
-        for implementation in (
-            *((arithmetic, "ours", runs) for runs in at_once),
-            *((arithmetic, other, 1) for other in others),
-        )
-    ]
+    wanted = []
+    for arithmetic in arithmetics:
+        wanted += [(arithmetic, "ours", runs) for runs in at_once] + [(arithmetic, other, 1) for other in others]
+    return wanted
 
 
 def compare(experiment: Experiment, device: torch.device, wanted: Iterable[tuple], rounds: int) -> dict[str, Any]:
@@ -123,12 +113,12 @@ def compare(experiment: Experiment, device: torch.device, wanted: Iterable[tuple
                 "seconds": [round(value, 6) for value in worker.seconds],
                 "median_seconds": round(statistics.median(worker.seconds), 6),
                 "images_per_second": round(recipe.batch_size / statistics.median(worker.seconds), 1),
-                **worker.ask("memory"),
+                "peak_memory_bytes": worker.ask("memory"),
             }
             for worker in workers
         ]
         profiles = {
-            f"{worker.implementation}, {worker.arithmetic}": worker.ask("profile")["operations"]
+            f"{worker.implementation}, {worker.arithmetic}": worker.ask("profile")
             for worker in workers
             if worker.runs == 1 and worker.implementation in ("ours", "eager")
         }

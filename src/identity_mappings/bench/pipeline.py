@@ -1,7 +1,6 @@
 """How fast training views are made: ours, and torchvision's ImageFolder with a DataLoader, in rounds in turn."""
 
 import functools
-import importlib.util
 import random
 import statistics
 import tempfile
@@ -14,6 +13,7 @@ from typing import Any
 import numpy
 import torch
 from PIL import Image
+from sklearn.datasets import load_sample_image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -22,7 +22,6 @@ from torchvision.datasets import ImageFolder
 from ..data import colour
 from ..data.decode import DECODERS
 from ..data.stream import Stream
-from ..errors import UserError
 from ..training.memory import keep_freed_memory
 
 SIZE, SHORTER_SIDE = 224, (256, 480)
@@ -53,10 +52,7 @@ class Files:
 
 def photographs() -> list[Image.Image]:
     """The two that scikit-learn brings, 640x427."""
-    if (package := importlib.util.find_spec("sklearn")) is None:
-        raise UserError("bench: scikit-learn, which brings the photographs, is not installed: make env")
-    folder = Path(package.origin).parent / "datasets" / "images"
-    return [Image.open(folder / name).convert("RGB") for name in ("china.jpg", "flower.jpg")]
+    return [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
 
 
 def write_photographs(folder: Path, images: int) -> list[Path]:

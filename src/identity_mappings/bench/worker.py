@@ -1,12 +1,8 @@
-"""One implementation of a training step in a process of its own, as its user would run it.
+"""One implementation of a training step in a process of its own, as its user would run it."""
 
-Reads a JSON specification from its first argument and then commands, one a line; answers each with a line of JSON.
-"""
-
-import json
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -126,25 +122,26 @@ def profile(step: Callable[[], None], device: torch.device) -> list[dict[str, An
     ]
 
 
-def make_step(specification: dict[str, Any], experiment: Experiment, device: torch.device) -> Callable[[int], None]:
-    """A function that takes a number of steps of the implementation that the specification names."""
-    package = specification["implementation"]
-    if package == "ours":
-        return make_our_step(experiment, device, specification["runs"])
-    if package == "eager":
-        return make_peer_step(eager_network(experiment), experiment, device, torch.contiguous_format)
-    network = published_network(experiment, package, specification["name"])
-    layout = torch.channels_last if package == "timm" else torch.contiguous_format
-    return make_peer_step(network, experiment, device, layout)
+def serve(
+    connection: Connection,
+    experiment: Experiment,
+    device: torch.device,
+    implementation: str,
+    name: str | None,
+    runs: int,
+) -> None:
+    """Answer a connection's commands to its end: "profile", "memory", or a number of steps with their mean seconds.
 
-
-def main() -> None:
-    specification = json.loads(sys.argv[1])
-    experiment = Experiment(
-        specification["experiment"], "paper", specification["parameters"], custom_source=specification["custom_source"]
-    )
-    device = torch.device(specification["device"])
-    steps = make_step(specification, experiment, device)
+    Args:
+        implementation: "ours" in so many `runs` in turn, "eager", or a package that has the network as `name`.
+    """
+    if implementation == "ours":
+        steps = make_our_step(experiment, device, runs)
+    elif implementation == "eager":
+        steps = make_peer_step(eager_network(experiment), experiment, device, torch.contiguous_format)
+    else:
+        layout = torch.channels_last if implementation == "timm" else torch.contiguous_format
+        steps = make_peer_step(published_network(experiment, implementation, name), experiment, device, layout)
 
     def time_steps(count: int) -> float:
         begin = time.perf_counter()
@@ -154,17 +151,15 @@ def main() -> None:
         return (time.perf_counter() - begin) / count
 
     time_steps(2)  # libraries choose, memory is taken, graphs are recorded
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
-        command = line.strip()
+    connection.send("ready")
+    while True:
+        try:
+            command = connection.recv()
+        except EOFError:
+            return
         if command == "profile":
-            answer = {"operations": profile(lambda: steps(1), device)}
+            connection.send(profile(lambda: steps(1), device))
         elif command == "memory":
-            answer = {"peak_memory_bytes": memory.peak(device)}
+            connection.send(memory.peak(device))
         else:
-            answer = {"seconds": time_steps(int(command))}
-        print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+            connection.send(time_steps(command))

@@ -3,10 +3,13 @@
 `identity-mappings signals` and `responses` measure and record them.
 """
 
+import copy
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,26 +28,19 @@ SEED = 0  # of the short training before which and after which signals are measu
 
 
 class UnitSignal(NamedTuple):
-    """What passes the output of a residual unit (x_{l+1} of he2016, Equation 1).
+    """What passes the output of a residual unit (x_{l+1} of he2016, Equation 1)."""
 
-    Attributes:
-        unit: from 1; 0 is the stem's output, x of the first unit.
-        channels, size: of the output.
-        forward_norm: mean over the images of the L2 norm of x.
-        gradient_norm: mean over the images of the L2 norm of dE/dx, E the sum of the images' losses.
-    """
-
-    unit: int
-    channels: int
+    unit: int  # from 1; 0 is the stem's output, x of the first unit
+    channels: int  # of the output
     size: int
-    forward_norm: float
-    gradient_norm: float
+    forward_norm: float  # mean over the images of the L2 norm of x
+    gradient_norm: float  # mean over the images of the L2 norm of dE/dx, E the sum of the images' losses
 
 
 def compute_signals(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, list[UnitSignal]]:
     """Mean loss of a batch, and the norms at the stem and at every unit, as a training iteration would see them.
 
-    Batch norm uses the batch's statistics. Moving statistics, weights, gradients and mode stay as they were.
+    Batch norm uses the batch's statistics. The network stays as it is.
 
     Args:
         network: with `stem` and `units`.
@@ -57,26 +53,14 @@ def compute_signals(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, li
         output.retain_grad()
         outputs.append(output)
 
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    gradients, training = [parameter.grad for parameter in network.parameters()], network.training
-    network.zero_grad(set_to_none=True)  # or the old gradients would be added to, in place
-    hooks = [module.register_forward_hook(keep) for module in (network.stem, *network.units)]
-    network.train()
-    try:
-        losses = F.cross_entropy(network(x).float(), y, reduction="none")
-        losses.sum().backward()
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for name, buffer in network.named_buffers():
-            buffer.copy_(buffers[name])
-        for parameter, gradient in zip(network.parameters(), gradients, strict=True):
-            parameter.grad = gradient
-        network.train(training)
-
     def norm(tensor: Tensor) -> float:
         return float(torch.linalg.vector_norm(tensor.detach().double().flatten(1), dim=1).mean())
 
+    network = copy.deepcopy(network).train()
+    for module in (network.stem, *network.units):
+        module.register_forward_hook(keep)
+    losses = F.cross_entropy(network(x).float(), y, reduction="none")
+    losses.sum().backward()
     found = [
         UnitSignal(unit, output.shape[1], output.shape[2], norm(output), norm(output.grad))
         for unit, output in enumerate(outputs)
@@ -85,17 +69,11 @@ def compute_signals(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, li
 
 
 class LayerResponse(NamedTuple):
-    """The response of a 3x3 layer.
+    """The response of a 3x3 layer."""
 
-    Attributes:
-        layer: from 1, in the order of the forward pass.
-        name: of the module that gives the response.
-        standard_deviation: over all images, channels and positions.
-    """
-
-    layer: int
-    name: str
-    standard_deviation: float
+    layer: int  # from 1, in the order of the forward pass
+    name: str  # of the module that gives the response
+    standard_deviation: float  # over all images, channels and positions
 
 
 def response_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -105,14 +83,13 @@ def response_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """
     found = []
     for parent, sequence in network.named_modules():
-        if not isinstance(sequence, nn.Sequential):
-            continue
-        children = list(sequence.named_children())
-        for index, (name, module) in enumerate(children):
+        children = list(sequence.named_children()) if isinstance(sequence, nn.Sequential) else []
+        for place, (name, module) in enumerate(children):
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-                behind = children[index + 1] if index + 1 < len(children) else (name, module)
-                chosen = behind if isinstance(behind[1], BatchNorm2d) else (name, module)
-                found.append((f"{parent}.{chosen[0]}", chosen[1]))
+                behind = children[place + 1 : place + 2]
+                if behind and isinstance(behind[0][1], BatchNorm2d):
+                    name, module = behind[0]
+                found.append((f"{parent}.{name}", module))
     return found
 
 
@@ -123,55 +100,41 @@ def compute_responses(
     """Standard deviation of the response of each 3x3 layer (he2015, Figure 7), the network as in a test.
 
     Args:
-        network: trained; batch norm uses its moving statistics. Left in training mode.
+        network: trained; batch norm uses its moving statistics. It stays as it is.
         images: uint8 (N, C, H, W).
         normalize: from uint8 images to what the network sees.
     """
+    network = copy.deepcopy(network).eval()
     modules = response_modules(network)
-    sums = {name: [0, 0.0, 0.0] for name, _ in modules}  # elements, sum, sum of squares
+    sums = [[0, 0.0, 0.0] for _ in modules]  # elements, sum, sum of squares
 
-    def add(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            values, total = output.double(), sums[name]
-            total[0] += values.numel()
-            total[1] += float(values.sum())
-            total[2] += float(values.square().sum())
+    def add(total: list, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        values = output.double()
+        total[0] += values.numel()
+        total[1] += float(values.sum())
+        total[2] += float(values.square().sum())
 
-        return hook
-
-    hooks = [module.register_forward_hook(add(name)) for name, module in modules]
-    network.eval()
-    try:
-        for batch in images.split(batch_size):
-            network(normalize(batch))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        network.train()
-
-    def deviation(elements: int, total: float, squares: float) -> float:
-        return max(0.0, squares / elements - (total / elements) ** 2) ** 0.5
-
-    return [LayerResponse(index, name, deviation(*sums[name])) for index, (name, _) in enumerate(modules, 1)]
+    for (_, module), total in zip(modules, sums, strict=True):
+        module.register_forward_hook(partial(add, total))
+    for batch in images.split(batch_size):
+        network(normalize(batch))
+    rows = []
+    for layer, ((name, _), (elements, total, squares)) in enumerate(zip(modules, sums, strict=True), 1):
+        variance = max(0.0, squares / elements - (total / elements) ** 2)
+        rows.append(LayerResponse(layer, name, variance**0.5))
+    return rows
 
 
-def format_csv(rows: Iterable[NamedTuple], **columns: object) -> bytes:
-    """Rows as CSV, behind `columns` that all of them share."""
-    rows = list(rows)
-    lines = [",".join([*columns, *rows[0]._fields])]
-    for row in rows:
-        values = (format(value, ".9g") if isinstance(value, float) else str(value) for value in row)
-        lines.append(",".join([*map(str, columns.values()), *values]))
-    return ("\n".join(lines) + "\n").encode()
+def format_csv(rows: Iterable[UnitSignal | LayerResponse | dict[str, Any]]) -> bytes:
+    """Rows as CSV, numbers with nine digits."""
+    return pandas.DataFrame(rows).to_csv(index=False, float_format="%.9g", na_rep="nan").encode()
 
 
-def _make_trainer(experiment: Experiment, seed: int, options: Options) -> Trainer:
-    recipe = experiment.parameters["recipe"]
+def _check(experiment: Experiment) -> None:
+    if reason := experiment.untrainable:
+        raise UserError(reason)
     if experiment.streamed:
         raise UserError(f"{experiment.name}: measured where all images are in memory: name an experiment on CIFAR")
-    device = devices.choose(options.device, experiment, options.root)
-    devices.prepare(recipe["arithmetic"], recipe["cpu_threads"])
-    return Trainer(experiment, seed, device, options)
 
 
 def _record(
@@ -214,16 +177,12 @@ def measure_signals(experiment: Experiment, iterations: int, options: Options) -
     Raises:
         UserError: nothing can be trained of the experiment, no data, no device, or the record there is damaged.
     """
-    if reason := experiment.untrainable:
-        raise UserError(reason)
+    _check(experiment)
     folder = signals_of(options.results, experiment, iterations)
-    try:
-        if measurement.read(folder, SIGNALS_CSV) is not None:
-            return folder
-    except run.BadRecord as error:
-        raise UserError(str(error)) from None
-    trainer = _make_trainer(experiment, SEED, options)
-    content, losses = b"", {}
+    if measurement.read(folder, SIGNALS_CSV) is not None:
+        return folder
+    trainer = Trainer(experiment, SEED, devices.set_up(options.device, experiment, options.root), options)
+    rows, losses = [], {}
     for iteration in dict.fromkeys((0, iterations)):
         for step in range(iteration):
             trainer.step(step)
@@ -232,12 +191,12 @@ def measure_signals(experiment: Experiment, iterations: int, options: Options) -
         view = trainer.feed.sampler.view(0)
         x, y = trainer.feed.augmentation.view(view), trainer.feed.labels[view.image.to(trainer.device)]
         with devices.autocast(trainer.device, trainer.recipe.arithmetic):
-            loss, rows = compute_signals(trainer.network, x, y)
+            loss, found = compute_signals(trainer.network, x, y)
         losses[str(iteration)] = format(loss, ".9g")  # text: it may be no number
-        header, _, lines = format_csv(rows, iteration=iteration).partition(b"\n")
-        content = (content or header + b"\n") + lines
+        rows += [{"iteration": iteration, **signal._asdict()} for signal in found]
     more = {"iterations": iterations, "images": len(y), "losses": losses}
-    _record("signals", f"--iterations {iterations}", folder, content, experiment, trainer, options, {}, **more)
+    arguments = f"--iterations {iterations}"
+    _record("signals", arguments, folder, format_csv(rows), experiment, trainer, options, {}, **more)
     say(f"{folder}: loss {losses['0']} at initialization, {losses[str(iterations)]} after {iterations} iterations")
     return folder
 
@@ -252,32 +211,26 @@ def measure_responses(experiment: Experiment, seed: int, options: Options, file:
     Raises:
         UserError: no weights, or not those of the run's record.
     """
-    if reason := experiment.untrainable:
-        raise UserError(reason)
+    _check(experiment)
     kept = run.checkpoints_of(options.results, experiment, seed)
     name, last = f"{experiment.name}, seed {seed}", experiment.parameters["recipe"]["iterations"]
     path = file or run.weights_of(options.results, experiment, seed, options.root)
-    if path:
-        saved = checkpoint.read(path)
-    elif (saved := checkpoint.load(kept, torch.device("cpu"))) is None:
+    saved = checkpoint.read(path) if path else checkpoint.load(kept, torch.device("cpu"))
+    if saved is None:
         raise UserError(f"{kept}: no weights and no checkpoint here; they stay where the run was trained: fetch them")
     weights, iteration = saved.get("network", saved), last
     if "progress" in saved:
         iteration, expected = saved["progress"]["iteration"], {"digest": experiment.digest, "seed": seed}
         if saved.get("run", expected) != expected:  # checkpoints of older versions do not say
             raise UserError(f"{path}: of another run ({saved['run']}) than {name}: name that one")
-    digest = checkpoint.weights_sha256(weights)
-    parents = {"weights": digest}
+    parents = {"weights": checkpoint.weights_sha256(weights)}
     if iteration == last:
-        try:
-            record = run.read(run.folder_of(options.results, experiment, seed), experiment, seed)
-        except run.BadRecord as error:
-            raise UserError(f"{error}: not measured") from None
-        if record is None or record.metrics["weights_sha256"] != digest:
+        record = run.read(run.folder_of(options.results, experiment, seed), experiment, seed)
+        if record is None or record.metrics["weights_sha256"] != parents["weights"]:
             cure = "train the run, or name the experiment and seed that they are of"
             raise UserError(f"{path}: not the weights of a finished record of {name}: {cure}")
         parents[run.METRICS] = sha256(record.path.read_bytes())
-    trainer = _make_trainer(experiment, seed, options)
+    trainer = Trainer(experiment, seed, devices.set_up(options.device, experiment, options.root), options)
     try:
         trainer.network.load_state_dict(weights)
     except RuntimeError:
@@ -287,7 +240,6 @@ def measure_responses(experiment: Experiment, seed: int, options: Options, file:
     rows = compute_responses(trainer.network, images, trainer.feed.augmentation.normalize)
     folder = responses_of(options.results, experiment, seed, iteration == last)
     more = {"iteration": iteration, "images": len(images)}
-    content = format_csv(rows)
-    _record("responses", f"--seed {seed}", folder, content, experiment, trainer, options, parents, **more)
+    _record("responses", f"--seed {seed}", folder, format_csv(rows), experiment, trainer, options, parents, **more)
     say(f"{folder}: {len(rows)} layers, after {iteration} iterations")
     return folder

@@ -8,13 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import default_collate
 from torchvision.transforms import functional as transforms
 
 from ..data.decode import rgb
 from ..data.shards import Shards
-from ..data.stream import unheeding
-from ..errors import UserError
+from ..data.stream import Loader
 
 CROP_SIZE = 224  # of the papers' training, which the sizes below go with
 WAITING = 16  # batches' worth of pixels that may wait for others of their shape
@@ -109,40 +108,8 @@ def count(scores: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([(ahead > 0) | bad, (ahead > 4) | bad, losses]).double()
 
 
-class _Views(Dataset):
-    """(position, views) of each image of a share, or the error: raised in a worker it would arrive as a traceback."""
-
-    def __init__(self, shards: Shards, indices: range, protocol: str, crop_size: int, decoder: str):
-        self.shards, self.indices, self.decoder = shards, indices, decoder
-        self.protocol, self.crop_size = protocol, crop_size
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> tuple[int, list[Tensor]] | UserError:
-        index = self.indices[position]
-        try:
-            image = rgb(self.shards.jpeg(index), self.decoder, self.shards.name(index))
-        except UserError as error:
-            return error
-        return position, views(image, self.protocol, self.crop_size)
-
-
-def _collate(samples: list) -> Batch | UserError:
-    errors = [sample for sample in samples if isinstance(sample, UserError)]
-    return errors[0] if errors else default_collate(samples)
-
-
-def _raise_errors(samples: Iterable) -> Iterator:
-    """The items that come from workers; raises those that are errors."""
-    for sample in samples:
-        if isinstance(sample, UserError):
-            raise sample
-        yield sample
-
-
-def _count_pixels(views: list[Tensor]) -> int:
-    return sum(scale.numel() // 3 for scale in views)
+def _count_pixels(shapes: tuple) -> int:
+    return sum(k * h * w for k, _, h, w in shapes)
 
 
 def _group(samples: Iterable[tuple[int, list[Tensor]]], pixels: int) -> Iterator[Batch]:
@@ -154,18 +121,16 @@ def _group(samples: Iterable[tuple[int, list[Tensor]]], pixels: int) -> Iterator
     waiting: dict[tuple, list] = {}
     held = 0
     for position, views in samples:
-        shape = tuple(scale.shape for scale in views)
-        group = waiting.setdefault(shape, [])
+        shapes = tuple(scale.shape for scale in views)
+        group = waiting.setdefault(shapes, [])
         group.append((position, [scale.clone() for scale in views]))  # a worker's tensor keeps a file open
-        held += (size := _count_pixels(views))
-        if (len(group) + 1) * size > pixels:
-            out = shape
-        elif held > WAITING * pixels:
-            out = max(waiting, key=lambda shape: len(waiting[shape]) * sum(k * h * w for k, _, h, w in shape))
-        else:
-            continue
-        group = waiting.pop(out)
-        held -= len(group) * _count_pixels(group[0][1])
+        held += _count_pixels(shapes)
+        if (len(group) + 1) * _count_pixels(shapes) <= pixels:
+            if held <= WAITING * pixels:
+                continue
+            shapes = max(waiting, key=lambda shapes: len(waiting[shapes]) * _count_pixels(shapes))
+        group = waiting.pop(shapes)
+        held -= len(group) * _count_pixels(shapes)
         yield default_collate(group)
     yield from map(default_collate, waiting.values())
 
@@ -180,15 +145,25 @@ def batches(
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """A share's views for `scores`; every image once. Arguments and errors: see `test`."""
-    dataset = _Views(shards, range(share[0], len(shards), share[1]), protocol, crop_size, decoder)
-    pixels, definition = batch_size * crop_size**2, PROTOCOLS[protocol]
-    images = None  # a batch; None: images one by one
-    if definition.crop is not None:
-        images = max(1, pixels // ((10 if definition.ten else 1) * _scale(definition.crop, crop_size) ** 2))
-    generator = torch.Generator()  # or it would draw from the global one
-    options = {"num_workers": workers, "generator": generator, "worker_init_fn": unheeding}
-    loader = _raise_errors(DataLoader(dataset, images, collate_fn=_collate if images else None, **options))
-    return loader if images else _group(loader, pixels)
+    indices, definition, pixels = range(share[0], len(shards), share[1]), PROTOCOLS[protocol], batch_size * crop_size**2
+
+    def load(position: int) -> tuple[int, list[Tensor]]:
+        index = indices[position]
+        return position, views(rgb(shards.jpeg(index), decoder, shards.name(index)), protocol, crop_size)
+
+    def load_batch(positions: range) -> Batch:
+        return default_collate([load(position) for position in positions])
+
+    whole = definition.crop is None  # images of any size
+    loader, positions = Loader(load if whole else load_batch, workers), range(len(indices))
+    try:
+        if whole:
+            yield from _group(loader.run((position,) for position in positions), pixels)
+        else:
+            images = max(1, pixels // ((10 if definition.ten else 1) * _scale(definition.crop, crop_size) ** 2))
+            yield from loader.run((positions[begin : begin + images],) for begin in positions[::images])
+    finally:
+        loader.close()
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """CIFAR's protocol: the single original view of every test image (he2015, Section 4.2)."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -21,10 +22,18 @@ class Result(NamedTuple):
     loss: float
     wrong_top_5: int | None = None
 
-    @property
-    def error(self) -> float:
-        """In percent."""
-        return 100 * self.wrong / self.images
+    def as_json(self) -> dict[str, Any]:
+        """As records state it, the errors in percent."""
+        numbers = {
+            "test_error": round(100 * self.wrong / self.images, 6),
+            "wrong": self.wrong,
+            "images": self.images,
+            "test_loss": self.loss if math.isfinite(self.loss) else None,
+        }
+        if self.wrong_top_5 is not None:
+            numbers["top_5_error"] = round(100 * self.wrong_top_5 / self.images, 6)
+            numbers["wrong_top_5"] = self.wrong_top_5
+        return numbers
 
 
 def count(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

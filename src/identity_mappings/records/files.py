@@ -50,17 +50,12 @@ def remove_partial_files(folder: Path, names: Collection[str] | re.Pattern) -> N
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; what is no regular file, such as a FIFO that would never end, is refused.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Open a file for reading; what is no regular file, such as a FIFO that would never end, is an OSError."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    file = os.fdopen(handle, "rb") if stat.S_ISREG(os.fstat(handle).st_mode) else None
-    if file is None:
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return file
+    return os.fdopen(handle, "rb")
 
 
 def parse_json(content: bytes | str) -> Any:
@@ -101,10 +96,6 @@ def sha256(content: bytes) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Hash of a regular file's bytes.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Hash of a regular file's bytes."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -31,9 +31,6 @@ class Untold(Exception):
 def ask(root: Path, *words: str, stdin: bytes = b"") -> bytes:
     """The standard output of a git command that only reads.
 
-    Args:
-        stdin: what the command reads from its standard input.
-
     Raises:
         Untold: no git, no repository, an error, or no answer within PATIENCE.
     """
@@ -60,21 +57,13 @@ def ask(root: Path, *words: str, stdin: bytes = b"") -> bytes:
 
 
 def list_files(root: Path, commit: str) -> dict[str, str]:
-    """{path: object name} of a commit's files below a folder.
-
-    Raises:
-        Untold: as `ask`.
-    """
+    """{path: object name} of a commit's files below a folder; raises as `ask`."""
     entries = ask(root, "ls-tree", "-r", "-z", commit).decode(errors="surrogateescape").split("\0")[:-1]
     return {path: words.split()[2] for words, path in (entry.split("\t", 1) for entry in entries)}
 
 
 def read_objects(root: Path, names: Iterable[str]) -> dict[str, bytes]:
-    """{object name: content}, in one call of git.
-
-    Raises:
-        Untold: as `ask`.
-    """
+    """{object name: content}, in one call of git; raises as `ask`."""
     answer = io.BytesIO(ask(root, "cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode()))
     contents = {}
     for head in iter(answer.readline, b""):

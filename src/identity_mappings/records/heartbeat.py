@@ -58,13 +58,10 @@ class Heartbeat:
     def is_alive(self, age: float) -> bool:
         """Whether its process is still at work.
 
-        Args:
-            age: seconds since the file was written; decides where the process is on another machine.
+        Where it is on another machine, `age` decides: the seconds since the file was written.
         """
-        if self.state != RUNNING:
-            return False
         found = machine.is_running(self.process)
-        return age < self.silence if found is None else found
+        return self.state == RUNNING and (age < self.silence if found is None else found)
 
 
 def write(folder: Path, heartbeat: Heartbeat) -> None:

@@ -18,6 +18,11 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def count_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def identity() -> str:
     """A hash that is the same for processes that can see each other's ids."""
     parts = [platform.node()]

@@ -6,7 +6,7 @@ from typing import Any
 
 from .experiment import Experiment
 from .files import json_bytes, parse_json, sha256, write_atomically
-from .run import PARTIAL, PROVENANCE, BadRecord, folder_of
+from .run import PARTIAL, PROVENANCE, BadRecord, folder_of, reading
 
 SIGNALS, SIGNALS_CSV, SIGNALS_DONE = "signals", "signals.csv", "signals.json"
 RESPONSES, RESPONSES_CSV = "responses", "responses.csv"
@@ -44,23 +44,19 @@ def read(folder: Path, name: str) -> tuple[bytes, dict[str, Any]] | None:
     Raises:
         BadRecord: it is there, but its provenance is not, or states other bytes.
     """
-    try:
-        content = (folder / name).read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise BadRecord(f"{folder / name}: {error.strerror}") from None
-    cure = "restore it, or remove the folder to have it made again"
-    try:
-        provenance = parse_json((folder / PROVENANCE).read_bytes())
+    path, origin, cure = folder / name, folder / PROVENANCE, "restore it, or remove the folder to have it made again"
+    with reading(path, "a record"):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+    if not origin.is_file():
+        raise BadRecord(f"{folder}: {PROVENANCE} is missing: {cure}")
+    with reading(origin, "a provenance"):
+        provenance = parse_json(origin.read_bytes())
         stated = provenance["outputs"][name]
-    except OSError:
-        raise BadRecord(f"{folder}: {PROVENANCE} is missing: {cure}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadRecord(f"{folder / PROVENANCE}: not a provenance ({type(error).__name__}: {error})") from None
     if stated != sha256(content):
-        changed = "was changed after it was made (its provenance states another hash)"
-        raise BadRecord(f"{folder / name}: {changed}: {cure}")
+        raise BadRecord(f"{path}: was changed after it was made (its provenance states another hash): {cure}")
     return content, provenance
 
 
@@ -70,14 +66,14 @@ def read_of(folder: Path, name: str, experiment: Experiment) -> bytes | None:
     Raises:
         BadRecord: as `read`; or it is of another experiment.
     """
-    found = read(folder, name)
-    if found is None:
+    if (found := read(folder, name)) is None:
         return None
-    settings = found[1].get("settings")
+    content, provenance = found
+    settings = provenance.get("settings")
     if not isinstance(settings, dict) or settings.get("digest") != experiment.digest:
         again = "remove the folder to have it made again"
         raise BadRecord(f"{folder / PROVENANCE}: is not of {experiment.name} as params/ has it: {again}")
-    return found[0]
+    return content
 
 
 def describe_cost(experiment: Experiment, **counts: Any) -> dict[str, Any]:
@@ -100,13 +96,11 @@ def read_costs(results: Path) -> dict[str, dict[str, Any]] | None:
     path = results / COST / COST_JSON
     if (found := read(path.parent, path.name)) is None:
         return None
-    try:
+    with reading(path, "a cost record"):
         record = parse_json(found[0])
         if record["format"] != COST_FORMAT:
             raise BadRecord(f"{path}: format {record['format']}, expected {COST_FORMAT}")
         return {digest: dict(entry) for digest, entry in record["networks"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadRecord(f"{path}: not a cost record ({type(error).__name__}: {error})") from None
 
 
 def read_bench(results: Path) -> dict[str, list[dict[str, Any]]]:

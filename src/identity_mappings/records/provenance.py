@@ -82,8 +82,6 @@ def describe_measurement(
     """The provenance of a measurement that trains no run of its own, without the hash of its data.
 
     Args:
-        rule: of the graph.
-        command: that makes it again.
         parents: {file or what else it is made from: sha256}.
         settings: what else it depends on.
     """
@@ -115,7 +113,8 @@ def describe_run(
     dataset, settings = experiment.parameters["dataset"], dict(settings)
     arithmetic = experiment.parameters["recipe"]["arithmetic"]
     made, unknown = code(root), []
-    log_hash = _hash(log, git.format_path(os.fsencode(log.name)), unknown) if log else None
+    log_path = log and git.format_path(os.fsencode(log.name))
+    log_hash = _hash(log, log_path, unknown) if log else None
     unknown = made.pop("unknown", []) + unknown
     begun = {key: value for key, value in (sessions[-1].get("git") or {}).items() if key != "unknown"}
     if begun.get("dirty") is False and begun != made["git"]:  # what ran is what was there at the last beginning
@@ -132,7 +131,7 @@ def describe_run(
         "started": sessions[0]["started"],
         "finished": sessions[-1]["finished"],
         "sessions": sessions,
-        "log": {"path": git.format_path(os.fsencode(log.name)), "sha256": log_hash} if log_hash else None,
+        "log": {"path": log_path, "sha256": log_hash} if log_hash else None,
         "git": made["git"],
         "source": made["source"],
         "params": {"resolved": experiment.parameters, "sha256": sha256(canonical(experiment.parameters))},

@@ -1,12 +1,13 @@
 """The record of a run: metrics.json, curve.csv and provenance.json in one folder."""
 
-import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from .experiment import ARITHMETICS, Experiment, identity
 from .files import json_bytes, parse_json, sha256, write_atomically
 
@@ -74,20 +75,23 @@ def keep_copy(folder: Path, checkpoints: Path) -> None:
 
     A scheduler may call a job failed that ended just behind its training; then Snakemake removes its outputs.
     """
-    for name in (CURVE, PROVENANCE, METRICS):
-        write_atomically(checkpoints / COPY / name, (folder / name).read_bytes())
+    _copy(folder, checkpoints / COPY)
 
 
 def restore(folder: Path, checkpoints: Path, experiment: Experiment, seed: int) -> bool:
     """Put a finished record that is gone back from its copy; False if there is none, or none to be believed."""
     try:
-        if read(checkpoints / COPY, experiment, seed) is None:
-            return False
+        found = read(checkpoints / COPY, experiment, seed)
     except BadRecord:
         return False
+    if found:
+        _copy(checkpoints / COPY, folder)
+    return found is not None
+
+
+def _copy(source: Path, target: Path) -> None:
     for name in (CURVE, PROVENANCE, METRICS):
-        write_atomically(folder / name, (checkpoints / COPY / name).read_bytes())
-    return True
+        write_atomically(target / name, (source / name).read_bytes())
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,19 @@ class Record:
         return self.metrics["test_error"]
 
 
-class BadRecord(Exception):
+class BadRecord(UserError):
     """Why a record is not to be believed."""
+
+
+@contextmanager
+def reading(place: Path, kind: str) -> Iterator[None]:
+    """Around work with a record: what is wrong with its file, or with what is in it, becomes BadRecord."""
+    try:
+        yield
+    except OSError as error:
+        raise BadRecord(f"{place}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise BadRecord(f"{place}: not {kind} ({type(error).__name__}: {error})") from None
 
 
 def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False) -> Record | None:
@@ -120,35 +135,30 @@ def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False)
     """
     path = folder / METRICS
     try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        content, origin, curve = ((folder / name).read_bytes() for name in (METRICS, PROVENANCE, CURVE))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        name = Path(error.filename).name
+        if name == METRICS:
+            return None
+        raise BadRecord(f"{folder}: {name} is missing") from None
     except OSError as error:
-        raise BadRecord(f"{folder}: {METRICS}: {error.strerror}") from None
-    try:
-        metrics = parse_json(content)
-        provenance = parse_json((folder / PROVENANCE).read_bytes())
-        curve = (folder / CURVE).read_bytes()
+        raise BadRecord(f"{folder}: {Path(error.filename or path).name}: {error.strerror}") from None
+    with reading(folder, "a record of a run"):
+        metrics, provenance = parse_json(content), parse_json(origin)
+        status, no_error = metrics["status"], metrics["test_error"] is None
         facts = {
             "format": (metrics["format"], FORMAT),
             "experiment's digest": (metrics["digest"], experiment.digest),
             "seed": (metrics["seed"], seed),
             "seed of the provenance": (provenance["seed"]["seed"], seed),
             "parameters": (identity(provenance["params"]["resolved"]), identity(experiment.parameters)),
-            "status": (metrics["status"] in FINAL, not partial or metrics["status"] in FINAL),
+            "status": (status in FINAL or partial, True),
             "hash of metrics.json": (sha256(content), provenance["outputs"][METRICS]),
             "hash of curve.csv": (sha256(curve), provenance["outputs"][CURVE]),
-            "diverged runs have no test error": (
-                metrics["test_error"] is None,
-                metrics["status"] == "diverged" or (metrics["status"] not in FINAL and metrics["test_error"] is None),
-            ),
+            "diverged runs have no test error": (no_error, status == "diverged" or (status not in FINAL and no_error)),
             **{name: (well_formed, True) for name, well_formed in _forms(metrics, provenance).items()},
         }
-    except OSError as error:
-        raise BadRecord(f"{folder}: {Path(error.filename).name} is missing") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadRecord(f"{folder}: not a record of a run ({type(error).__name__}: {error})") from None
-    _compare(folder, facts)
+        _compare(folder, facts)
     return Record(path, metrics, provenance)
 
 
@@ -161,30 +171,24 @@ def _compare(place: Path, facts: dict[str, tuple[Any, Any]]) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return type(value) in (int, float)  # no bool
 
 
 def _forms(metrics: dict[str, Any], provenance: dict[str, Any]) -> dict[str, bool]:
     """Whether what reports calculate with is what it must be: one bad record must not keep the others from the page."""
     finished, best = metrics["status"] == "finished", metrics["best"]
-    sessions, hardware = provenance.get("sessions") or [], provenance.get("hardware") or {}
-    times, results = (
-        ("seconds", "device_seconds", "peak_memory_bytes"),
-        ("test_error", "training_error", "training_loss"),
-    )
-    gpu = hardware.get("gpu")
+    hardware, world_size = provenance.get("hardware") or {}, provenance["seed"].get("world_size", 1)
+    gpu, times = hardware.get("gpu"), ("seconds", "device_seconds", "peak_memory_bytes")
+    spent = [session.get(key, 0) for session in provenance.get("sessions") or () for key in times]
+    counts = {"iterations": metrics["iterations"], "of_iterations": metrics["of_iterations"], "world_size": world_size}
+    results = {name: metrics[name] for name in ("test_error", "training_error", "training_loss")}
     return {
-        **{name: _is_number(metrics[name]) or (metrics[name] is None and not finished) for name in results},
-        **{name: _is_count(metrics[name]) for name in ("iterations", "of_iterations")},
+        **{name: _is_number(value) or (value is None and not finished) for name, value in results.items()},
+        **{name: type(value) is int and value >= 0 for name, value in counts.items()},
         "best": best is None or _is_number(best["test_error"]),
         "arithmetic": metrics["arithmetic"] in ARITHMETICS,
-        "sessions": all(_is_number(s.get(key, 0)) and s.get(key, 0) >= 0 for s in sessions for key in times),
+        "sessions": all(_is_number(value) and value >= 0 for value in spent),
         "hardware": (gpu is None or isinstance(gpu["model"], str)) and isinstance(hardware.get("cpu", ""), str),
-        "world_size": _is_count(provenance["seed"].get("world_size", 1)),
     }
 
 
@@ -200,7 +204,9 @@ def read_evaluation(record: Record, protocol: str) -> dict[str, Any] | None:
         BadRecord: it is there, but is not of this very record, or its numbers contradict each other.
     """
     path = evaluation_of(record.path.parent, protocol)
-    try:
+    if not path.exists():
+        return None
+    with reading(path, "a record of a test"):
         found = parse_json(path.read_bytes())
         errors = [name for name in _ERRORS if name != "top_5_error" or protocol not in CIFAR_PROTOCOLS]
         if record.test_error is None:
@@ -215,13 +221,7 @@ def read_evaluation(record: Record, protocol: str) -> dict[str, Any] | None:
             "hash of metrics.json": (found["parents"][METRICS], sha256(record.path.read_bytes())),
             **numbers,
         }
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise BadRecord(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise BadRecord(f"{path}: not a record of a test ({type(error).__name__}: {error})") from None
-    _compare(path, facts)
+        _compare(path, facts)
     return found
 
 
@@ -231,7 +231,7 @@ def read_imported(path: Path) -> dict[str, Any]:
     Raises:
         BadRecord: it is none, or its numbers contradict each other.
     """
-    try:
+    with reading(path, "a record of imported weights"):
         found = parse_json(path.read_bytes())
         facts = {
             "format": (found["format"], FORMAT),
@@ -240,9 +240,5 @@ def read_imported(path: Path) -> dict[str, Any]:
             **_errors(found, _ERRORS),
         }
         _ = found["source"], found["network"]["depth"], found["weights_sha256"], found["arithmetic"]
-    except OSError as error:
-        raise BadRecord(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise BadRecord(f"{path}: not a record of imported weights ({type(error).__name__}: {error})") from None
-    _compare(path, facts)
+        _compare(path, facts)
     return found

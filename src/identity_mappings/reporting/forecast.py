@@ -2,7 +2,6 @@
 
 import heapq
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -49,7 +48,7 @@ def devices_here(kind: str) -> Devices:
     """What this machine has for a scale of a kind: GPUs where it has some, or else cores."""
     if kind == "gpu" and (gpus := ask().usable):
         return Devices(times.GPU, len(gpus))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = machine.count_cores()
     return Devices(times.CPU, cores)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,8 @@ from ..networks.batch_norm import BatchNorm2d
 from ..networks.families import FAMILIES
 from ..networks.shortcuts import Gate, Shortcut
 from ..records.experiment import Experiment
+
+LAYERS = {"convolution": nn.Conv2d, "linear": nn.Linear, "batch-norm": (BatchNorm2d, nn.BatchNorm2d)}
 
 
 def recipe_of(experiment: Experiment) -> SimpleNamespace:
@@ -83,6 +86,7 @@ def build(experiment: Experiment, root: Path = Path()) -> nn.Module:
         raise UserError(f"{experiment.custom_source}: {shortcut_class.__name__} does not fit: {error}") from None
 
 
+@torch.no_grad()
 def initialize(network: nn.Module, recipe: SimpleNamespace, seed: int) -> None:
     """Draw the initial weights: a function of the seed and each weight's name, whatever the order of modules.
 
@@ -92,22 +96,16 @@ def initialize(network: nn.Module, recipe: SimpleNamespace, seed: int) -> None:
     for name, module in network.named_modules():
         g = generator(seed, "initialization", name)
         if isinstance(module, nn.Conv2d):
-            receptive = module.kernel_size[0] * module.kernel_size[1]
             fan_in = recipe.convolution_initialization == "he-fan-in"
-            n = receptive * (module.in_channels if fan_in else module.out_channels)
-            with torch.no_grad():
-                module.weight.normal_(0, (2 / n) ** 0.5, generator=g)
-            if module.bias is not None and not isinstance(module, Gate):
-                nn.init.zeros_(module.bias)
+            n = math.prod(module.kernel_size) * (module.in_channels if fan_in else module.out_channels)
+            module.weight.normal_(0, (2 / n) ** 0.5, generator=g)
+        elif isinstance(module, nn.Linear) and recipe.linear_initialization == "he-fan-in":
+            module.weight.normal_(0, (2 / module.in_features) ** 0.5, generator=g)
         elif isinstance(module, nn.Linear):
-            with torch.no_grad():
-                if recipe.linear_initialization == "he-fan-in":
-                    module.weight.normal_(0, (2 / module.in_features) ** 0.5, generator=g)
-                else:
-                    bound = module.in_features**-0.5
-                    module.weight.uniform_(-bound, bound, generator=g)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+            bound = module.in_features**-0.5
+            module.weight.uniform_(-bound, bound, generator=g)
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None and not isinstance(module, Gate):
+            module.bias.zero_()
 
 
 def decayed(network: nn.Module, kinds: list[str]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -119,14 +117,8 @@ def decayed(network: nn.Module, kinds: list[str]) -> tuple[list[nn.Parameter], l
     """
     with_decay, without = [], []
     for module in network.modules():
+        layer = next((kind for kind, layers in LAYERS.items() if isinstance(module, layers)), "other")
         for name, parameter in module.named_parameters(recurse=False):
-            if name == "bias":
-                kind = "bias"
-            elif isinstance(module, nn.Conv2d):
-                kind = "convolution"
-            elif isinstance(module, nn.Linear):
-                kind = "linear"
-            else:
-                kind = "batch-norm" if isinstance(module, (BatchNorm2d, nn.BatchNorm2d)) else "other"
-            (with_decay if kind in kinds else without).append(parameter)
+            decays = ("bias" if name == "bias" else layer) in kinds
+            (with_decay if decays else without).append(parameter)
     return with_decay, without

@@ -45,9 +45,7 @@ class Captured:
         if key not in self.graphs:
             self.graphs[key] = self._record(key, inputs)
         graph, held, outputs = self.graphs[key]
-        # On a stream of its own: those of several runs overlap.
-        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
-        with torch.cuda.stream(self.stream):
+        with self.before():  # on a stream of its own: those of several runs overlap
             for tensor, given in zip(held, inputs, strict=True):
                 tensor.copy_(given)
             graph.replay()

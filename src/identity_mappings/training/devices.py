@@ -89,11 +89,16 @@ def choose(kind: str, experiment: Experiment, root: Path = Path(), group: Group 
     )
 
 
-def any_gpu() -> torch.device:
-    """A GPU, or a UserError."""
-    if not torch.cuda.is_available():
-        raise UserError("no GPU here: if you want the CPU, say --device cpu")
-    return torch.device("cuda")
+def set_up(kind: str, experiment: Experiment, root: Path = Path(), group: Group | None = None) -> torch.device:
+    """`choose` a device for an experiment, and `prepare` this process for its recipe."""
+    device, recipe = choose(kind, experiment, root, group), recipe_of(experiment)
+    prepare(recipe.arithmetic, recipe.cpu_threads)
+    return device
+
+
+def name_of(device: torch.device) -> str:
+    """The kind of a device, as records state it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def describe(device: torch.device) -> dict[str, object]:

@@ -39,10 +39,6 @@ class Driver:
         return found[0] if len(found) == 1 else None
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
 def _list_mig_instances(nvml: ModuleType, handle: object, gpu: Device) -> Iterator[Device]:
     try:
         count = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
@@ -53,7 +49,7 @@ def _list_mig_instances(nvml: ModuleType, handle: object, gpu: Device) -> Iterat
             instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
         except nvml.NVMLError:  # places may be empty
             continue
-        yield Device(gpu.index, _text(nvml.nvmlDeviceGetUUID(instance)), gpu.uuid)
+        yield Device(gpu.index, nvml.nvmlDeviceGetUUID(instance), gpu.uuid)
 
 
 def _ask_torch() -> Driver:
@@ -80,13 +76,13 @@ def ask() -> Driver:
         for index in range(nvml.nvmlDeviceGetCount()):
             try:
                 handle = nvml.nvmlDeviceGetHandleByIndex(index)
-                uuid = _text(nvml.nvmlDeviceGetUUID(handle))
+                uuid = nvml.nvmlDeviceGetUUID(handle)
             except nvml.NVMLError as error:  # one that is lost: the others work
                 problem = f"GPU {index}: {error}"
                 continue
             gpus.append(Device(index, uuid, uuid))
             instances += _list_mig_instances(nvml, handle, gpus[-1])
-        return Driver(_text(nvml.nvmlSystemGetDriverVersion()), gpus, instances, problem)
+        return Driver(nvml.nvmlSystemGetDriverVersion(), gpus, instances, problem)
     except Exception as error:  # NVMLError has a subclass for each status, and a broken library may raise anything
         return Driver(problem=f"{error}")
     finally:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..evaluation.single_view import Result
 from ..records import provenance, run
 from ..records.experiment import Experiment
 from ..records.files import json_bytes, sha256_of, write_atomically
@@ -38,29 +37,21 @@ def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], option
         raise UserError(f"{experiment.name}: a detection is tested at the end of its training: its record has the mAP")
     protocols = _choose_protocols(experiment, protocols)
     folder = run.folder_of(options.results, experiment, seed)
-    try:
-        record = run.read(folder, experiment, seed)
-    except run.BadRecord as error:
-        raise UserError(f"{error}: not tested") from None
-    if record is None:
+    if (record := run.read(folder, experiment, seed)) is None:
         raise UserError(f"{folder}: no finished record: train the run first")
-    leads, results = True, dict.fromkeys(protocols, DIVERGED)
-    if record.test_error is not None:
-        weights = checkpoint.read_trained(experiment, record, options.results, options.root)
-        statistics = experiment.parameters["recipe"]["test_statistics"]
-        moving = run.checkpoints_of(options.results, experiment, seed) / MOVING
-        trainer, results = _test(experiment, seed, protocols, options, weights, statistics, moving)
-        leads = trainer.group.leads
-        repeated = run.IMAGENET_PROTOCOLS[0] if experiment.streamed else SINGLE_VIEW
-        if repeated in results:
-            _check_repeated(trainer, record, folder, results[repeated]["wrong"])
     copied = ("experiment", "digest", "seed", "arithmetic", "weights_sha256")
     head = {"format": run.FORMAT, **{key: record.metrics[key] for key in copied}}
     parents = {"parents": {run.METRICS: sha256_of(record.path)}}
-    return [
-        _write(run.evaluation_of(folder, protocol), {**head, "protocol": protocol, **numbers, **parents}, options)
-        for protocol, numbers in (results.items() if leads else ())
-    ]
+    if record.test_error is None:
+        return _write(folder, head, dict.fromkeys(protocols, DIVERGED), parents, options)
+    weights = checkpoint.read_trained(experiment, record, options.results, options.root)
+    statistics = experiment.parameters["recipe"]["test_statistics"]
+    moving = run.checkpoints_of(options.results, experiment, seed) / MOVING
+    trainer, results = _test(experiment, seed, protocols, options, weights, statistics, moving)
+    repeated = run.IMAGENET_PROTOCOLS[0] if experiment.streamed else SINGLE_VIEW
+    if repeated in results:
+        _check_repeated(trainer, record, results[repeated]["wrong"])
+    return _write(folder, head, results, parents, options) if trainer.group.leads else []
 
 
 def evaluate_checkpoint(
@@ -78,18 +69,26 @@ def evaluate_checkpoint(
     if "progress" not in saved or saved.get("run") != {"digest": experiment.digest, "seed": seed}:
         raise UserError(f"{file}: no checkpoint of {experiment.folder}, seed {seed}: name one of its folder")
     weights, iteration = saved["network"], saved["progress"]["iteration"]
-    trainer, results = _test(experiment, seed, protocols, options, weights, "moving", None)
+    trainer, results = _test(experiment, seed, protocols, options, weights)
     folder = run.folder_of(options.results, experiment, seed) / run.PARTIAL
-    head = {"format": run.FORMAT, "experiment": experiment.name, "digest": experiment.digest, "seed": seed}
+    head = {"format": run.FORMAT, "experiment": experiment.name, **saved["run"], "iteration": iteration}
     digest = {"weights_sha256": checkpoint.weights_sha256(weights)}
-    return [
-        _write(
-            run.evaluation_of(folder, f"{protocol}-{iteration}"),
-            {**head, "protocol": protocol, "iteration": iteration, **numbers, **digest},
-            options,
-        )
-        for protocol, numbers in (results.items() if trainer.group.leads else ())
-    ]
+    return _write(folder, head, results, digest, options, f"-{iteration}") if trainer.group.leads else []
+
+
+def _write(
+    folder: Path,
+    head: dict[str, Any],
+    results: dict[str, dict[str, Any]],
+    origin: dict[str, Any],
+    options: Options,
+    suffix: str = "",
+) -> list[Path]:
+    origin, written = {**origin, "made_by": provenance.code(options.root)}, []
+    for protocol, numbers in results.items():
+        written.append(run.evaluation_of(folder, protocol + suffix))
+        write_atomically(written[-1], json_bytes({**head, "protocol": protocol, **numbers, **origin}))
+    return written
 
 
 def _choose_protocols(experiment: Experiment, protocols: Sequence[str]) -> list[str]:
@@ -107,51 +106,27 @@ def _test(
     protocols: Sequence[str],
     options: Options,
     weights: dict[str, torch.Tensor],
-    statistics: str,
-    moving: Path | None,
+    statistics: str = "moving",
+    moving: Path | None = None,
 ) -> tuple[Trainer, dict[str, dict[str, Any]]]:
     """A trainer with these weights, and the numbers by protocol."""
-    group, recipe = Group.from_environment(), experiment.parameters["recipe"]
-    device = devices.choose(options.device, experiment, options.root, group)
-    devices.prepare(recipe["arithmetic"], recipe["cpu_threads"])
+    group = Group.from_environment()
+    device = devices.set_up(options.device, experiment, options.root, group)
     with group.joined(device):
         trainer = Trainer(experiment, seed, device, options, group=group)
         trainer.network.load_state_dict(weights)
         if experiment.streamed:
             results = _test_by_protocols(trainer, protocols, statistics, moving)
         else:
-            results = _test_single_views(trainer, protocols)
+            results = {}
+            for protocol in sorted(protocols):  # the run's own statistics go first
+                if protocol == RECOMPUTED:
+                    trainer.recompute_statistics()
+                batches = STATISTICS_BATCHES if protocol == RECOMPUTED else None
+                results[protocol] = {**trainer.test().as_json(), "statistics_batches": batches}
         trainer.feed.close()
     measured_on = {"device": trainer.device_name, "world_size": group.size}
     return trainer, {protocol: {**result, **measured_on} for protocol, result in results.items()}
-
-
-def _write(path: Path, evaluation: dict[str, Any], options: Options) -> Path:
-    write_atomically(path, json_bytes({**evaluation, "made_by": provenance.code(options.root)}))
-    return path
-
-
-def _format(result: Result) -> dict[str, Any]:
-    numbers = {
-        "test_error": round(result.error, 6),
-        "wrong": result.wrong,
-        "images": result.images,
-        "test_loss": result.loss,
-    }
-    if result.wrong_top_5 is not None:
-        numbers["top_5_error"] = round(100 * result.wrong_top_5 / result.images, 6)
-        numbers["wrong_top_5"] = result.wrong_top_5
-    return numbers
-
-
-def _test_single_views(trainer: Trainer, protocols: Sequence[str]) -> dict[str, dict[str, Any]]:
-    results = {}
-    for protocol in sorted(protocols):  # the run's own statistics go first
-        if protocol == RECOMPUTED:
-            trainer.recompute_statistics()
-        batches = STATISTICS_BATCHES if protocol == RECOMPUTED else None
-        results[protocol] = {**_format(trainer.test()), "statistics_batches": batches}
-    return results
 
 
 def _test_by_protocols(
@@ -165,7 +140,8 @@ def _test_by_protocols(
     """
 
     def test() -> dict[str, dict[str, Any]]:
-        return {p: {"statistics": statistics, **_format(trainer.feed.test_by(p, trainer.network))} for p in protocols}
+        found = {protocol: trainer.feed.test_by(protocol, trainer.network) for protocol in protocols}
+        return {protocol: {"statistics": statistics, **result.as_json()} for protocol, result in found.items()}
 
     results, others = test(), dict.fromkeys(protocols)
     if statistics == "moving":
@@ -177,15 +153,15 @@ def _test_by_protocols(
         state = torch.load(moving, map_location=trainer.device, weights_only=True)
         trainer.network.load_state_dict(state, strict=False)
         others = test()
-    return {p: {**result, "other_statistics": others[p]} for p, result in results.items()}
+    return {protocol: {**result, "other_statistics": others[protocol]} for protocol, result in results.items()}
 
 
-def _check_repeated(trainer: Trainer, record: run.Record, folder: Path, wrong: int) -> None:
-    same = trainer.device_name == record.metrics["device"]
+def _check_repeated(trainer: Trainer, record: run.Record, wrong: int) -> None:
     # Other processes test other batches, in which convolutions may round otherwise.
-    same &= trainer.group.size == record.provenance["seed"].get("world_size", 1)
-    if same and wrong != record.metrics["test"]["wrong"]:
+    processes, recorded = record.provenance["seed"].get("world_size", 1), record.metrics["test"]["wrong"]
+    same = trainer.device_name == record.metrics["device"] and trainer.group.size == processes
+    if same and wrong != recorded:
         raise UserError(
-            f"{folder}: {wrong} wrong predictions now, {record.metrics['test']['wrong']} in the record, on the "
+            f"{record.path.parent}: {wrong} wrong predictions now, {recorded} in the record, on the "
             "same kind of device: the record or the environment is not what it says; see its provenance.json"
         )

@@ -1,6 +1,7 @@
 """`identity-mappings export`: a run's trained weights, to be used without this project."""
 
 import inspect
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +83,16 @@ def _find_normalization(experiment: Experiment, seed: int, options: Options) -> 
 
 def _render_card(experiment: Experiment, record: run.Record, tensors: dict[str, Tensor]) -> bytes:
     """The model card: a YAML head with the model-index that model hubs read, and a page for people."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from ..reporting.rendering import render  # needs jinja2, which a machine that only trains may lack
 
-    loader = PackageLoader("identity_mappings.reporting")
-    environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters["json"] = lambda value: json_bytes(value).decode().strip()
-    text = environment.get_template("model-card.md.jinja").render(
+    parameters = experiment.parameters
+    text = render(
+        "model-card.md.jinja",
         experiment=experiment,
         metrics=record.metrics,
         origin=record.provenance,
-        dataset=experiment.parameters["dataset"],
-        network=experiment.parameters["network"],
-        recipe=experiment.parameters["recipe"],
+        **{key: parameters[key] for key in ("dataset", "network", "recipe")},
+        recipe_json=json_bytes(parameters["recipe"]).decode().strip(),
         others=_summarize_seeds(experiment, record),
         count=sum(tensor.numel() for name, tensor in tensors.items() if not name.startswith(families.NORMALIZATION)),
     )
@@ -111,10 +110,8 @@ def _summarize_seeds(experiment: Experiment, record: run.Record) -> dict[str, An
             continue
         if found and found.test_error is not None:
             errors[int(seed)] = found.test_error
-    values = list(errors.values())
-    mean = sum(values) / len(values)
-    deviation = torch.tensor(values, dtype=torch.float64).std().item() if len(values) > 1 else None
-    return {"errors": dict(sorted(errors.items())), "mean": mean, "deviation": deviation}
+    deviation = statistics.stdev(errors.values()) if len(errors) > 1 else None
+    return {"errors": dict(sorted(errors.items())), "mean": statistics.mean(errors.values()), "deviation": deviation}
 
 
 def track(root: Path) -> None:

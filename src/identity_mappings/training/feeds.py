@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,41 +16,18 @@ STATISTICS_BATCHES = 400  # for recomputed batch norm statistics: about an epoch
 Counted = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-class Feed(Protocol):
-    """What a trainer asks of its images."""
-
-    shape: tuple[int, int, int]  # (C, H, W) of an image in a batch
-    counts: dict[str, int]  # {"training_images": ..., "test_images": ...}
-    protocol: str  # of the tests during the training
-    workers: int  # processes that read and decode images
-
-    def seek(self, iteration: int) -> int:
-        """Make the batch of an iteration the present one, from the host; returns its size."""
-
-    def replica(self, size: int, replica: int) -> tuple[Tensor, Tensor]:
-        """Normalized images and labels of a replica, of the present batch of `size`: the same work every time."""
-
-    def test(self, network: nn.Module, counted: Counted) -> single_view.Result:
-        """Test error of the network as it is."""
-
-    def statistics(self, network: nn.Module) -> None:
-        """Take batch norm's statistics from training images, in views that come after those of the training."""
-
-    def close(self) -> None:
-        """End the processes that decode."""
-
-
 class Resident:
     """All images on the device as uint8, cropped, mirrored and normalized there: CIFAR."""
 
-    protocol, workers = "single view", 0
+    protocol = "single view"  # of the tests during the training
+    workers = 0  # processes that read and decode images
 
     def __init__(self, images: Images, recipe: SimpleNamespace, seed: int, device: torch.device):
         self.recipe, self.replicas = recipe, recipe.batch_size // recipe.batch_norm_samples
         if held_out := getattr(recipe, "validation", None):  # records of before have no such key
             images = hold_out(images, held_out)
             self.protocol = f"single view of {held_out} held-out training images"
-        self.shape = tuple(images.training.shape[1:])
+        self.shape = tuple(images.training.shape[1:])  # (C, H, W) of an image in a batch
         self.counts = {"training_images": len(images.training), "test_images": len(images.test)}
         self.labels = images.training_labels.to(device)
         self.test_images, self.test_labels = images.test.to(device), images.test_labels.to(device)
@@ -64,19 +40,23 @@ class Resident:
         )
 
     def seek(self, iteration: int) -> int:
+        """Make the batch of an iteration the present one, from the host; returns its size."""
         return self.views.seek(iteration)
 
     def replica(self, size: int, replica: int) -> tuple[Tensor, Tensor]:
+        """Normalized images and labels of a replica, of the present batch of `size`: the same work every time."""
         view = self.views.part(size, replica, self.replicas)
         return self.augmentation.view(view), self.labels[view.image]
 
     def test(self, network: nn.Module, counted: Counted) -> single_view.Result:
+        """Test error of the network as it is."""
         normalize = self.augmentation.normalize
         return single_view.test(network, self.test_images, self.test_labels, normalize, counted=counted)
 
     def statistics(self, network: nn.Module) -> None:
+        """Take batch norm's statistics from training images, in views that come after those of the training."""
         steps = range(self.recipe.iterations, self.recipe.iterations + STATISTICS_BATCHES)
         single_view.recompute_statistics(network, (self.augmentation.view(self.sampler.view(step)) for step in steps))
 
     def close(self) -> None:
-        pass
+        """End the processes that decode: there are none."""

@@ -27,7 +27,7 @@ class Group:
     the gradients are summed over all. So a run computes the same function whatever their number is, up to the order in
     which sums are rounded.
 
-    Attributes:
+    Args:
         rank, size: of this process, and how many there are.
         local_rank, local_size: on this machine.
     """
@@ -96,12 +96,8 @@ class Group:
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         if self.size > 1:
-            try:
+            with self.exchange(lambda: None):
                 distributed.all_reduce(tensor)
-            except RuntimeError as error:
-                if not _is_lost_worker(error):
-                    raise
-                raise LostWorker(_first_line(error)) from None
         return tensor
 
     def same(self, value: object) -> bool:
@@ -120,16 +116,12 @@ class Group:
         try:
             distributed.all_reduce(votes, distributed.ReduceOp.MAX, group=self.votes)
         except RuntimeError as error:
-            raise LostWorker(_first_line(error)) from None
+            raise LostWorker(first_line(error)) from None
         return [bool(vote) for vote in votes]
 
     @contextmanager
     def exchange(self, undo: Callable[[], None]) -> Iterator[None]:
-        """Around work with exchanges: where it fails because another process is gone, `undo` what it has done.
-
-        Raises:
-            LostWorker: then.
-        """
+        """Around work with exchanges: where another process is gone, `undo` what it has done and raise LostWorker."""
         try:
             yield
         except LostWorker:
@@ -139,13 +131,13 @@ class Group:
             if self.size == 1 or not _is_lost_worker(error):
                 raise
             undo()
-            raise LostWorker(_first_line(error)) from None
+            raise LostWorker(first_line(error)) from None
 
 
 def _is_lost_worker(error: RuntimeError) -> bool:
-    # gloo has no class of its own.
+    # gloo has no class of its own
     return isinstance(error, distributed.DistError) or "gloo" in str(error).lower() or "closed by peer" in str(error)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)

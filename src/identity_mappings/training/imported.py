@@ -13,6 +13,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from ..data.colour import Normalization
 from ..errors import UserError
 from ..evaluation import protocols
+from ..evaluation.single_view import Result
 from ..networks.depth import IMAGENET_STAGES
 from ..networks.imagenet import ImageNetResNet
 from ..records import provenance, run
@@ -33,9 +34,8 @@ def names_of(depth: int) -> dict[str, str]:
     unit, counts = IMAGENET_STAGES[depth]
     with torch.device("meta"):
         original = ResNet(Bottleneck if unit == "bottleneck" else BasicBlock, list(counts))
-        network = _build(network_of(depth), 1)
     names = (name for name in original.state_dict() if not name.endswith("num_batches_tracked"))
-    return dict(zip(names, network.state_dict(), strict=True))
+    return dict(zip(names, _build(network_of(depth), 1, "meta").state_dict(), strict=True))
 
 
 def network_of(depth: int) -> dict[str, Any]:
@@ -43,6 +43,11 @@ def network_of(depth: int) -> dict[str, Any]:
     unit, _ = IMAGENET_STAGES[depth]
     network = {"family": "imagenet", "depth": depth, "unit": unit, "shape_change": "B"}
     return network | ({"bottleneck_stride": "3x3"} if unit == "bottleneck" else {})
+
+
+def _build(network: Mapping[str, Any], classes: int, device: str = "cpu") -> ImageNetResNet:
+    with torch.device(device):
+        return ImageNetResNet(**{key: value for key, value in network.items() if key != "family"}, classes=classes)
 
 
 def depth_of(state: Mapping[str, Tensor]) -> int:
@@ -79,7 +84,16 @@ def convert(
     Raises:
         UserError: no state dict, a key that is missing or too many, another shape, or numbers that are not finite.
     """
-    state = _unwrapped(state)
+    for key in WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping):
+        raise UserError(f"a {type(state).__name__} and no state dict: save model.state_dict()")
+    for name, value in state.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise UserError(f"{name!r} is no tensor, so this is no state dict: save model.state_dict()")
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     depth = depth or depth_of(state)
     if depth not in IMAGENET_STAGES:
         raise UserError(f"no ResNet-{depth}: the depth is one of {', '.join(map(str, IMAGENET_STAGES))}")
@@ -91,9 +105,7 @@ def convert(
     found = next(iter(state["fc.weight"].shape), 1)
     if classes is not None and found != classes:
         raise UserError(f"fc.weight: of {found} classes where {classes} are tested: give weights for {classes}")
-    with torch.device("meta"):
-        wanted = _build(network, found)
-    shapes = {name: tensor.shape for name, tensor in wanted.state_dict().items()}
+    shapes = {name: tensor.shape for name, tensor in _build(network, found, "meta").state_dict().items()}
     converted = {}
     for original, name in names.items():
         tensor = state[original]
@@ -107,24 +119,6 @@ def convert(
             raise UserError(f"{original}: numbers that are not finite: the training diverged or the file is damaged")
         converted[name] = tensor.view(shapes[name])
     return network, converted
-
-
-def _build(network: Mapping[str, Any], classes: int) -> ImageNetResNet:
-    return ImageNetResNet(**{key: value for key, value in network.items() if key != "family"}, classes=classes)
-
-
-def _unwrapped(state: Any) -> Mapping[str, Tensor]:
-    for key in WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping):
-        raise UserError(f"a {type(state).__name__} and no state dict: save model.state_dict()")
-    for name, value in state.items():
-        if not (isinstance(name, str) and isinstance(value, Tensor)):
-            raise UserError(f"{name!r} is no tensor, so this is no state dict: save model.state_dict()")
-    if state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    return state
 
 
 def read_weights(
@@ -166,12 +160,9 @@ def test_imported(
     Batch norm keeps the statistics of the file. The numbers stand in a table of their own: they rebuild no cell.
 
     Args:
-        file: of torch.save.
         source: where the weights come from, in words.
-        dataset: of the parameters.
         wanted: protocols; none: all.
         crop_size: that the network was trained with.
-        depth: of the network; None: by the names of its layers.
         normalization: mean and deviation by channel, in 0 to 255, that the weights want.
 
     Raises:
@@ -179,7 +170,9 @@ def test_imported(
     """
     shards = open_shards(dataset, "validation", options.data_folder)
     network_parameters, state = read_weights(file, depth, dataset["classes"])
-    device = torch.device("cpu") if options.device == "cpu" else devices.any_gpu()
+    if options.device != "cpu" and not torch.cuda.is_available():
+        raise UserError("no GPU here: if you want the CPU, say --device cpu")
+    device = torch.device("cpu" if options.device == "cpu" else "cuda")
     devices.prepare("float32", torch.get_num_threads())
     network = _build(network_parameters, dataset["classes"])
     network.load_state_dict(state)
@@ -200,14 +193,9 @@ def test_imported(
             "crop_size": crop_size,
             "decoder": DECODER,
             "normalization": {"mean": mean, "deviation": deviation},
-            "test_error": round(100 * found.wrong / found.images, 6),
-            "top_5_error": round(100 * found.wrong_top_5 / found.images, 6),
-            "wrong": found.wrong,
-            "wrong_top_5": found.wrong_top_5,
-            "images": found.images,
-            "test_loss": found.loss / found.images,
+            **Result(found.wrong, found.images, found.loss / found.images, found.wrong_top_5).as_json(),
             "arithmetic": "float32",
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "device": devices.name_of(device),
             "weights_sha256": checkpoint.weights_sha256(state),
             "file_sha256": sha256_of(file),
             "data": {"name": dataset["name"], "dvc_md5": dataset["md5"]},

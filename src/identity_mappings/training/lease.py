@@ -7,6 +7,7 @@ nobody else asks for its devices, so it gets them at once.
 
 import contextlib
 import fcntl
+import itertools
 import os
 import random
 import shutil
@@ -14,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
@@ -23,41 +23,33 @@ from .driver import Device, Driver, ask
 REPORT_SECONDS = 600
 
 
-@dataclass(frozen=True)
-class Place:
-    """A device that a job may take, and the locks that stand for it."""
-
-    device: str  # as it is named in CUDA_VISIBLE_DEVICES
-    lock: str  # of the device itself, taken alone
-    gpu_lock: str | None = None  # of a MIG instance's GPU: shared with other instances, not with who takes all of it
-
-
-def list_places(environment: Mapping[str, str], driver: Driver) -> list[Place]:
+def list_devices(environment: Mapping[str, str], driver: Driver) -> dict[str, Device]:
     """The devices that jobs may share: those of an inherited CUDA_VISIBLE_DEVICES, else all that the driver lists.
 
     A device is known by its UUID. Where the driver does not tell, it is known by its name, in an allocation of Slurm by
     this and the job's number: two jobs on a node may both call their device "0". CUDA ignores what follows an invalid
     entry ("-1"), and so does this.
+
+    Returns:
+        By the name that CUDA_VISIBLE_DEVICES has for it; a device that has several there comes once.
     """
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return [_place(device.uuid, device) for device in driver.usable]
-    places: list[Place] = []
+        return {device.uuid: device for device in driver.usable}
+    devices: dict[str, Device] = {}
     for entry in (part.strip() for part in visible.split(",")):
         if not entry or entry.startswith("-"):
             break
-        if found := driver.find(entry):
-            places.append(_place(entry, found))
-        elif driver.gpus and not entry.startswith("MIG-"):  # an older form of MIG's names is not the driver's
-            break
-        else:
+        device = driver.find(entry)
+        if device is None:
+            if driver.gpus and not entry.startswith("MIG-"):  # an older form of MIG's names is not the driver's
+                break
             allocation = environment.get("SLURM_JOB_ID")
-            places.append(Place(entry, f"slurm-{allocation}-{entry}" if allocation else entry))
-    return list({place.lock: place for place in reversed(places)}.values())[::-1]  # a device listed twice is one
-
-
-def _place(name: str, device: Device) -> Place:
-    return Place(name, device.uuid, None if device.uuid == device.gpu else device.gpu)
+            known = f"slurm-{allocation}-{entry}" if allocation else entry
+            device = Device(-1, known, known)
+        if device not in devices.values():
+            devices[entry] = device
+    return devices
 
 
 def _lock_file(lock: str) -> Path:
@@ -69,36 +61,32 @@ def _lock_file(lock: str) -> Path:
     return folder / f"{lock.replace('/', '_')}.lock"
 
 
-def _lock(lock: str, kind: int) -> int | None:
-    """An inheritable file descriptor that holds a lock, or None if another process does."""
-    path = _lock_file(lock)
+def _open(path: Path) -> int:
     try:
-        descriptor = os.open(path, os.O_RDWR)  # without O_CREAT: the kernel guards other users' files in such folders
+        return os.open(path, os.O_RDWR)  # without O_CREAT: the kernel guards other users' files in such folders
     except FileNotFoundError:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
         os.fchmod(descriptor, 0o666)
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()}".encode())
-    os.set_inheritable(descriptor, True)
-    return descriptor
+        return descriptor
 
 
-def _claim(place: Place) -> list[int] | None:
-    """The file descriptors that hold a device, or None if another process holds it."""
+def _claim(device: Device) -> list[int] | None:
+    """The inheritable file descriptors that hold a device, or None if another process holds it.
+
+    A MIG instance's GPU is shared with other instances, not with who takes all of it.
+    """
     held: list[int] = []
-    for lock, kind in ((place.gpu_lock, fcntl.LOCK_SH), (place.lock, fcntl.LOCK_EX)):
-        if lock is None:
-            continue
-        descriptor = _lock(lock, kind)
-        if descriptor is None:
+    shared = [] if device.uuid == device.gpu else [(device.gpu, fcntl.LOCK_SH)]
+    for lock, kind in [*shared, (device.uuid, fcntl.LOCK_EX)]:
+        held.append(_open(_lock_file(lock)))
+        try:
+            fcntl.flock(held[-1], kind | fcntl.LOCK_NB)
+        except BlockingIOError:
             _release(held)
             return None
-        held.append(descriptor)
+        os.ftruncate(held[-1], 0)
+        os.write(held[-1], f"process {os.getpid()}".encode())
+        os.set_inheritable(held[-1], True)
     return held
 
 
@@ -107,9 +95,9 @@ def _release(descriptors: Iterable[int]) -> None:
         os.close(descriptor)
 
 
-def _name_holders(places: Sequence[Place]) -> str:
-    paths = {place.device: _lock_file(place.lock) for place in places}
-    return ", ".join(f"{device}: {path.read_text() or 'unknown'}" for device, path in paths.items() if path.exists())
+def _name_holders(devices: Mapping[str, Device]) -> str:
+    paths = {name: _lock_file(device.uuid) for name, device in devices.items()}
+    return ", ".join(f"{name}: {path.read_text() or 'unknown'}" for name, path in paths.items() if path.exists())
 
 
 def acquire(count: int, environment: Mapping[str, str], patience: float, poll: float = 0.2) -> list[str]:
@@ -121,10 +109,10 @@ def acquire(count: int, environment: Mapping[str, str], patience: float, poll: f
         UserError: there are fewer devices than that, or they were not free within `patience` seconds.
     """
     driver = ask()
-    places = list_places(environment, driver)
-    if len(places) < count:
-        found = f"{len(places)} ({', '.join(place.device for place in places)})" if places else "none"
-        problem = f" (the driver: {driver.problem})" if driver.problem and not places else ""
+    devices = list_devices(environment, driver)
+    if len(devices) < count:
+        found = f"{len(devices)} ({', '.join(devices)})" if devices else "none"
+        problem = f" (the driver: {driver.problem})" if driver.problem and not devices else ""
         raise UserError(
             f"{count} GPU(s) wanted, {found} found{problem}: nothing is shared out twice; give Snakemake a smaller "
             "gpu= or a machine with more, or choose the CPU with --config device=cpu"
@@ -132,19 +120,18 @@ def acquire(count: int, environment: Mapping[str, str], patience: float, poll: f
     begin = reported = time.monotonic()
     while True:
         held: dict[str, list[int]] = {}
-        for place in places:
-            if len(held) < count and (descriptors := _claim(place)) is not None:
-                held[place.device] = descriptors
+        for name, device in devices.items():
+            if len(held) < count and (descriptors := _claim(device)) is not None:
+                held[name] = descriptors
         if len(held) == count:
             return list(held)
-        for descriptors in held.values():
-            _release(descriptors)
+        _release(itertools.chain(*held.values()))
         now = time.monotonic()
         if now - begin > patience:
-            raise UserError(f"no {count} free GPU(s) within {patience:.0f} s; held by {_name_holders(places)}")
+            raise UserError(f"no {count} free GPU(s) within {patience:.0f} s; held by {_name_holders(devices)}")
         if now - reported > REPORT_SECONDS:
             reported = now
-            print(f"waiting for {count} GPU(s); held by {_name_holders(places)}", file=sys.stderr, flush=True)
+            print(f"waiting for {count} GPU(s); held by {_name_holders(devices)}", file=sys.stderr, flush=True)
         time.sleep(poll * random.uniform(0.5, 1.5))  # so that two that want several do not meet for ever
 
 

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
@@ -20,19 +19,19 @@ from .assembly import recipe_of
 from .checkpoint import hold_run
 from .group import Group, LostWorker
 from .optimizer import learning_rate
-from .progress import Heartbeats, Interrupted, ProgressLine, say
+from .progress import Heartbeats, Interrupted, progress_line, say
 from .record import Progress
-from .trainer import Options, Trainer, make_trainer
+from .trainer import Options, make_trainer
 
 
 class Run:
     """One of the runs that a process trains: its trainer, how far it is, and where its files are."""
 
     def __init__(self, experiment: Experiment, seed: int, device: torch.device, options: Options, group: Group):
-        self.experiment, self.seed, self.options = experiment, seed, options
+        self.experiment, self.options, self.group = experiment, options, group
+        self.name = f"{experiment.name}, seed {seed}"
         self.folder = records.folder_of(options.results, experiment, seed)
         self.checkpoints = records.checkpoints_of(options.results, experiment, seed)
-        self.group = group
         self.trainer = make_trainer(experiment, seed, device, options, group=group)
         self.progress = Progress()
         saved = checkpoint.load(self.checkpoints, device, self.trainer.run)
@@ -62,10 +61,6 @@ class Run:
             say(f"{self.name}: {message}")
 
     @property
-    def name(self) -> str:
-        return f"{self.experiment.name}, seed {self.seed}"
-
-    @property
     def under_way(self) -> bool:
         return self.progress.iteration < self.end and self.progress.diverged_at is None
 
@@ -81,24 +76,24 @@ class Run:
             return "diverged"
         return "finished" if self.progress.iteration == self.trainer.recipe.iterations else "unfinished"
 
-    @property
-    def outcome(self) -> str:
-        progress = self.progress
+    def _say_outcome(self) -> None:
+        progress, last = self.progress, self.progress.last
+        after = f"after {progress.iteration} iterations"
         if self.status == "unfinished":
-            return f"unfinished after {progress.iteration} iterations; call again to go on"
-        if progress.diverged_at is not None:
-            return f"diverged: the loss of iteration {progress.diverged_at} is not finite"
-        if "mean_average_precision" in progress.last:
-            return f"mAP {progress.last['mean_average_precision']:.2f} % after {progress.iteration} iterations"
-        return f"test error {progress.last['test_error']:.2f} % after {progress.iteration} iterations"
+            self.say(f"unfinished {after}; call again to go on")
+        elif self.status == "diverged":
+            self.say(f"diverged: the loss of iteration {progress.diverged_at} is not finite")
+        elif "mean_average_precision" in last:
+            self.say(f"mAP {last['mean_average_precision']:.2f} % {after}")
+        else:
+            self.say(f"test error {last['test_error']:.2f} % {after}")
 
     def read_steps(self) -> None:
         """Read what the last steps left on the device; test, and end a row of the curve, where the recipe wants it."""
         self.trainer.wait()
         losses, wrong, images = zip(*self.steps, strict=True)
         self.steps = []
-        numbers = torch.stack(losses).tolist(), int(torch.stack(wrong).sum()), sum(images)
-        finite = self.progress.add_iterations(*numbers)
+        finite = self.progress.add_iterations(torch.stack(losses).tolist(), int(torch.stack(wrong).sum()), sum(images))
         self._update_session()  # a worker may be lost in the test
         if finite:
             self.note()
@@ -114,14 +109,19 @@ class Run:
 
     def note(self) -> None:
         """Test and end a row of the curve, where the recipe wants it; a checkpoint from within begins with that."""
-        self.progress.pending = True
-        _note(self.trainer, self.progress)
-        self.progress.pending = False
+        progress, recipe = self.progress, self.trainer.recipe
+        progress.pending, last = True, progress.iteration == recipe.iterations
+        if progress.iteration % recipe.evaluate_every == 0 or last:
+            if last and getattr(recipe, "test_statistics", "frozen") == "recomputed":  # a detector's are frozen
+                self.trainer.recompute_statistics()
+            progress.note_test(self.trainer.test())
+        if progress.iteration % recipe.log_every == 0 or last:
+            progress.end_row(learning_rate(recipe.learning_rate, progress.iteration - 1))
+        progress.pending = False
 
-    def save(self) -> None:
-        """Write a checkpoint."""
+    def _save(self) -> None:
         state = {**self.trainer.state(), "progress": asdict(self.progress), "run": self.trainer.run}
-        state["progress"]["sessions"] = self._sessions()
+        state["progress"]["sessions"] = self._list_sessions()
         checkpoint.save(self.checkpoints, self.progress.iteration, state)
 
     def rescue(self) -> str:
@@ -130,17 +130,17 @@ class Run:
             if self.steps:
                 self.read_steps()
             if self.progress.iteration > self.begin:
-                self.save()
+                self._save()
         last = checkpoint.newest(self.checkpoints)
         return "there is no checkpoint yet" if last is None else f"there is a checkpoint of iteration {last}"
 
-    def _sessions(self) -> list[dict]:
+    def _list_sessions(self) -> list[dict]:
         return [*self.progress.sessions, self.session] if "finished" in self.session else self.progress.sessions
 
     def try_to_save(self) -> None:
         """Write a checkpoint; where there is no room for it the run goes on, and the ones before stay."""
         try:
-            self.save()
+            self._save()
         except OSError as error:
             newest = checkpoint.newest(self.checkpoints)
             kept = "there is none yet" if newest is None else f"the last one, of iteration {newest}, is kept"
@@ -149,25 +149,21 @@ class Run:
     def close(self) -> None:
         """End the session with a checkpoint, before anything else is done or asked."""
         self.trainer.feed.close()
-        self.progress.sessions = self._sessions()
+        self.progress.sessions = self._list_sessions()
         self.session = {}
-        if self.has_record_to_write:
+        if self.group.leads and self.progress.sessions:
             self.try_to_save()
 
-    @property
-    def has_record_to_write(self) -> bool:
-        """Whether anything was done, and this process is the one to tell it."""
-        return self.group.leads and bool(self.progress.sessions)
-
     def write_record(self) -> None:
-        """Keep the weights of a run that is over, and write the record."""
-        if not self.has_record_to_write:
+        """Keep the weights of a run that is over, and write the record, if anything was done."""
+        if not (self.group.leads and self.progress.sessions):
             return
-        self.say(self.outcome)  # before the record, which holds the log's hash
-        if self.status != "unfinished":
+        self._say_outcome()  # before the record, which holds the log's hash
+        over = self.status != "unfinished"
+        if over:
             record.keep_weights(self.trainer, self.checkpoints)
         record.write(self.trainer, self.progress, self.status, self.experiment, self.folder, self.options)
-        if self.status != "unfinished":
+        if over:
             records.keep_copy(self.folder, self.checkpoints)
             heartbeat.remove(self.checkpoints)
 
@@ -193,9 +189,10 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
     if not wanted:
         return 0
     first, group = wanted[0][0], Group.from_environment()
-    arithmetic, cpu_threads = _find_settings([experiment for experiment, _ in wanted])
-    device = devices.choose(options.device, first, options.root, group)
-    devices.prepare(arithmetic, cpu_threads)
+    if len({(recipe_of(e).arithmetic, recipe_of(e).cpu_threads) for e, _ in wanted}) > 1:
+        names = ", ".join(dict.fromkeys(experiment.name for experiment, _ in wanted))
+        raise UserError(f"{names}: differ in arithmetic or cpu_threads, of which a process has one: train them apart")
+    device = devices.set_up(options.device, first, options.root, group)
     with ExitStack() as held, Interrupted() as interrupted:
         for experiment, seed in wanted if group.leads else ():
             held.enter_context(hold_run(experiment, seed, options.results))
@@ -234,15 +231,6 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
         return 128 + interrupted.signal if unfinished and interrupted.signal else 0
 
 
-def _find_settings(experiments: Sequence[Experiment]) -> tuple[str, int]:
-    """Arithmetic and CPU threads, which are a process's and not a run's."""
-    found = {(recipe_of(experiment).arithmetic, recipe_of(experiment).cpu_threads) for experiment in experiments}
-    if len(found) > 1:
-        names = ", ".join(dict.fromkeys(experiment.name for experiment in experiments))
-        raise UserError(f"{names}: differ in arithmetic or cpu_threads, of which a process has one: train them apart")
-    return found.pop()
-
-
 def _has_record(experiment: Experiment, seed: int, options: Options) -> bool:
     folder = records.folder_of(options.results, experiment, seed)
     try:
@@ -277,7 +265,7 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
     counted = time.perf_counter()
     with (
         Heartbeats(runs, group.leads) as heartbeats,
-        ProgressLine(name, recipe.iterations, begin, recipe.batch_size, group.leads) as line,
+        progress_line(name, recipe.iterations, begin, recipe.batch_size, group.leads) as show,
     ):
         while active := [run for run in runs if run.under_way]:
             stop, due = vote()
@@ -305,31 +293,13 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
                 run.session["device_seconds"] = round(run.session["device_seconds"] + share, 3)
             heartbeats.beat(together, counted)
             progress = runs[0].progress
-            line.show(progress.iteration, progress.training_loss, progress.last and progress.last["test_error"])
+            show(progress.iteration, progress.training_loss, progress.last and progress.last["test_error"])
             if unsaid:
-                seconds = (time.perf_counter() - clock) / (progress.iteration - begin + 1)
-                _say_how_long(seconds, recipe, progress.iteration)
-                unsaid = False
-
-
-def _say_how_long(seconds: float, recipe: SimpleNamespace, iteration: int) -> None:
-    """On a CPU: say how long the rest takes at `seconds` an iteration, if a person would not wait for it."""
-    left = seconds * (recipe.iterations - iteration)
-    if left > 600:
-        say(f"on this CPU, with {recipe.cpu_threads} thread(s), the whole run takes {devices.duration(left)} more")
-
-
-def _note(trainer: Trainer, progress: Progress) -> None:
-    """Test and end a row of the curve, where the recipe wants it."""
-    recipe = trainer.recipe
-    last = progress.iteration == recipe.iterations
-    if progress.iteration % recipe.evaluate_every == 0 or last:
-        if last and getattr(recipe, "test_statistics", "frozen") == "recomputed":  # a detector's are frozen
-            trainer.recompute_statistics()
-        result = trainer.test()
-        progress.note_detection(result) if isinstance(result, dict) else progress.note_test(*result)
-    if progress.iteration % recipe.log_every == 0 or last:
-        progress.end_row(learning_rate(recipe.learning_rate, progress.iteration - 1))
+                each = (time.perf_counter() - clock) / (progress.iteration - begin + 1)
+                left, unsaid = each * (recipe.iterations - progress.iteration), False
+                if left > 600:  # a person would not wait for it
+                    threads, duration = recipe.cpu_threads, devices.duration(left)
+                    say(f"on this CPU, with {threads} thread(s), the whole run takes {duration} more")
 
 
 def _now() -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..evaluation.single_view import Result
 from ..networks.cost import weights
 from ..records import provenance, run
 from ..records.experiment import Experiment
@@ -30,33 +31,21 @@ def _text(value: float | int | None) -> str:
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """Where a run stands."""
 
-    Attributes:
-        iteration: completed iterations.
-        losses, wrong, images: of the iterations since the last row of the curve.
-        rows: of curve.csv, as text.
-        first_losses: exact, as float.
-        last, best: the last test and the best, {"iteration", "wrong", "images", "test_error", "test_loss"}.
-        diverged_at: iteration whose loss was not finite.
-        sessions: {"git", "device", "started", "finished", "from_iteration", "to_iteration", "seconds", "runs_at_once",
-            "device_seconds", "peak_memory_bytes"} of each process; several runs at once share its device's seconds.
-        pending: whether the test and the row of this iteration are still to be made.
-    """
-
-    iteration: int = 0
-    losses: list[float] = field(default_factory=list)
-    wrong: int = 0
-    images: int = 0
-    rows: list[list[str]] = field(default_factory=list)
-    first_losses: list[float] = field(default_factory=list)
-    last: dict[str, Any] | None = None
-    best: dict[str, Any] | None = None
-    training_loss: float | None = None
+    iteration: int = 0  # completed iterations
+    losses: list[float] = field(default_factory=list)  # of the iterations since the last row of the curve
+    wrong: int = 0  # predictions in these
+    images: int = 0  # of these
+    rows: list[list[str]] = field(default_factory=list)  # of curve.csv, as text
+    first_losses: list[float] = field(default_factory=list)  # exact
+    last: dict[str, Any] | None = None  # test, {"iteration", "wrong", "images", "test_error", "test_loss"}
+    best: dict[str, Any] | None = None  # test
+    training_loss: float | None = None  # of the last row
     training_error: float | None = None
-    diverged_at: int | None = None
-    sessions: list[dict[str, Any]] = field(default_factory=list)
-    pending: bool = False
+    diverged_at: int | None = None  # iteration whose loss was not finite
+    sessions: list[dict[str, Any]] = field(default_factory=list)  # what `loop.Run` says of each process
+    pending: bool = False  # whether the test and the row of this iteration are still to be made
 
     def add_iterations(self, losses: list[float], wrong: int, images: int) -> bool:
         """Count iterations that were done; False from the first loss on that is not finite."""
@@ -70,25 +59,19 @@ class Progress:
             self.diverged_at = self.iteration
         return finite is None
 
-    def note_test(self, wrong: int, images: int, loss: float, wrong_top_5: int | None = None) -> None:
-        """Note a test of the network as it is after `iteration` iterations."""
-        self.last = {
-            "iteration": self.iteration,
-            "test_error": round(100 * wrong / images, 6),
-            "wrong": wrong,
-            "images": images,
-            "test_loss": loss if math.isfinite(loss) else None,
-        }
-        if wrong_top_5 is not None:
-            self.last |= {"top_5_error": round(100 * wrong_top_5 / images, 6), "wrong_top_5": wrong_top_5}
-        if self.best is None or wrong < self.best["wrong"]:
-            self.best = self.last
+    def note_test(self, result: Result | dict[str, Any]) -> None:
+        """Note a test of the network as it is after `iteration` iterations.
 
-    def note_detection(self, found: dict[str, Any]) -> None:
-        """Note a test of a detector: {"images", "mean_average_precision": in %, ...}; its error is 100 % less that."""
-        error = round(100 - found["mean_average_precision"], 6)
-        self.last = {"iteration": self.iteration, "test_error": error, **found, "test_loss": None}
-        if self.best is None or error < self.best["test_error"]:
+        Args:
+            result: of a detector {"images", "mean_average_precision": in %, ...}; its error is 100 % less that.
+        """
+        if isinstance(result, Result):
+            found = result.as_json()
+        else:
+            error = round(100 - result["mean_average_precision"], 6)
+            found = {"test_error": error, **result, "test_loss": None}
+        self.last = {"iteration": self.iteration, **found}
+        if self.best is None or self.last["test_error"] < self.best["test_error"]:
             self.best = self.last
 
     def end_row(self, learning_rate: float) -> None:
@@ -98,14 +81,8 @@ class Progress:
         tested = self.last if self.last and self.last["iteration"] == self.iteration else {}
         self.training_loss = math.fsum(self.losses) / len(self.losses)
         self.training_error = 100 * self.wrong / self.images if self.images else None
-        values = (
-            self.iteration,
-            learning_rate,
-            self.training_loss,
-            self.training_error,
-            tested.get("test_loss"),
-            tested.get("test_error"),
-        )
+        training = self.iteration, learning_rate, self.training_loss, self.training_error
+        values = *training, tested.get("test_loss"), tested.get("test_error")
         self.rows.append([_text(value) for value in values])
         self.losses, self.wrong, self.images = [], 0, 0
 

@@ -1,7 +1,6 @@
 """Where a trainer's images come from: shards of JPEG files, decoded by worker processes. ImageNet."""
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ from ..data.shards import Shards
 from ..data.stream import Stream, mean_image
 from ..errors import UserError
 from ..evaluation import protocols, single_view
+from ..records import machine
 from ..records.run import IMAGENET_PROTOCOLS
 from . import devices
 from .feeds import STATISTICS_BATCHES, Counted
@@ -25,8 +25,7 @@ MOST_WORKERS = 16  # for a process: more wait for one another
 
 def count_workers(device: torch.device, group: Group) -> int:
     """Processes that decode for one training process: on a GPU its share of the cores, on a CPU none beside it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_WORKERS, max(1, cores // group.local_size)) if device.type == "cuda" else 0
+    return min(MOST_WORKERS, max(1, machine.count_cores() // group.local_size)) if device.type == "cuda" else 0
 
 
 def open_shards(dataset: dict[str, Any], split: str, folder: Path) -> Shards:
@@ -51,12 +50,13 @@ def open_shards(dataset: dict[str, Any], split: str, folder: Path) -> Shards:
 
 
 class Streamed:
-    """Batches that workers decode and crop ahead of their use; colour and normalization are the device's.
+    """Batches that workers decode and crop ahead of their use, in the place of `feeds.Resident`.
+
+    Colour and normalization are the device's.
 
     Args:
         dataset: the parameters' {"name", "md5", counts}.
         group: whose process this is: only its replicas' images are decoded here.
-        folder: of the datasets.
         workers: processes; None: as `count_workers` has it.
 
     Raises:

@@ -20,38 +20,25 @@ from ..records.experiment import Experiment
 from . import devices, memory
 from .assembly import build, initialize, recipe_of
 from .captured import Captured
-from .feeds import Feed, Resident
+from .feeds import Resident
 from .group import Group
 from .optimizer import Optimizer
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a call of `train` may choose without changing a bit of the result.
+    """What a call of `train` may choose without changing a bit of the result."""
 
-    Attributes:
-        results: folder of the records.
-        data_folder: folder of the datasets.
-        root: of the project.
-        device: "gpu" or "cpu".
-        stop_after: iteration after which to stop with a checkpoint and a partial record.
-        checkpoint_seconds: time between checkpoints.
-        log: file that takes standard error, for the provenance.
-        eager: whether a GPU's steps are launched kernel by kernel, not recorded and replayed.
-        recompute: whether units are computed again in the backward pass instead of kept; None: where memory is short.
-        workers: processes that decode images, for each that trains; None: what the device suggests.
-    """
-
-    results: Path
-    data_folder: Path = data.FOLDER
-    root: Path = Path()
-    device: str = "gpu"
-    stop_after: int | None = None
-    checkpoint_seconds: float = 300
-    log: Path | None = None
-    eager: bool = False
-    recompute: bool | None = None
-    workers: int | None = None
+    results: Path  # folder of the records
+    data_folder: Path = data.FOLDER  # of the datasets
+    root: Path = Path()  # of the project
+    device: str = "gpu"  # or "cpu"
+    stop_after: int | None = None  # iteration after which to stop with a checkpoint and a partial record
+    checkpoint_seconds: float = 300  # between checkpoints
+    log: Path | None = None  # file that takes standard error, for the provenance
+    eager: bool = False  # whether a GPU's steps are launched kernel by kernel, not recorded and replayed
+    recompute: bool | None = None  # units in the backward pass, instead of keeping them; None: where memory is short
+    workers: int | None = None  # processes that decode, for each that trains; None: what the device suggests
 
 
 def make_trainer(experiment: Experiment, *arguments: Any, **options: Any) -> Any:
@@ -64,10 +51,9 @@ def make_trainer(experiment: Experiment, *arguments: Any, **options: Any) -> Any
 
 
 class Forward(nn.Module):
-    """The scores that a network gives the images of one replica.
+    """The scores that a residual network gives the images of one replica.
 
     Args:
-        network: a residual network.
         recompute: whether its units are computed again in the backward pass, instead of kept.
         arithmetic: of the recipe.
     """
@@ -79,17 +65,15 @@ class Forward(nn.Module):
     def forward(self, x: Tensor, replica: int) -> Tensor:
         network, scope = self.network, self.network.scope
         with scope.select(replica), devices.autocast(x.device, self.arithmetic):
-            if not self.recompute:
-                return _to_float32(network(x))
-            x = network.stem(x)
-            contexts = lambda: (nullcontext(), scope.select(replica, repeated=True))  # noqa: E731
-            for unit in network.units:
-                x = recomputed(unit, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
-            return _to_float32(network.linear(network.last(x).mean((2, 3))))
-
-
-def _to_float32(scores: Tensor) -> Tensor:
-    return scores.float() if scores.dtype == torch.bfloat16 else scores
+            if self.recompute:
+                x = network.stem(x)
+                contexts = lambda: (nullcontext(), scope.select(replica, repeated=True))  # noqa: E731
+                for unit in network.units:
+                    x = recomputed(unit, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+                scores = network.linear(network.last(x).mean((2, 3)))
+            else:
+                scores = network(x)
+            return scores.float() if scores.dtype == torch.bfloat16 else scores
 
 
 class Trainer:
@@ -110,10 +94,18 @@ class Trainer:
     ):
         self.recipe = recipe = recipe_of(experiment)
         self.seed, self.device, self.group = seed, device, group or Group()
+        self.device_name = devices.name_of(device)
         self.run = {"digest": experiment.digest, "seed": seed}
         self.replicas = recipe.batch_size // recipe.batch_norm_samples
         self.own_replicas = self.group.share_of(self.replicas)  # replicas that this process computes
-        self.feed = self._feed(experiment, options, images)
+        dataset = experiment.parameters["dataset"]
+        if recipe.crop and images is None:
+            from .streamed import Streamed  # needs torchvision and Pillow, which CIFAR does without
+
+            folder, workers = options.data_folder, options.workers
+            self.feed = Streamed(dataset, recipe, seed, device, self.group, folder, workers)
+        else:
+            self.feed = Resident(images or data.load(dataset, options.data_folder), recipe, seed, device)
         with torch.random.fork_rng(devices=[]):
             # Reaches what `initialize` does not know: parameters of the user's own shortcut.
             torch.manual_seed(stream(seed, "construction"))
@@ -140,15 +132,6 @@ class Trainer:
         self.recorded_test = Captured(self._count, list, recorded_on)
         self.whole = True  # whether weights and statistics are of one iteration
         self.moving: dict[str, Tensor] | None = None  # batch norm's statistics before they were recomputed
-
-    def _feed(self, experiment: Experiment, options: Options, images: Images | None) -> Feed:
-        dataset = experiment.parameters["dataset"]
-        if self.recipe.crop and images is None:
-            from .streamed import Streamed  # needs torchvision and Pillow, which CIFAR does without
-
-            folder, workers = options.data_folder, options.workers
-            return Streamed(dataset, self.recipe, self.seed, self.device, self.group, folder, workers)
-        return Resident(images or data.load(dataset, options.data_folder), self.recipe, self.seed, self.device)
 
     def step(self, iteration: int) -> tuple[Tensor, Tensor, int]:
         """One iteration: loss, wrong predictions (both still on the device) and images of the batch.
@@ -203,16 +186,11 @@ class Trainer:
             buffer.copy_(old)
 
     def _state(self) -> list[Tensor]:
-        return [*self.parameters, *self.buffers, *self.optimizer.state_dict()["momentum"]]
+        return [*self.parameters, *self.buffers, *self.optimizer.momentum]
 
     def wait(self) -> None:
         """Let what reads the network, or the losses of `step`, come after the steps."""
         self.recorded_step.wait()
-
-    @property
-    def device_name(self) -> str:
-        """The kind of device, as records state it."""
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
     def recompute_statistics(self) -> None:
         """Take batch norm's statistics from training images, in views that come after those of the training."""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,10 +24,7 @@ def compute_first_losses(
     experiment: Experiment, seed: int, options: Options, iterations: int
 ) -> tuple[list[float], str]:
     """Losses of a run's first iterations, trained from its beginning, and the hash of the weights behind them."""
-    recipe = recipe_of(experiment)
-    device = devices.choose(options.device, experiment, options.root)
-    devices.prepare(recipe.arithmetic, recipe.cpu_threads)
-    trainer = make_trainer(experiment, seed, device, options)
+    trainer = make_trainer(experiment, seed, devices.set_up(options.device, experiment, options.root), options)
     losses = [trainer.step(iteration)[0] for iteration in range(iterations)]
     weights = checkpoint.weights_sha256(trainer.state()["network"])
     return torch.stack(losses).tolist(), weights
@@ -38,7 +34,7 @@ def verify_twice(experiment: Experiment, seed: int, options: Options, iterations
     """Train the first iterations two times and compare all bits; returns the exit status."""
     first, second = (compute_first_losses(experiment, seed, options, iterations) for _ in range(2))
     name = f"{experiment.name}, seed {seed}, {recipe_of(experiment).arithmetic}"
-    if _same(first[0], second[0]) and first[1] == second[1]:
+    if first == second:
         print(f"{name}: {iterations} iterations twice: the same losses and weights, bit by bit")
         return 0
     print(f"{name}: {iterations} iterations twice: {_difference(first[0], second[0])}")
@@ -62,7 +58,7 @@ def verify_record(folder: Path, options: Options, iterations: int = run.FIRST_LO
     device = devices.choose(options.device, experiment, options.root)
     differences = _list_differences(found, experiment, device, options.root)
     again, _ = compute_first_losses(experiment, found.metrics["seed"], options, len(recorded))
-    if _same(recorded, again):
+    if recorded == again:
         print(f"{folder}: {len(recorded)} iterations again: the recorded losses, bit by bit")
         return 0
     if not differences:
@@ -112,17 +108,11 @@ def _find_shortcut(name: str, root: Path) -> str | None:
 def _list_differences(found: run.Record, experiment: Experiment, device: torch.device, root: Path) -> list[str]:
     """In what this machine and environment differ from those of a record."""
     hardware, here = found.provenance["hardware"], devices.describe(device)
-    model = "gpu" if device.type == "cuda" else "cpu"
-    made = {"device": (hardware["gpu"] or {}).get("model") or hardware["cpu"], **found.provenance["env"]}
-    now: dict[str, Any] = {"device": here[model]["model"] if model == "gpu" else here["cpu"]}
+    made, now = ({"device": (on["gpu"] or {}).get("model") or on["cpu"]} for on in (hardware, here))
+    made |= {**found.provenance["env"], "processes": found.provenance["seed"].get("world_size", 1)}
     now |= {**environment(root), **devices.libraries(device), "processes": 1}
-    made["processes"] = found.provenance["seed"].get("world_size", 1)
-    names = ["device", "processes", "torch", "cuda", "cudnn", *([] if model == "gpu" else ["cpu_capability"])]
+    names = ["device", "processes", "torch", "cuda", "cudnn", *(["cpu_capability"] if device.type == "cpu" else [])]
     return [f"{name} {made.get(name)}, here {now.get(name)}" for name in names if made.get(name) != now.get(name)]
-
-
-def _same(first: Sequence[float], second: Sequence[float]) -> bool:
-    return len(first) == len(second) and all(a == b for a, b in zip(first, second, strict=True))
 
 
 def _difference(first: Sequence[float], second: Sequence[float]) -> str:
