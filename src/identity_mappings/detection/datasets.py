@@ -5,50 +5,46 @@ them is one code: `prepare` checks the archives, unpacks them into data/detectio
 """
 
 import json
+import shutil
 import tarfile
-import zipfile
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy
+import torch
+from torchvision.datasets.voc import DATASET_YEAR_DICT, VOCDetection
+from torchvision.ops import box_convert
 
-from ..data.listing import dvc_md5, md5_of
+from ..data.listing import download, dvc_md5, list_files, list_wrong
 from ..errors import UserError
 from ..records.files import json_bytes, write_atomically
-from .evaluation import Objects
+from .evaluation import Boxes, read_coco
 
-FORMAT, INDEX = 1, "index.json"
-VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
-OXFORD, COCO = "http://host.robots.ox.ac.uk/pascal/VOC", "http://images.cocodataset.org"
+FORMAT, INDEX = 2, "index.json"
 VOC_TRAINING, VOC_TEST = "VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar"
 COCO_TRAINING, COCO_TEST, COCO_BOXES = "train2014.zip", "val2014.zip", "annotations_trainval2014.zip"
+COCO_SPLITS = {"training": "train2014", "test": "val2014"}
+PUBLISHED_VOC = [DATASET_YEAR_DICT[key] for key in ("2007", "2007-test", "2012")]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A dataset's archives and splits.
+    """A dataset's archives.
 
     Attributes:
         kind: "voc" or "coco".
         files: archive to MD5. VOC's are those that torchvision checks; COCO publishes none: its are those that others
             have noted (LAVIS, torch.datasets of R, Ludwig), and the ETag of its server.
         urls: archive to address; none: made by the project.
-        training, test: of VOC (year, list of images) each; of COCO the name of the split.
-        classes: names; of COCO in the order of its category numbers, read from the annotations.
+        years: of VOC, whose "trainval" images are trained on; the test is that of 2007.
+        classes: of VOC; COCO's annotations name its own.
     """
 
     kind: str
     files: dict[str, str]
     urls: dict[str, str]
-    training: tuple
-    test: tuple
+    years: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
 
     @property
@@ -56,41 +52,35 @@ class Layout:
         return dvc_md5(self.files)
 
 
-_COCO_FILES = {
-    COCO_TRAINING: "0da8c0bd3d6becc4dcb32757491aca88",
-    COCO_TEST: "a3d79f5ed8d289b7a7554ce06a5782b3",
-    COCO_BOXES: "0a379cfc70b0e71301e0f377548639bd",
-}
 LAYOUTS = {
     "voc-0712": Layout(
         "voc",
-        {
-            VOC_TRAINING: "c52e279531787c972589f7e41ab4ae64",
-            VOC_TEST: "b6e924de25625d8de591ea690078ad9f",
-            "VOCtrainval_11-May-2012.tar": "6cd6e144f989b92b3379bac3b3de84fd",
-        },
-        {
-            VOC_TRAINING: f"{OXFORD}/voc2007/{VOC_TRAINING}",
-            VOC_TEST: f"{OXFORD}/voc2007/{VOC_TEST}",
-            "VOCtrainval_11-May-2012.tar": f"{OXFORD}/voc2012/VOCtrainval_11-May-2012.tar",
-        },
-        ((2007, "trainval"), (2012, "trainval")),
-        ((2007, "test"),),
-        VOC_CLASSES,
+        {archive["filename"]: archive["md5"] for archive in PUBLISHED_VOC},
+        {archive["filename"]: archive["url"] for archive in PUBLISHED_VOC},
+        ("2007", "2012"),
+        (
+            "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+            "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+        ),
     ),
     "coco-2014": Layout(
         "coco",
-        _COCO_FILES,
-        {name: f"{COCO}/{'annotations' if name == COCO_BOXES else 'zips'}/{name}" for name in _COCO_FILES},
-        ("train2014",),
-        ("val2014",),
+        {
+            COCO_TRAINING: "0da8c0bd3d6becc4dcb32757491aca88",
+            COCO_TEST: "a3d79f5ed8d289b7a7554ce06a5782b3",
+            COCO_BOXES: "0a379cfc70b0e71301e0f377548639bd",
+        },
+        {
+            COCO_TRAINING: f"http://images.cocodataset.org/zips/{COCO_TRAINING}",
+            COCO_TEST: f"http://images.cocodataset.org/zips/{COCO_TEST}",
+            COCO_BOXES: f"http://images.cocodataset.org/annotations/{COCO_BOXES}",
+        },
     ),
     "voc-small": Layout(
         "voc",
         {VOC_TRAINING: "2f56698c7bdfc9e89e03cb7312adf33f", VOC_TEST: "5a84b0b5cbf85d392212a924815744bb"},
         {},
-        ((2007, "trainval"),),
-        ((2007, "test"),),
+        ("2007",),
         ("circle", "square", "triangle"),
     ),
     "coco-small": Layout(
@@ -101,23 +91,15 @@ LAYOUTS = {
             COCO_BOXES: "f0da5a5e61035cc174b05e886d3cc0fc",
         },
         {},
-        ("train2014",),
-        ("val2014",),
     ),
-}
+}  # fmt: skip
 
 
 def problems(name: str, folder: Path) -> list[str]:
     """What is wrong with the archives of data/NAME, a line for each."""
-    found = []
-    for file, md5 in LAYOUTS[name].files.items():
-        path = folder / name / file
-        if not path.is_file():
-            source = LAYOUTS[name].urls.get(file)
-            found.append(f"{path}: missing" + (f": {source}" if source else ""))
-        elif (actual := md5_of(path)) != md5:
-            found.append(f"{path}: damaged or another file: MD5 {actual}, not {md5}: get it again")
-    return found
+    layout = LAYOUTS[name]
+    found = {file: list_wrong(folder / name, {file: md5}) for file, md5 in layout.files.items()}
+    return [": ".join([*lines, layout.urls.get(file, "made by the project")]) for file, lines in found.items() if lines]
 
 
 def fetch(name: str, folder: Path) -> str:
@@ -128,23 +110,12 @@ def fetch(name: str, folder: Path) -> str:
     """
     layout = LAYOUTS[name]
     if problems(name, folder):
+        for file, url in layout.urls.items():
+            download(url, folder / name / file, layout.files[file])
         if not layout.urls:
             from . import small
 
             small.make(name, folder)
-        else:
-            from torchvision.datasets.utils import download_url
-
-            for file, url in layout.urls.items():
-                try:
-                    download_url(url, str(folder / name), file, layout.files[file])
-                except (OSError, RuntimeError) as error:
-                    raise UserError(
-                        f"{name}: {url} could not be fetched ({error}): call this again when the network is there, or "
-                        f"put the file at {folder / name / file}"
-                    ) from None
-    if found := problems(name, folder):
-        raise UserError("\n".join(found))
     return f"{folder / name}: the archives are there: call `identity-mappings data prepare {name}`"
 
 
@@ -152,7 +123,7 @@ def prepare(name: str, folder: Path) -> str:
     """Unpack data/NAME into data/detection/NAME, and write its index; nothing where it is there.
 
     Raises:
-        UserError: an archive is missing or damaged, or lacks what its lists name.
+        UserError: an archive is missing or damaged.
     """
     layout, target = LAYOUTS[name], folder / "detection" / name
     if (target / INDEX).is_file() and read_index(name, folder)["archives"] == layout.files:
@@ -162,23 +133,16 @@ def prepare(name: str, folder: Path) -> str:
     if found := problems(name, folder):
         raise UserError("\n".join([*found, f"{name}: `identity-mappings data fetch {name}` gets what is missing"]))
     (target / INDEX).unlink(missing_ok=True)
-    sums: dict[str, int] = {}
     for file in layout.files:
-        for path, content in _members(folder / name / file):
-            (target / path).parent.mkdir(parents=True, exist_ok=True)
-            (target / path).write_bytes(content)  # the index comes last
-            sums[path] = zlib.crc32(content)
-    read = _read_voc if layout.kind == "voc" else _read_coco
-    try:
-        classes, categories, splits = read(layout, target)
-        lacking = [image["file"] for split in splits.values() for image in split if image["file"] not in sums]
-    except (KeyError, OSError, ValueError, AttributeError, ElementTree.ParseError) as error:
-        raise UserError(f"{target}: the archives of {name} do not fit together ({error}): get them again") from None
-    if lacking:
-        raise UserError(f"{target / lacking[0]}: in no archive of {name}: get them again")
-    index = {"format": FORMAT, "archives": layout.files, "classes": classes, "categories": categories, "files": sums}
-    write_atomically(target / INDEX, json_bytes({**index, **splits}))
-    return f"{target}: {len(splits['training']):,} training and {len(splits['test']):,} test images"
+        try:
+            options = {"filter": "data"} if file.endswith(".tar") else {}  # of a zip no path leaves the folder anyway
+            shutil.unpack_archive(folder / name / file, target, **options)
+        except tarfile.FilterError as error:
+            raise UserError(f"{folder / name / file}: {error.tarinfo.name!r} leaves the folder: refused") from None
+    content = _read_voc(layout, target) if layout.kind == "voc" else _read_coco(target)
+    index = {"format": FORMAT, "archives": layout.files, "files": list_files(target), **content}
+    write_atomically(target / INDEX, json_bytes(index))
+    return f"{target}: {len(content['training']):,} training and {len(content['test']):,} test images"
 
 
 def verify(name: str, folder: Path) -> str:
@@ -191,11 +155,7 @@ def verify(name: str, folder: Path) -> str:
     if not (target / INDEX).is_file() or (folder / name).is_dir():
         found += problems(name, folder)
     if (target / INDEX).is_file():
-        for file, crc in read_index(name, folder)["files"].items():
-            if not (target / file).is_file():
-                found.append(f"{target / file}: missing")
-            elif zlib.crc32((target / file).read_bytes()) != crc:
-                found.append(f"{target / file}: damaged")
+        found += list_wrong(target, read_index(name, folder)["files"])
     if found:
         raise UserError("\n".join([*found, f"{name} is not as published: remove {target} and prepare it again"]))
     return f"{name}: as published"
@@ -210,13 +170,13 @@ def read_index(name: str, folder: Path) -> dict[str, Any]:
     path, cure = folder / "detection" / name / INDEX, f"call `identity-mappings data prepare {name}`"
     try:
         index = json.loads(path.read_bytes())
-        if index["format"] == FORMAT:
-            return index
     except FileNotFoundError:
         raise UserError(f"{path}: missing: {name} is not prepared: {cure}") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise UserError(f"{path}: damaged, or of another version: remove it and {cure}")
+    except ValueError:
+        index = {}
+    if index.get("format") != FORMAT:
+        raise UserError(f"{path}: damaged, or of another version: remove it and {cure}")
+    return index
 
 
 def read_pinned(dataset: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -229,11 +189,8 @@ def read_pinned(dataset: dict[str, Any], folder: Path) -> dict[str, Any]:
     if layout is None or layout.md5 != dataset["md5"] or layout.kind != dataset["kind"]:
         raise UserError(f"params/detection.yaml: datasets.{name}: not the pinned one of {', '.join(LAYOUTS)}")
     index = read_index(name, folder)
-    counts = {
-        "classes": len(index["classes"]),
-        "training_images": len(index["training"]),
-        "test_images": len(index["test"]),
-    }
+    keys = {"classes": "classes", "training_images": "training", "test_images": "test"}
+    counts = {key: len(index[listed]) for key, listed in keys.items()}
     if index["archives"] != layout.files or any(dataset[key] != count for key, count in counts.items()):
         raise UserError(
             f"{folder / 'detection' / name}: {counts} of {index['archives']}, not those of params/detection.yaml: "
@@ -242,84 +199,51 @@ def read_pinned(dataset: dict[str, Any], folder: Path) -> dict[str, Any]:
     return index
 
 
-def objects_of(image: dict[str, Any]) -> Objects:
-    """The boxes of an image of the index."""
-    boxes = numpy.array(image["boxes"], numpy.float64).reshape(-1, 4)
-    return Objects(boxes, numpy.array(image["labels"], numpy.int64), numpy.array(image["difficult"], bool))
-
-
-def _members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The files of an archive that training needs, by their paths; a path that leaves the folder is refused."""
-
-    def wanted(name: str) -> bool:
-        place = PurePosixPath(name)
-        if place.is_absolute() or ".." in place.parts:
-            raise UserError(f"{path}: {name!r} leaves the folder: refused")
-        kept = ("JPEGImages", "Annotations", "Main", "train2014", "val2014")
-        return (len(place.parts) > 1 and place.parts[-2] in kept) or place.name.startswith("instances_")
-
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path) as packed:
-            for info in packed.infolist():
-                if not info.is_dir() and wanted(info.filename):
-                    yield info.filename, packed.read(info)
-    else:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if member.isfile() and wanted(member.name):
-                    yield member.name, tar.extractfile(member).read()
-
-
-def _read_voc(layout: Layout, target: Path) -> tuple[list[str], list[int], dict[str, list[dict[str, Any]]]]:
-    labels = {name: label for label, name in enumerate(layout.classes, 1)}
-    splits = {"training": layout.training, "test": layout.test}
-    found = {
-        split: [
-            _read_annotation(target, f"VOCdevkit/VOC{year}", name, labels)
-            for year, images in lists
-            for name in (target / f"VOCdevkit/VOC{year}/ImageSets/Main/{images}.txt").read_text().split()
-        ]
-        for split, lists in splits.items()
+def boxes_of(image: dict[str, Any]) -> Boxes:
+    """The true objects of an image of the index."""
+    return {
+        "boxes": torch.tensor(image["boxes"], dtype=torch.float64).view(-1, 4),
+        "labels": torch.tensor(image["labels"], dtype=torch.int64),
+        "difficult": torch.tensor(image["difficult"], dtype=torch.bool),
     }
-    return list(layout.classes), list(labels.values()), found
 
 
-def _read_annotation(target: Path, devkit: str, name: str, labels: dict[str, int]) -> dict[str, Any]:
-    """Of an image of VOC; its pixels are counted from 1, and a box has its last ones, too."""
-    root = ElementTree.parse(target / devkit / "Annotations" / f"{name}.xml").getroot()
-    image: dict[str, Any] = {"id": name, "file": f"{devkit}/JPEGImages/{name}.jpg"}
-    image |= {key: int(root.find("size").findtext(key)) for key in ("width", "height")}
-    image |= {"boxes": [], "labels": [], "difficult": []}
-    for thing in root.iter("object"):
-        left, top, right, bottom = (
-            float(thing.find("bndbox").findtext(key)) for key in ("xmin", "ymin", "xmax", "ymax")
-        )
-        image["boxes"].append([left - 1, top - 1, right, bottom])
-        image["labels"].append(labels[thing.findtext("name")])
-        image["difficult"].append(int(thing.findtext("difficult") or 0))
-    return image
+def _read_voc(layout: Layout, target: Path) -> dict[str, list]:
+    """Pixels of VOC are counted from 1, and a box has its last ones, too."""
+    labels = {name: label for label, name in enumerate(layout.classes, 1)}
+    index = {"classes": list(labels), "categories": list(labels.values()), "training": [], "test": []}
+    lists = [*(("training", year, "trainval") for year in layout.years), ("test", "2007", "test")]
+    for split, year, images in lists:
+        listed = VOCDetection(target, year, images)
+        for path, annotation in zip(map(Path, listed.images), listed.annotations, strict=True):
+            described = VOCDetection.parse_voc_xml(ElementTree.parse(annotation).getroot())["annotation"]
+            things, ends = described["object"], ("xmin", "ymin", "xmax", "ymax")
+            bounds = [[float(thing["bndbox"][end]) for end in ends] for thing in things]
+            index[split].append({
+                "id": path.stem, "file": path.relative_to(target).as_posix(),
+                "width": int(described["size"]["width"]), "height": int(described["size"]["height"]),
+                "boxes": [[left - 1, top - 1, right, bottom] for left, top, right, bottom in bounds],
+                "labels": [labels[thing["name"]] for thing in things],
+                "difficult": [int(thing.get("difficult") or 0) for thing in things],
+            })  # fmt: skip
+    return index
 
 
-def _read_coco(layout: Layout, target: Path) -> tuple[list[str], list[int], dict[str, list[dict[str, Any]]]]:
-    splits, classes = {}, {}
-    for split, (name,) in (("training", layout.training), ("test", layout.test)):
-        content = json.loads((target / "annotations" / f"instances_{name}.json").read_bytes())
-        classes = {entry["id"]: entry["name"] for entry in sorted(content["categories"], key=lambda entry: entry["id"])}
-        labels = {category: label for label, category in enumerate(classes, 1)}
-        images = {
-            entry["id"]: {
-                "id": entry["id"], "file": f"{name}/{entry['file_name']}",
-                "width": entry["width"], "height": entry["height"],
-                "boxes": [], "labels": [], "difficult": [],
-            }
-            for entry in content["images"]
-        }  # fmt: skip
-        for thing in content["annotations"]:
-            left, top, width, height = thing["bbox"]
-            if width > 0 and height > 0:  # a few have none
-                image = images[thing["image_id"]]
-                image["boxes"].append([left, top, left + width, top + height])
-                image["labels"].append(labels[thing["category_id"]])
-                image["difficult"].append(int(thing["iscrowd"]))  # a crowd is no box to learn
-        splits[split] = sorted(images.values(), key=lambda image: image["id"])
-    return list(classes.values()), list(classes), splits
+def _read_coco(target: Path) -> dict[str, list]:
+    """A few boxes have no area: left out. A crowd is no box to learn, as a difficult object of VOC."""
+    index = {}
+    for split, name in COCO_SPLITS.items():
+        annotated = read_coco(target / "annotations" / f"instances_{name}.json")
+        labels = {category: label for label, category in enumerate(sorted(annotated.cats), 1)}
+        index[split] = []
+        for number, image in sorted(annotated.imgs.items()):
+            things = [thing for thing in annotated.imgToAnns[number] if min(thing["bbox"][2:]) > 0]
+            boxes = torch.tensor([thing["bbox"] for thing in things], dtype=torch.float64).view(-1, 4)
+            index[split].append({
+                "id": number, "file": f"{name}/{image['file_name']}",
+                "width": image["width"], "height": image["height"],
+                "boxes": box_convert(boxes, "xywh", "xyxy").tolist(),
+                "labels": [labels[thing["category_id"]] for thing in things],
+                "difficult": [thing["iscrowd"] for thing in things],
+            })  # fmt: skip
+    return {"classes": [annotated.cats[category]["name"] for category in labels], "categories": list(labels), **index}

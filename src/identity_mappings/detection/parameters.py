@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..parameters.models import Brightness, Name, Natural, Parameters, Positive
+from ..parameters.models import Brightness, Name, Parameters, Positive, Training
 from ..records.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -26,10 +26,9 @@ class Dataset(Parameters):
     test_images: Positive
 
 
-class Recipe(Parameters):
-    """How a detector is trained and tested. Iterations count from 0; all images are gone through one by one."""
+class Recipe(Training):
+    """How a detector is trained and tested; images pass it one by one."""
 
-    description: str
     steps: Annotated[
         Literal["joint", "alternating"],
         Field(
@@ -38,23 +37,12 @@ class Recipe(Parameters):
             "detector, on the shared layers, which stay fixed"
         ),
     ]
-    batch_size: Annotated[Positive, Field(description="images an iteration")]
     detector_batch_size: Annotated[
         Positive | None, Field(description="alternating: images an iteration of the detector's steps; null: the same")
     ] = None
-    iterations: Positive
-    learning_rate: Annotated[
-        dict[Natural, Annotated[float, Field(gt=0, le=100)]],
-        Field(description="from which iteration on which rate; must begin at 0"),
-    ]
-    momentum: Annotated[float, Field(ge=0, lt=1)]
     nesterov: bool = False
-    momentum_form: Literal["caffe", "torch"]
-    weight_decay: Annotated[float, Field(ge=0, le=1)]
-    weight_decay_on: list[Literal["convolution", "linear", "batch-norm", "bias", "other"]]
     shorter_side: Annotated[Positive, Field(description="of an image after resizing, in pixels")]
     longer_side: Annotated[Positive, Field(description="that it does not exceed")]
-    flip: Annotated[bool, Field(description="training images mirrored at random")]
     image_mean: Annotated[
         list[Brightness],
         Field(
@@ -87,17 +75,9 @@ class Recipe(Parameters):
     nms: Annotated[Fraction, Field(description="of the detections of a class")]
     detections: Annotated[Positive, Field(description="at most of an image, in the test")]
     train_on_difficult: Annotated[bool, Field(description="whether objects marked difficult are learned, too")]
-    evaluate_every: Annotated[Positive, Field(description="iterations between tests")]
-    log_every: Annotated[Positive, Field(description="iterations between rows of curve.csv; divides evaluate_every")]
-    arithmetic: Literal["float32", "tf32", "bfloat16"]
-    cpu_threads: Positive
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        if self.evaluate_every % self.log_every:
-            raise ValueError(f"log_every {self.log_every} does not divide evaluate_every {self.evaluate_every}")
-        if 0 not in self.learning_rate or list(self.learning_rate) != sorted(self.learning_rate):
-            raise ValueError("learning_rate must begin with iteration 0 and be in order: sort its lines")
         if self.longer_side < self.shorter_side:
             raise ValueError(f"longer_side {self.longer_side} is below shorter_side {self.shorter_side}: swap them")
         if self.steps == "alternating" and self.iterations % 4:
@@ -131,25 +111,6 @@ class Detections(Parameters):
     experiments: dict[Name, Detection]
     scales: Annotated[dict[Name, Scale], Field(description="by scale; one that is not here has no detections")]
 
-    @model_validator(mode="after")
-    def _names_are_known(self) -> "Detections":
-        for name, experiment in self.experiments.items():
-            for key, value, known in (
-                ("dataset", experiment.dataset, self.datasets),
-                ("recipe", experiment.recipe, self.recipes),
-                *(("overrides", key, Recipe.model_fields) for key in experiment.overrides),
-            ):
-                if value not in known:
-                    raise ValueError(f"experiments.{name}.{key}: unknown name {value!r}: known: {', '.join(known)}")
-        for name, scale in self.scales.items():
-            for key, value, known in (
-                *(("datasets", value, self.datasets) for pair in scale.datasets.items() for value in pair),
-                *(("recipe", key, Recipe.model_fields) for key in scale.recipe),
-            ):
-                if value not in known:
-                    raise ValueError(f"scales.{name}.{key}: unknown name {value!r}: known: {', '.join(known)}")
-        return self
-
 
 def resolve(project: "Project", name: str, scale: str) -> Experiment | None:
     """A detection with every parameter, or None where the scale has no counterpart of it.
@@ -168,12 +129,10 @@ def resolve(project: "Project", name: str, scale: str) -> Experiment | None:
         return None
     changed = {**detections.recipes[chosen.recipe].model_dump(), **chosen.overrides, **overlay.recipe}
     recipe = check(changed, project.root / "params" / "detection.yaml", "detection-recipe", ("scales", scale, "recipe"))
-    resolved = recipe.model_dump(exclude={"description"})
-    resolved["learning_rate"] = [list(pair) for pair in recipe.learning_rate.items()]
     parameters = {
         "dataset": {"name": dataset, **detections.datasets[dataset].model_dump()},
         "network": backbone.parameters["network"],
-        "recipe": resolved,
+        "recipe": recipe.resolve(),
         "backbone": _backbone(backbone, recipe.image_mean),
     }
     return Experiment(name, scale, parameters, chosen.gpus)

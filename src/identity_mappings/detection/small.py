@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from ..data.small_imagenet import pack_tar, write_pinned
+from ..data.small_imagenet import encode, pack_tar, write_pinned
 from .datasets import COCO_BOXES, COCO_TEST, COCO_TRAINING, LAYOUTS, VOC_TEST, VOC_TRAINING
 
 CLASSES = LAYOUTS["voc-small"].classes
@@ -45,12 +45,6 @@ def draw(number: int) -> tuple[Image.Image, Shapes]:
     return image, shapes
 
 
-def _encode(image: Image.Image) -> bytes:
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=90)
-    return content.getvalue()
-
-
 def _write_annotation(number: int, image: Image.Image, shapes: Shapes) -> bytes:
     """As VOC's, which counts pixels from 1. Every seventh object is called difficult."""
     rows = [f"<annotation><filename>{number:06d}.jpg</filename>"]
@@ -69,7 +63,7 @@ def _make_voc(split: str, images: str) -> bytes:
     for number in numbers:
         image, shapes = draw(number)
         members.append((f"{devkit}/Annotations/{number:06d}.xml", _write_annotation(number, image, shapes)))
-        members.append((f"{devkit}/JPEGImages/{number:06d}.jpg", _encode(image)))
+        members.append((f"{devkit}/JPEGImages/{number:06d}.jpg", encode(image)))
     return pack_tar(members)
 
 
@@ -79,7 +73,7 @@ def _make_coco(split: str, folder: str) -> tuple[dict[str, bytes], bytes]:
     for number in NUMBERS[split]:
         image, shapes = draw(number)
         name = f"COCO_{folder}_{number:012d}.jpg"
-        files[f"{folder}/{name}"] = _encode(image)
+        files[f"{folder}/{name}"] = encode(image)
         images.append({"id": number, "file_name": name, "width": image.width, "height": image.height})
         for index, (label, (left, top, right, bottom)) in enumerate(shapes):
             width, height = right + 1 - left, bottom + 1 - top

@@ -153,10 +153,11 @@ class Project:
             if not (self.root / source).is_file():
                 raise UserError(f"params/experiments: {name}.network.shortcut.source: no file {source}: create it")
             resolved["shortcut"]["sha256"] = sha256_of(self.root / source)
-        parameters = {"dataset": self.resolve_dataset(dataset), "network": resolved, "recipe": None}
-        if recipe:  # JSON has no integer keys: the schedule is a list of pairs from here on.
-            parameters["recipe"] = recipe.model_dump(exclude={"description"})
-            parameters["recipe"]["learning_rate"] = [list(pair) for pair in recipe.learning_rate.items()]
+        parameters = {
+            "dataset": self.resolve_dataset(dataset),
+            "network": resolved,
+            "recipe": recipe and recipe.resolve(),
+        }
         return Resolved(name, scale, parameters, experiment.gpus, source)
 
     @property

@@ -166,25 +166,17 @@ class Network(Parameters):
         return self
 
 
-class Recipe(Parameters):
-    """How a network is trained and tested. Iterations count from 0; rates are per iteration."""
+class Training(Parameters):
+    """What every recipe says. Iterations count from 0."""
 
     description: str
     batch_size: Annotated[Positive, Field(description="images an iteration")]
-    batch_norm_samples: Annotated[
-        Positive, Field(description="images that share batch norm statistics: the paper's batch on one of its GPUs")
-    ]
-    epoch_end: Annotated[
-        Literal["continue", "short-batch"],
-        Field(description="a batch goes on into the next epoch, or the last batch of an epoch is short"),
-    ]
     iterations: Annotated[Positive, Field(description="length of the training")]
     learning_rate: Annotated[
         dict[Natural, Annotated[float, Field(gt=0, le=100)]],
         Field(description="from which iteration on which rate; must begin at 0"),
     ]
     momentum: Annotated[float, Field(ge=0, lt=1)]
-    nesterov: bool
     momentum_form: Annotated[
         Literal["caffe", "torch"],
         Field(description="v = mu v + lr g (caffe) or v = mu v + g (torch); they differ after a switch of the rate"),
@@ -193,6 +185,39 @@ class Recipe(Parameters):
     weight_decay_on: Annotated[
         list[Literal["convolution", "linear", "batch-norm", "bias", "other"]], Field(description="which weights decay")
     ]
+    flip: Annotated[bool, Field(description="random horizontal flip")]
+    evaluate_every: Annotated[Positive, Field(description="iterations between tests")]
+    log_every: Annotated[Positive, Field(description="iterations between rows of curve.csv; divides evaluate_every")]
+    arithmetic: Annotated[Literal["float32", "tf32", "bfloat16"], Field(description="of convolutions and products")]
+    cpu_threads: Annotated[int, Field(gt=0, le=4096, description="threads of a run on a CPU, whatever the machine has")]
+
+    def resolve(self) -> dict[str, Any]:
+        """As an experiment has it: JSON has no integer keys, so the schedule is a list of pairs."""
+        schedule = [list(pair) for pair in self.learning_rate.items()]
+        return {**self.model_dump(exclude={"description"}), "learning_rate": schedule}
+
+    @model_validator(mode="after")
+    def _has_a_schedule(self) -> "Training":
+        if 0 not in self.learning_rate:
+            raise ValueError("learning_rate has no rate for iteration 0: add the line '0: RATE'")
+        if list(self.learning_rate) != sorted(self.learning_rate):
+            raise ValueError("learning_rate is not in the order of iterations: sort its lines")
+        if self.evaluate_every % self.log_every:
+            raise ValueError(f"log_every {self.log_every} does not divide evaluate_every {self.evaluate_every}")
+        return self
+
+
+class Recipe(Training):
+    """How a network is trained and tested."""
+
+    batch_norm_samples: Annotated[
+        Positive, Field(description="images that share batch norm statistics: the paper's batch on one of its GPUs")
+    ]
+    epoch_end: Annotated[
+        Literal["continue", "short-batch"],
+        Field(description="a batch goes on into the next epoch, or the last batch of an epoch is short"),
+    ]
+    nesterov: bool
     normalization: Literal["per-pixel-mean", "channel-mean-and-deviation"]
     channel_mean: Annotated[list[Brightness] | None, Field(description="by colour channel, in 0 to 255")] = None
     channel_deviation: Annotated[
@@ -209,7 +234,6 @@ class Recipe(Parameters):
     padding_colour: Annotated[
         Literal["mean", "black"], Field(description="pad after the normalization (zeros: the mean), or black before it")
     ]
-    flip: Annotated[bool, Field(description="random horizontal flip")]
     crop: Annotated[
         Literal["scale", "scale-and-aspect-ratio"] | None,
         Field(
@@ -250,10 +274,6 @@ class Recipe(Parameters):
         Literal["moving", "recomputed"],
         Field(description="batch norm's statistics in the test: moving averages, or averages over the training set"),
     ]
-    evaluate_every: Annotated[Positive, Field(description="iterations between tests")]
-    log_every: Annotated[Positive, Field(description="iterations between rows of curve.csv; divides evaluate_every")]
-    arithmetic: Annotated[Literal["float32", "tf32", "bfloat16"], Field(description="of convolutions and products")]
-    cpu_threads: Annotated[int, Field(gt=0, le=4096, description="threads of a run on a CPU, whatever the machine has")]
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -261,10 +281,6 @@ class Recipe(Parameters):
             raise ValueError(
                 f"batch_norm_samples {self.batch_norm_samples} does not divide batch_size {self.batch_size}"
             )
-        if 0 not in self.learning_rate:
-            raise ValueError("learning_rate has no rate for iteration 0: add the line '0: RATE'")
-        if list(self.learning_rate) != sorted(self.learning_rate):
-            raise ValueError("learning_rate is not in the order of iterations: sort its lines")
         if self.crop and self.validation:
             raise ValueError("validation is of data sets in memory (CIFAR), not of recipes with a crop: remove it")
         for key in ("crop_size", "decoder"):
@@ -278,8 +294,6 @@ class Recipe(Parameters):
             )
         if len(self.channel_mean or ()) != len(self.channel_deviation or ()):
             raise ValueError("channel_mean and channel_deviation differ in length: give each channel both")
-        if self.evaluate_every % self.log_every:
-            raise ValueError(f"log_every {self.log_every} does not divide evaluate_every {self.evaluate_every}")
         if self.normalization == "channel-mean-and-deviation" and not (self.channel_mean and self.channel_deviation):
             raise ValueError("channel-mean-and-deviation needs channel_mean and channel_deviation")
         return self

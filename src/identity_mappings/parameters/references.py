@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..detection.parameters import Recipe
 from ..errors import UserError
 from . import models, reports
 from .explain import nearest
@@ -19,8 +20,16 @@ def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str
         for name in read(path, "experiments"):
             yield path, f"{name}.dataset", experiments[name].dataset, datasets
             yield path, f"{name}.recipe", experiments[name].recipe, recipes
-    for name, chosen in project.detections.experiments.items():
-        yield params / "detection.yaml", f"experiments.{name}.backbone", chosen.backbone, experiments
+    path, detections = params / "detection.yaml", project.detections
+    for name, chosen in detections.experiments.items():
+        yield path, f"experiments.{name}.dataset", chosen.dataset, detections.datasets
+        yield path, f"experiments.{name}.backbone", chosen.backbone, experiments
+        yield path, f"experiments.{name}.recipe", chosen.recipe, detections.recipes
+        yield from ((path, f"experiments.{name}.overrides", key, Recipe.model_fields) for key in chosen.overrides)
+    for name, scale in detections.scales.items():
+        for pair in scale.datasets.items():
+            yield from ((path, f"scales.{name}.datasets", dataset, detections.datasets) for dataset in pair)
+        yield from ((path, f"scales.{name}.recipe", key, Recipe.model_fields) for key in scale.recipe)
     for name, scale in project.scales.items():
         path, overlay = params / "scales" / f"{name}.yaml", scale.overlay
         for old, new in overlay.datasets.items():
