@@ -1,6 +1,7 @@
 """The trained network that a detection begins from: a run on ImageNet, or weights that were trained elsewhere."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,10 @@ def load(experiment: Experiment, options: Options) -> tuple[dict[str, Tensor], d
     return state, {"weights": wanted, run.METRICS: sha256(content)}
 
 
-def read_imported(file: Path, name: str, source: str, results: Path) -> dict[str, Any]:
-    """Take weights in torchvision's names (a ResNet's, or VGG's of 16 or 19 layers) as a backbone, and keep them.
+def read_imported(experiment: Experiment, file: Path, name: str, source: str, results: Path) -> Experiment:
+    """A detection on weights in torchvision's names (a ResNet's, or VGG's of 16 or 19 layers): another experiment.
 
-    Returns:
-        {"network", "backbone"} of a detection's parameters.
+    The weights are kept in the folder of results.
 
     Raises:
         UserError: the file has none of such weights.
@@ -82,7 +82,9 @@ def read_imported(file: Path, name: str, source: str, results: Path) -> dict[str
         "statistics": "as the file has them",
         "dropout": 0.5 if is_vgg else None,
     }
-    return {"network": {**network, "shortcut": {"kind": "identity"}}, "backbone": chosen}
+    network = {**network, "shortcut": {"kind": "identity"}}
+    parameters = {**experiment.parameters, "network": network, "backbone": chosen}
+    return replace(experiment, name=f"{experiment.name}-{name}", parameters=parameters)
 
 
 def _convert_vgg(file: Path, saved: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:

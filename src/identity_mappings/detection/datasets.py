@@ -7,13 +7,12 @@ them is one code: `prepare` checks the archives, unpacks them into data/detectio
 import json
 import shutil
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import torch
-from torchvision.datasets.voc import DATASET_YEAR_DICT, VOCDetection
+from torchvision.datasets import VOCDetection
 from torchvision.ops import box_convert
 
 from ..data.listing import download, dvc_md5, list_files, list_wrong
@@ -21,85 +20,26 @@ from ..errors import UserError
 from ..records.files import json_bytes, write_atomically
 from .evaluation import Boxes, read_coco
 
+if TYPE_CHECKING:
+    from .parameters import Dataset
+
 FORMAT, INDEX = 2, "index.json"
-VOC_TRAINING, VOC_TEST = "VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar"
-COCO_TRAINING, COCO_TEST, COCO_BOXES = "train2014.zip", "val2014.zip", "annotations_trainval2014.zip"
+VOC_SPLITS = (("training", "2007", "trainval"), ("training", "2012", "trainval"), ("test", "2007", "test"))
 COCO_SPLITS = {"training": "train2014", "test": "val2014"}
-PUBLISHED_VOC = [DATASET_YEAR_DICT[key] for key in ("2007", "2007-test", "2012")]
 
 
-@dataclass(frozen=True)
-class Layout:
-    """A dataset's archives.
+def read_entry(name: str) -> "Dataset":
+    """The entry of a dataset in params/detection.yaml."""
+    from ..parameters.load import DETECTION, read  # needs pydantic, which a machine that only trains may lack
 
-    Attributes:
-        kind: "voc" or "coco".
-        files: archive to MD5. VOC's are those that torchvision checks; COCO publishes none: its are those that others
-            have noted (LAVIS, torch.datasets of R, Ludwig), and the ETag of its server.
-        urls: archive to address; none: made by the project.
-        years: of VOC, whose "trainval" images are trained on; the test is that of 2007.
-        classes: of VOC; COCO's annotations name its own.
-    """
-
-    kind: str
-    files: dict[str, str]
-    urls: dict[str, str]
-    years: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-
-    @property
-    def md5(self) -> str:
-        return dvc_md5(self.files)
-
-
-LAYOUTS = {
-    "voc-0712": Layout(
-        "voc",
-        {archive["filename"]: archive["md5"] for archive in PUBLISHED_VOC},
-        {archive["filename"]: archive["url"] for archive in PUBLISHED_VOC},
-        ("2007", "2012"),
-        (
-            "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-            "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-        ),
-    ),
-    "coco-2014": Layout(
-        "coco",
-        {
-            COCO_TRAINING: "0da8c0bd3d6becc4dcb32757491aca88",
-            COCO_TEST: "a3d79f5ed8d289b7a7554ce06a5782b3",
-            COCO_BOXES: "0a379cfc70b0e71301e0f377548639bd",
-        },
-        {
-            COCO_TRAINING: f"http://images.cocodataset.org/zips/{COCO_TRAINING}",
-            COCO_TEST: f"http://images.cocodataset.org/zips/{COCO_TEST}",
-            COCO_BOXES: f"http://images.cocodataset.org/annotations/{COCO_BOXES}",
-        },
-    ),
-    "voc-small": Layout(
-        "voc",
-        {VOC_TRAINING: "2f56698c7bdfc9e89e03cb7312adf33f", VOC_TEST: "5a84b0b5cbf85d392212a924815744bb"},
-        {},
-        ("2007",),
-        ("circle", "square", "triangle"),
-    ),
-    "coco-small": Layout(
-        "coco",
-        {
-            COCO_TRAINING: "0ecc9c96ca5a2ac82755f4f84b061292",
-            COCO_TEST: "a88c46e316c929ca795d4b65af6b6c0c",
-            COCO_BOXES: "f0da5a5e61035cc174b05e886d3cc0fc",
-        },
-        {},
-    ),
-}  # fmt: skip
+    return read(DETECTION, "detection").datasets[name]
 
 
 def problems(name: str, folder: Path) -> list[str]:
     """What is wrong with the archives of data/NAME, a line for each."""
-    layout = LAYOUTS[name]
-    found = {file: list_wrong(folder / name, {file: md5}) for file, md5 in layout.files.items()}
-    return [": ".join([*lines, layout.urls.get(file, "made by the project")]) for file, lines in found.items() if lines]
+    archives = read_entry(name).archives
+    wrong = {file: list_wrong(folder / name, {file: archive.md5}) for file, archive in archives.items()}
+    return [": ".join([*said, archives[file].url or "made by the project"]) for file, said in wrong.items() if said]
 
 
 def fetch(name: str, folder: Path) -> str:
@@ -108,14 +48,16 @@ def fetch(name: str, folder: Path) -> str:
     Raises:
         UserError: no network, or a file is not the published one.
     """
-    layout = LAYOUTS[name]
+    entry = read_entry(name)
     if problems(name, folder):
-        for file, url in layout.urls.items():
-            download(url, folder / name / file, layout.files[file])
-        if not layout.urls:
-            from . import small
+        if entry.is_made_here:
+            from ..data.small_imagenet import write_pinned
+            from .small import archives
 
-            small.make(name, folder)
+            write_pinned(name, folder, archives(name), entry.files)
+        else:
+            for file, archive in entry.archives.items():
+                download(archive.url, folder / name / file, archive.md5)
     return f"{folder / name}: the archives are there: call `identity-mappings data prepare {name}`"
 
 
@@ -125,22 +67,22 @@ def prepare(name: str, folder: Path) -> str:
     Raises:
         UserError: an archive is missing or damaged.
     """
-    layout, target = LAYOUTS[name], folder / "detection" / name
-    if (target / INDEX).is_file() and read_index(name, folder)["archives"] == layout.files:
+    entry, target = read_entry(name), folder / "detection" / name
+    if (target / INDEX).is_file() and read_index(name, folder)["archives"] == entry.files:
         return f"{target}: prepared before"
-    if not layout.urls:
+    if entry.is_made_here:
         fetch(name, folder)
     if found := problems(name, folder):
         raise UserError("\n".join([*found, f"{name}: `identity-mappings data fetch {name}` gets what is missing"]))
     (target / INDEX).unlink(missing_ok=True)
-    for file in layout.files:
+    for file in entry.files:
         try:
             options = {"filter": "data"} if file.endswith(".tar") else {}  # of a zip no path leaves the folder anyway
             shutil.unpack_archive(folder / name / file, target, **options)
         except tarfile.FilterError as error:
             raise UserError(f"{folder / name / file}: {error.tarinfo.name!r} leaves the folder: refused") from None
-    content = _read_voc(layout, target) if layout.kind == "voc" else _read_coco(target)
-    index = {"format": FORMAT, "archives": layout.files, "files": list_files(target), **content}
+    content = (_read_voc if entry.kind == "voc" else _read_coco)(target)
+    index = {"format": FORMAT, "archives": entry.files, "files": list_files(target), **content}
     write_atomically(target / INDEX, json_bytes(index))
     return f"{target}: {len(content['training']):,} training and {len(content['test']):,} test images"
 
@@ -185,16 +127,13 @@ def read_pinned(dataset: dict[str, Any], folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is not prepared, or not the pinned one.
     """
-    name, layout = dataset["name"], LAYOUTS.get(dataset["name"])
-    if layout is None or layout.md5 != dataset["md5"] or layout.kind != dataset["kind"]:
-        raise UserError(f"params/detection.yaml: datasets.{name}: not the pinned one of {', '.join(LAYOUTS)}")
-    index = read_index(name, folder)
+    index = read_index(dataset["name"], folder)
     keys = {"classes": "classes", "training_images": "training", "test_images": "test"}
-    counts = {key: len(index[listed]) for key, listed in keys.items()}
-    if index["archives"] != layout.files or any(dataset[key] != count for key, count in counts.items()):
+    found = {"md5": dvc_md5(index["archives"])} | {key: len(index[listed]) for key, listed in keys.items()}
+    if wrong := {key: value for key, value in found.items() if dataset[key] != value}:
         raise UserError(
-            f"{folder / 'detection' / name}: {counts} of {index['archives']}, not those of params/detection.yaml: "
-            f"remove it and call `identity-mappings data prepare {name}`"
+            f"{folder / 'detection' / dataset['name']}: not the pinned one: {wrong}, not those of "
+            f"params/detection.yaml: remove it and call `identity-mappings data prepare {dataset['name']}`"
         )
     return index
 
@@ -208,25 +147,29 @@ def boxes_of(image: dict[str, Any]) -> Boxes:
     }
 
 
-def _read_voc(layout: Layout, target: Path) -> dict[str, list]:
-    """Pixels of VOC are counted from 1, and a box has its last ones, too."""
-    labels = {name: label for label, name in enumerate(layout.classes, 1)}
-    index = {"classes": list(labels), "categories": list(labels.values()), "training": [], "test": []}
-    lists = [*(("training", year, "trainval") for year in layout.years), ("test", "2007", "test")]
-    for split, year, images in lists:
-        listed = VOCDetection(target, year, images)
+def _read_voc(target: Path) -> dict[str, list]:
+    """Pixels of VOC are counted from 1, and a box has its last ones, too. Classes are in alphabetical order."""
+    images: dict[str, list] = {"training": [], "test": []}
+    for split, year, listed_in in VOC_SPLITS:
+        if not (target / "VOCdevkit" / f"VOC{year}").is_dir():
+            continue  # voc-small has 2007 alone
+        listed = VOCDetection(target, year, listed_in)
         for path, annotation in zip(map(Path, listed.images), listed.annotations, strict=True):
             described = VOCDetection.parse_voc_xml(ElementTree.parse(annotation).getroot())["annotation"]
             things, ends = described["object"], ("xmin", "ymin", "xmax", "ymax")
             bounds = [[float(thing["bndbox"][end]) for end in ends] for thing in things]
-            index[split].append({
+            images[split].append({
                 "id": path.stem, "file": path.relative_to(target).as_posix(),
                 "width": int(described["size"]["width"]), "height": int(described["size"]["height"]),
                 "boxes": [[left - 1, top - 1, right, bottom] for left, top, right, bottom in bounds],
-                "labels": [labels[thing["name"]] for thing in things],
+                "labels": [thing["name"] for thing in things],
                 "difficult": [int(thing.get("difficult") or 0) for thing in things],
             })  # fmt: skip
-    return index
+    every = [image for split in images.values() for image in split]
+    classes = sorted({name for image in every for name in image["labels"]})
+    for image in every:
+        image["labels"] = [1 + classes.index(name) for name in image["labels"]]
+    return {"classes": classes, "categories": list(range(1, len(classes) + 1)), **images}
 
 
 def _read_coco(target: Path) -> dict[str, list]:

@@ -21,31 +21,6 @@ STRIDE = 16  # of conv4, and of VGG's conv5_3
 STEPS = ("rpn", "detector", "rpn on shared layers", "detector on shared layers")
 
 
-class _PooledRegions(torch.autograd.Function):
-    """torchvision's RoI pooling with a backward pass that adds up in one order, also on a GPU.
-
-    torchvision's own adds with atomics there; `index_put_` sorts first where deterministic algorithms are asked for.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rois: Tensor, scale: float, size: int) -> Tensor:
-        pooled, places = torch.ops.torchvision.roi_pool(x, rois, scale, size, size)
-        ctx.shape = x.shape
-        ctx.save_for_backward(rois, places)
-        return pooled
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        rois, places = ctx.saved_tensors
-        n, c, h, w = ctx.shape
-        planes = rois[:, :1].long() * c + torch.arange(c, device=rois.device)
-        index = planes[:, :, None, None] * (h * w) + places
-        filled = places >= 0  # an empty bin has no maximum
-        out = gradient.new_zeros(n * c * h * w)
-        out.index_put_((index[filled],), gradient[filled], accumulate=True)
-        return out.view(n, c, h, w), None, None, None
-
-
 class RegionPooling(nn.Module):
     """Regions of a feature map of stride 16, each as a square of features.
 
@@ -61,10 +36,18 @@ class RegionPooling(nn.Module):
         self.kind, self.size = kind, size
 
     def forward(self, features: dict[str, Tensor], boxes: list[Tensor], _: Any = None) -> Tensor:
+        x = features["0"]
         if self.kind == "align":
-            return roi_align(features["0"], boxes, self.size, 1 / STRIDE, sampling_ratio=2)
+            return roi_align(x, boxes, self.size, 1 / STRIDE, sampling_ratio=2)
+        # The gradient of torchvision's pooling adds with atomics on a GPU. Indexing adds in one order, where
+        # deterministic algorithms are asked for: of torchvision only the places of the maxima are taken.
         rois = torch.cat([torch.cat([box.new_full((len(box), 1), i), box], 1) for i, box in enumerate(boxes)])
-        return _PooledRegions.apply(features["0"], rois, 1 / STRIDE, self.size)
+        with torch.no_grad():
+            pooled, places = torch.ops.torchvision.roi_pool(x, rois, 1 / STRIDE, self.size, self.size)
+        _, channels, height, width = x.shape
+        planes = rois[:, :1].long() * channels + torch.arange(channels, device=x.device)
+        index = planes[:, :, None, None] * (height * width) + places
+        return x.flatten().to(pooled.dtype)[index.clamp(0)].where(places >= 0, 0)  # an empty bin has no maximum
 
 
 def build_backbone(network: dict[str, Any], backbone: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:

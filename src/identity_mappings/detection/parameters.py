@@ -1,10 +1,10 @@
 """The typed form of params/detection.yaml, and how a detection is resolved."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from ..parameters.datasets import Archive
 from ..parameters.models import Brightness, Name, Parameters, Positive, Training
 from ..records.experiment import Experiment
 
@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from ..parameters.load import Project
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class PublishedArchive(Archive):
+    """A file that `data fetch` gets, or that the project makes."""
+
+    url: Annotated[str | None, Field(description="null: the project makes it")] = None
 
 
 class Dataset(Parameters):
@@ -24,6 +30,16 @@ class Dataset(Parameters):
     classes: Positive
     training_images: Positive
     test_images: Positive
+    archives: Annotated[dict[str, PublishedArchive], Field(description="by file name")]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Archive to MD5."""
+        return {file: archive.md5 for file, archive in self.archives.items()}
+
+    @property
+    def is_made_here(self) -> bool:
+        return not any(archive.url for archive in self.archives.values())
 
 
 class Recipe(Training):
@@ -117,7 +133,7 @@ def resolve(project: "Project", name: str, scale: str) -> Experiment | None:
 
     Its parameters are those of any experiment, and "backbone": which run's weights it begins from.
     """
-    from ..parameters.load import check
+    from ..parameters.load import DETECTION, check
 
     detections = project.detections
     if scale not in detections.scales:
@@ -128,9 +144,9 @@ def resolve(project: "Project", name: str, scale: str) -> Experiment | None:
     if backbone is None:
         return None
     changed = {**detections.recipes[chosen.recipe].model_dump(), **chosen.overrides, **overlay.recipe}
-    recipe = check(changed, project.root / "params" / "detection.yaml", "detection-recipe", ("scales", scale, "recipe"))
+    recipe = check(changed, project.root / DETECTION, "detection-recipe", ("scales", scale, "recipe"))
     parameters = {
-        "dataset": {"name": dataset, **detections.datasets[dataset].model_dump()},
+        "dataset": project.resolve_dataset(dataset),
         "network": backbone.parameters["network"],
         "recipe": recipe.resolve(),
         "backbone": _backbone(backbone, recipe.image_mean),
@@ -153,9 +169,3 @@ def _backbone(experiment: Experiment, image_mean: list[float]) -> dict[str, Any]
         "statistics": recipe["test_statistics"],
         "dropout": recipe["dropout"],
     }
-
-
-def with_imported(experiment: Experiment, imported: dict[str, Any]) -> Experiment:
-    """The detection on weights that were trained elsewhere (`detection.backbone.read_imported`): another experiment."""
-    parameters = {**experiment.parameters, "network": imported["network"], "backbone": imported["backbone"]}
-    return replace(experiment, name=f"{experiment.name}-{imported['backbone']['imported']}", parameters=parameters)

@@ -20,7 +20,7 @@ from .datasets import Dataset
 from .explain import explain, nearest
 from .text import read_yaml
 
-DATASETS = Path("params/datasets.yaml")
+DATASETS, DETECTION = Path("params/datasets.yaml"), Path("params/detection.yaml")
 
 # What each file holds; the JSON Schemas of workflow/schemas/ carry these names.
 SCHEMAS: dict[str, Any] = {
@@ -270,7 +270,7 @@ def load(root: Path = Path()) -> Project:
             experiments[name] = experiment
     project = Project(
         root,
-        read(params / "datasets.yaml", "datasets"),
+        read(root / DATASETS, "datasets"),
         _named(params / "recipes", "recipe"),
         experiments,
         _named(params / "scales", "scale"),
@@ -279,7 +279,7 @@ def load(root: Path = Path()) -> Project:
         read(params / "reporting.yaml", "reporting"),
         read(params / "claims.yaml", "claims"),
         read(params / "order.yaml", "order"),
-        read(params / "detection.yaml", "detection"),
+        read(root / DETECTION, "detection"),
     )
     from .references import check_references  # which needs this module
 

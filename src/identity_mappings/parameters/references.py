@@ -7,7 +7,7 @@ from ..detection.parameters import Recipe
 from ..errors import UserError
 from . import models, reports
 from .explain import nearest
-from .load import Project, list_files, read
+from .load import DETECTION, Project, list_files, read
 
 
 def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str, str | None, Iterable[str]]]:
@@ -20,7 +20,7 @@ def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str
         for name in read(path, "experiments"):
             yield path, f"{name}.dataset", experiments[name].dataset, datasets
             yield path, f"{name}.recipe", experiments[name].recipe, recipes
-    path, detections = params / "detection.yaml", project.detections
+    path, detections = project.root / DETECTION, project.detections
     for name, chosen in detections.experiments.items():
         yield path, f"experiments.{name}.dataset", chosen.dataset, detections.datasets
         yield path, f"experiments.{name}.backbone", chosen.backbone, experiments
