@@ -141,7 +141,7 @@ def test_shards_are_in_an_order_of_each_epochs_own():
 def test_over_all_images_it_is_the_order_of_the_sampler():
     one = order(shuffle_shards=None)
     for epoch in (0, 3):
-        expected = Sampler(100, 8, "continue", 0, True, seed=0).epoch(epoch).order
+        expected = Sampler(100, 8, "continue", 0, True, seed=0).epoch(epoch).image
         np.testing.assert_array_equal(one.epoch(epoch)[0], expected)
 
 

@@ -159,49 +159,6 @@ class Views:
         return crops.cut(image, part, recipe.crop_size, mirrored), colour.draw(random, recipe.colour)
 
 
-class Stream:
-    """The batches of a run, made by workers ahead of their use.
-
-    Args:
-        shards: the training images.
-        recipe: batch_size, batch_norm_samples, epoch_end, iterations, crop, crop_size, shorter_side, colour, flip,
-            decoder, shuffle_shards.
-        seed: of the run.
-        replicas: whose samples are wanted, of batch_size // batch_norm_samples; sample i belongs to replica i modulo
-            their number.
-        workers: processes, each with one thread; 0: made where they are asked for.
-        pin_memory: for copies to a GPU.
-
-    Raises:
-        UserError: the recipe's crop does not fit into its smallest image.
-    """
-
-    def __init__(
-        self,
-        shards: "Shards",
-        recipe: SimpleNamespace,
-        seed: int,
-        replicas: Sequence[int],
-        workers: int,
-        pin_memory: bool = False,
-    ):
-        self.recipe, self.views = recipe, Views(shards, recipe, seed, replicas)
-        self.loader = Loader(self.views.batch, workers, pin_memory)
-
-    def batches(self, first_iteration: int) -> Iterator[Batch]:
-        """From an iteration on, to the recipe's last one; a further call ends the one before.
-
-        Raises:
-            UserError: an image cannot be decoded, or a worker was killed.
-        """
-        iterations = range(first_iteration, self.recipe.iterations)
-        return self.loader.run((iteration, iteration == first_iteration) for iteration in iterations)
-
-    def close(self) -> None:
-        """End the workers."""
-        self.loader.close()
-
-
 class Loader:
     """Calls a function with one tuple of arguments after the other, in worker processes; gives its results in order.
 
@@ -249,6 +206,45 @@ class Loader:
     def close(self) -> None:
         """End the workers; there is no further `run`. Those that the garbage collector ends take seconds each."""
         self.loader = None
+
+
+class Stream(Loader):
+    """The batches of a run, made by workers ahead of their use.
+
+    Args:
+        shards: the training images.
+        recipe: batch_size, batch_norm_samples, epoch_end, iterations, crop, crop_size, shorter_side, colour, flip,
+            decoder, shuffle_shards.
+        seed: of the run.
+        replicas: whose samples are wanted, of batch_size // batch_norm_samples; sample i belongs to replica i modulo
+            their number.
+        workers: processes, each with one thread; 0: made where they are asked for.
+        pin_memory: for copies to a GPU.
+
+    Raises:
+        UserError: the recipe's crop does not fit into its smallest image.
+    """
+
+    def __init__(
+        self,
+        shards: "Shards",
+        recipe: SimpleNamespace,
+        seed: int,
+        replicas: Sequence[int],
+        workers: int,
+        pin_memory: bool = False,
+    ):
+        self.iterations, self.views = recipe.iterations, Views(shards, recipe, seed, replicas)
+        super().__init__(self.views.batch, workers, pin_memory)
+
+    def batches(self, first_iteration: int) -> Iterator[Batch]:
+        """From an iteration on, to the recipe's last one; a further call ends the one before.
+
+        Raises:
+            UserError: an image cannot be decoded, or a worker was killed.
+        """
+        iterations = range(first_iteration, self.iterations)
+        return self.run((iteration, iteration == first_iteration) for iteration in iterations)
 
 
 def unheeding(_: int) -> None:

@@ -4,6 +4,7 @@
 them is one code: `prepare` checks the archives, unpacks them into data/detection/NAME, and writes index.json.
 """
 
+import contextlib
 import json
 import shutil
 import tarfile
@@ -68,8 +69,9 @@ def prepare(name: str, folder: Path) -> str:
         UserError: an archive is missing or damaged.
     """
     entry, target = read_entry(name), folder / "detection" / name
-    if (target / INDEX).is_file() and read_index(name, folder)["archives"] == entry.files:
-        return f"{target}: prepared before"
+    with contextlib.suppress(UserError):
+        if read_index(name, folder)["archives"] == entry.files:
+            return f"{target}: prepared before"
     if entry.is_made_here:
         fetch(name, folder)
     if found := problems(name, folder):
@@ -109,15 +111,14 @@ def read_index(name: str, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the dataset is not prepared, or its index is damaged.
     """
-    path, cure = folder / "detection" / name / INDEX, f"call `identity-mappings data prepare {name}`"
+    path = folder / "detection" / name / INDEX
     try:
         index = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing: {name} is not prepared: {cure}") from None
-    except ValueError:
+    except (OSError, ValueError):
         index = {}
     if index.get("format") != FORMAT:
-        raise UserError(f"{path}: damaged, or of another version: remove it and {cure}")
+        state = "damaged, or of another version" if path.is_file() else "missing"
+        raise UserError(f"{path}: {state}: {name} is not prepared: call `identity-mappings data prepare {name}`")
     return index
 
 

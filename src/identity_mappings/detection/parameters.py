@@ -60,12 +60,7 @@ class Recipe(Training):
     shorter_side: Annotated[Positive, Field(description="of an image after resizing, in pixels")]
     longer_side: Annotated[Positive, Field(description="that it does not exceed")]
     image_mean: Annotated[
-        list[Brightness],
-        Field(
-            min_length=3,
-            max_length=3,
-            description="by colour channel, in 0 to 255: of a backbone whose mean is a picture of another size",
-        ),
+        list[Brightness], Field(min_length=3, max_length=3, description="by channel, if the backbone's is a picture")
     ]
     frozen_stages: Annotated[
         int, Field(ge=0, le=4, description="of conv1 to conv4, counted from the image: not trained any more")

@@ -43,24 +43,21 @@ def draw(number: int) -> tuple[Image.Image, Shapes]:
     return image, shapes
 
 
-def _write_annotation(number: int, image: Image.Image, shapes: Shapes) -> bytes:
-    """As VOC's, which counts pixels from 1. Every seventh object is called difficult."""
-    rows = [f"<annotation><filename>{number:06d}.jpg</filename>"]
-    rows.append(f"<size><width>{image.width}</width><height>{image.height}</height><depth>3</depth></size>")
-    for index, (label, box) in enumerate(shapes):
-        ends = zip(("xmin", "ymin", "xmax", "ymax"), (value + 1 for value in box), strict=True)
-        bounds = "".join(f"<{key}>{value}</{key}>" for key, value in ends)
-        rows.append(f"<object><name>{CLASSES[label]}</name><difficult>{int((number + index) % 7 == 0)}</difficult>")
-        rows.append(f"<bndbox>{bounds}</bndbox></object>")
-    return "\n".join([*rows, "</annotation>\n"]).encode()
-
-
 def _make_voc(split: str, images: str) -> bytes:
+    """As VOC's, which counts pixels from 1. Every seventh object is called difficult."""
     devkit, numbers = "VOCdevkit/VOC2007", NUMBERS[split]
     members = [(f"{devkit}/ImageSets/Main/{images}.txt", "".join(f"{number:06d}\n" for number in numbers).encode())]
     for number in numbers:
         image, shapes = draw(number)
-        members.append((f"{devkit}/Annotations/{number:06d}.xml", _write_annotation(number, image, shapes)))
+        rows = [f"<annotation><filename>{number:06d}.jpg</filename>"]
+        rows.append(f"<size><width>{image.width}</width><height>{image.height}</height><depth>3</depth></size>")
+        for index, (label, box) in enumerate(shapes):
+            left, top, right, bottom = (value + 1 for value in box)
+            bounds = f"<xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>"
+            rows.append(f"<object><name>{CLASSES[label]}</name><difficult>{int((number + index) % 7 == 0)}</difficult>")
+            rows.append(f"<bndbox>{bounds}</bndbox></object>")
+        annotation = "\n".join([*rows, "</annotation>\n"]).encode()
+        members.append((f"{devkit}/Annotations/{number:06d}.xml", annotation))
         members.append((f"{devkit}/JPEGImages/{number:06d}.jpg", encode(image)))
     return pack_tar(members)
 

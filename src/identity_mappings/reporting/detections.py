@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from ..parameters import Project
 from ..records import run
@@ -37,7 +36,7 @@ def read_imported(folder: Path) -> run.Record:
     """
     try:
         metrics, origin = (json.loads((folder / name).read_bytes()) for name in (run.METRICS, run.PROVENANCE))
-        parameters: dict[str, Any] = origin["params"]["resolved"]
+        parameters = origin["params"]["resolved"]
         _ = parameters["backbone"]["imported"], parameters["backbone"]["source"], metrics["test"]["map_50"]
         return run.read(folder, Experiment(metrics["experiment"], metrics["scale"], parameters), metrics["seed"])
     except (OSError, ValueError, KeyError, TypeError) as error:
