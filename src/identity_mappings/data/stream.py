@@ -33,20 +33,18 @@ CHUNK = 256  # images that a worker adds up at a time for the mean image
 
 
 class Batch(NamedTuple):
-    """The views of an iteration, of some replicas of batch norm.
+    """The views of an iteration, of some replicas of batch norm, one replica's after the other's.
 
     Attributes:
         images: uint8 (n, 3, S, S), channels_last in memory; cropped and mirrored.
         labels: int64 (n).
         colours: float32 (n, colour.NUMBERS[...]), for `colour.apply`.
-        parts: where in these tensors each replica's samples are.
         total: images of the iteration, of all replicas.
     """
 
     images: Tensor
     labels: Tensor
     colours: Tensor
-    parts: list[slice]
     total: int
 
 
@@ -129,11 +127,7 @@ class Views:
         for shard in self.order.ahead(iteration, first):
             self.shards.will_need(shard)
         whole = self.order.samples(iteration)
-        samples, parts = [], []
-        for replica in self.replicas:
-            begin = len(samples)
-            samples += whole[replica :: self.parts]
-            parts.append(slice(begin, len(samples)))
+        samples = [sample for replica in self.replicas for sample in whole[replica :: self.parts]]
         size = self.recipe.crop_size
         images = numpy.empty((len(samples), size, size, 3), numpy.uint8)
         colours = numpy.empty((len(samples), colour.NUMBERS[self.recipe.colour]), numpy.float32)
@@ -141,7 +135,7 @@ class Views:
             images[row], colours[row] = self.view(epoch, index)
         labels = self.labels[[index for _, index in samples]]
         tensors = (torch.from_numpy(array) for array in (images.transpose(0, 3, 1, 2), labels, colours))
-        return Batch(*tensors, parts, len(whole))
+        return Batch(*tensors, len(whole))
 
     def view(self, epoch: int, index: int) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Of an image in an epoch: its crop, uint8 (S, S, 3), mirrored if so drawn, and its numbers for the colour."""
@@ -234,7 +228,7 @@ class Stream(Loader):
         workers: int,
         pin_memory: bool = False,
     ):
-        self.iterations, self.views = recipe.iterations, Views(shards, recipe, seed, replicas)
+        self.views = Views(shards, recipe, seed, replicas)
         super().__init__(self.views.batch, workers, pin_memory)
 
     def batches(self, first_iteration: int) -> Iterator[Batch]:
@@ -243,7 +237,7 @@ class Stream(Loader):
         Raises:
             UserError: an image cannot be decoded, or a worker was killed.
         """
-        iterations = range(first_iteration, self.iterations)
+        iterations = range(first_iteration, self.views.recipe.iterations)
         return self.run((iteration, iteration == first_iteration) for iteration in iterations)
 
 

@@ -40,13 +40,7 @@ class Claim(Parameters):
     source: Annotated[str, Field(description="section, table, figure or equation")]
     says: Annotated[str, Field(description="the claim in a sentence")]
     metric: Annotated[
-        Literal[
-            "test error %",
-            "training error %",
-            "training loss",
-            "gradient after the first iterations",
-            "gradient at initialization",
-        ],
+        Literal[TEST_ERROR, TRAINING_ERROR, TRAINING_LOSS, EARLY_GRADIENT, FIRST_GRADIENT],
         Field(
             description="errors and loss: of the runs, at the last iteration; gradients: norm at the first unit by the "
             "norm at the last, from the records of signals"

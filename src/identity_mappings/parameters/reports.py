@@ -40,24 +40,9 @@ class Cell(Parameters):
     """A number of a table: what was published, and which experiment makes it again."""
 
     metric: Annotated[
-        Literal[
-            "test error %",
-            "test error %, best run",
-            "test error %, mean ± standard deviation",
-            "top-1 error %",
-            "top-5 error %",
-            "mAP %",
-            "mAP@[.5, .95] %",
-            "parameters",
-            "multiply-adds",
-            "test error %, bound",
-            "training error %, bound",
-            "training time",
-            "training and validation images",
-            "gate bias of the lowest validation error",
-        ],
+        Literal[TEST_ERROR, BEST_RUN, MEAN, TOP_1, TOP_5, MAP_50, MAP, *COUNTS, *FACTS],
         Field(description="errors: the median over the runs, at the last iteration, unless it says mean or best run"),
-    ] = "test error %"
+    ] = TEST_ERROR
     protocol: Annotated[
         Literal["single-view", "centre-224", "centre-320", "10-crop", "multi-scale", "voc-11-point", "coco"] | None,
         Field(
