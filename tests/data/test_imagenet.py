@@ -113,7 +113,7 @@ def test_torchvisions_imagenet_reads_the_small_archives_with_our_labels(data, mo
     theirs = {Path(path).name: label for path, label in val.samples}
     ours = {f"ILSVRC2012_val_{n:08d}.JPEG": label for n, label in enumerate(devkit.validation_labels, 1)}
     assert ours == theirs and len(ours) == 100
-    assert small_imagenet.IDENTITIES != list(range(1, 11)), "ids and labels differ, as in ILSVRC"
+    assert list(range(1, 11)) != small_imagenet.IDENTITIES, "ids and labels differ, as in ILSVRC"
 
 
 def repack(data: Path, change) -> Dataset:

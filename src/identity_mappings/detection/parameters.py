@@ -24,9 +24,8 @@ class Dataset(Parameters):
     """Images with boxes, pinned by the hashes of the archives (detection.datasets)."""
 
     md5: Annotated[str, Field(description="DVC's hash of the list of its archives and their published MD5s")]
-    kind: Annotated[
-        Literal["voc", "coco"], Field(description="the layout, and how it is scored: 11 points at IoU 0.5, or COCO's")
-    ]
+    kind: Literal["voc", "coco"]
+    """the layout, and how it is scored: 11 points at IoU 0.5, or COCO's"""
     classes: Positive
     training_images: Positive
     test_images: Positive
@@ -45,30 +44,22 @@ class Dataset(Parameters):
 class Recipe(Training):
     """How a detector is trained and tested; images pass it one by one."""
 
-    steps: Annotated[
-        Literal["joint", "alternating"],
-        Field(
-            description="both losses in each step (approximate joint training), or the four steps of the Faster R-CNN "
-            "paper, a quarter of the iterations each: RPN; detector, from ImageNet's weights again; RPN, and then "
-            "detector, on the shared layers, which stay fixed"
-        ),
-    ]
-    detector_batch_size: Annotated[
-        Positive | None, Field(description="alternating: images an iteration of the detector's steps; null: the same")
-    ] = None
+    steps: Literal["joint", "alternating"]
+    """both losses in each step (approximate joint training), or the four steps of the Faster R-CNN paper, a quarter of
+    the iterations each: RPN; detector, from ImageNet's weights again; RPN, and then detector, on the shared layers,
+    which stay fixed"""
+    detector_batch_size: Positive | None = None
+    """alternating: images an iteration of the detector's steps; null: the same"""
     nesterov: bool = False
     shorter_side: Annotated[Positive, Field(description="of an image after resizing, in pixels")]
     longer_side: Annotated[Positive, Field(description="that it does not exceed")]
-    image_mean: Annotated[
-        list[Brightness], Field(min_length=3, max_length=3, description="by channel, if the backbone's is a picture")
-    ]
-    frozen_stages: Annotated[
-        int, Field(ge=0, le=4, description="of conv1 to conv4, counted from the image: not trained any more")
-    ]
+    image_mean: Annotated[list[Brightness], Field(min_length=3, max_length=3)]
+    """by channel, if the backbone's is a picture"""
+    frozen_stages: Annotated[int, Field(ge=0, le=4)]
+    """of conv1 to conv4, counted from the image: not trained any more"""
     anchor_sizes: Annotated[list[Positive], Field(min_length=1, description="side of the square anchors in pixels")]
-    anchor_ratios: Annotated[
-        list[Annotated[float, Field(gt=0, le=100)]], Field(min_length=1, description="height / width of the anchors")
-    ]
+    anchor_ratios: Annotated[list[Annotated[float, Field(gt=0, le=100)]], Field(min_length=1)]
+    """height / width of the anchors"""
     rpn_anchors: Annotated[Positive, Field(description="sampled of an image for the RPN's loss")]
     rpn_nms: Fraction
     proposals_before_nms: Positive
@@ -76,10 +67,8 @@ class Recipe(Training):
     proposals_test_before_nms: Positive
     proposals_test: Annotated[Positive, Field(description="after NMS")]
     roi: Annotated[Literal["pool", "align"], Field(description="RoI pooling, as in the paper, or RoIAlign")]
-    pooled_size: Annotated[
-        Positive | None,
-        Field(description="side of the pooled regions; null: 7 for VGG, 14 for ResNet of images of 224"),
-    ] = None
+    pooled_size: Positive | None = None
+    """side of the pooled regions; null: 7 for VGG, 14 for ResNet of images of 224"""
     regions: Annotated[Positive, Field(description="sampled of an image for the detector's loss")]
     positive_regions: Annotated[Fraction, Field(description="at most this share of them are objects")]
     score_threshold: Fraction
