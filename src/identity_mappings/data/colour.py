@@ -45,7 +45,6 @@ def apply(images: Tensor, numbers: Tensor, kind: str | None) -> Tensor:
     Args:
         images: uint8 (N, 3, H, W).
         numbers: (N, NUMBERS[kind]), of `draw`.
-        kind: the recipe's `colour`.
 
     Returns:
         float32 (N, 3, H, W), in 0 to 255 but for what the colours add.
@@ -90,7 +89,6 @@ class Normalization:
         mean_image: per-pixel-mean: float32 (3, S, S) in 0 to 255, of the training images (`stream.mean_image`).
             Images of another size than S lose its mean colour.
         channel_mean, channel_deviation: of a channel's values in 0 to 255.
-        device: of the images.
     """
 
     def __init__(

@@ -35,12 +35,7 @@ class View(NamedTuple):
 
 
 def positions(iteration: int, images: int, batch_size: int, epoch_end: str) -> list[tuple[int, int, int]]:
-    """The parts of the batch of an iteration: (epoch, first position in it, one past the last).
-
-    Args:
-        images: in an epoch.
-        batch_size, epoch_end: as in `Sampler`.
-    """
+    """The parts of the batch of an iteration: (epoch, first position in it, one past the last). See `Sampler`."""
     if epoch_end == "short-batch":
         per_epoch = math.ceil(images / batch_size)
         epoch, batch = divmod(iteration, per_epoch)
@@ -59,12 +54,9 @@ class Sampler:
     """Shuffled anew every epoch, without replacement (he2016, Appendix, by he2015).
 
     Args:
-        images: number of training images.
-        batch_size: images an iteration.
         epoch_end: "continue" the batch into the next epoch (Caffe), or end the epoch with a "short-batch" (Torch).
         padding: pixels padded on each side before the crop.
         flip: whether images are mirrored at random.
-        seed: of the run.
     """
 
     def __init__(self, images: int, batch_size: int, epoch_end: str, padding: int, flip: bool, seed: int):
@@ -81,7 +73,6 @@ class Sampler:
         return View(order, offsets[0][order], offsets[1][order], flip[order])
 
     def positions(self, iteration: int) -> list[tuple[int, int, int]]:
-        """The parts of the batch of an iteration: (epoch, first position in it, one past the last)."""
         return positions(iteration, self.images, self.batch_size, self.epoch_end)
 
     def view(self, iteration: int) -> View:
@@ -96,10 +87,6 @@ class DeviceViews:
     """The views of a run as tables on its device, so that an iteration's can be taken there without waiting for it.
 
     `seek` moves to an iteration, from the host; `part` takes what is there then, and is the same work every time.
-
-    Args:
-        sampler: whose views they are.
-        device: of the tables.
     """
 
     def __init__(self, sampler: Sampler, device: torch.device):

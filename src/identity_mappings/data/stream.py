@@ -56,7 +56,6 @@ class Order:
         batch_size, epoch_end: as in `sampling.Sampler`.
         shuffle_shards: images are permuted over so many shards at a time, the shards being in a random order, so that
             a disk reads these and no others; None: over all.
-        seed: of the run.
     """
 
     def __init__(self, shard_of: numpy.ndarray, batch_size: int, epoch_end: str, shuffle_shards: int | None, seed: int):
@@ -206,10 +205,8 @@ class Stream(Loader):
     """The batches of a run, made by workers ahead of their use.
 
     Args:
-        shards: the training images.
         recipe: batch_size, batch_norm_samples, epoch_end, iterations, crop, crop_size, shorter_side, colour, flip,
             decoder, shuffle_shards.
-        seed: of the run.
         replicas: whose samples are wanted, of batch_size // batch_norm_samples; sample i belongs to replica i modulo
             their number.
         workers: processes, each with one thread; 0: made where they are asked for.
@@ -287,10 +284,6 @@ def mean_image(shards: "Shards", crop_size: int, decoder: str, folder: Path, wor
     A crop is the middle of the image with shorter side 256 / 224 * crop_size. Sums are of integers, so the mean has one
     value whatever adds it up. It is computed once and kept in `folder` as mean-SIZE-DECODER.npy (the archives, and so
     the images, are pinned); other processes wait for it.
-
-    Args:
-        shards: the training images.
-        workers: processes.
 
     Raises:
         UserError: an image cannot be decoded, the folder cannot be written to, or the file there is another thing.

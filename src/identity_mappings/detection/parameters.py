@@ -129,27 +129,23 @@ def resolve(project: "Project", name: str, scale: str) -> Experiment | None:
         return None
     changed = {**detections.recipes[chosen.recipe].model_dump(), **chosen.overrides, **overlay.recipe}
     recipe = check(changed, project.root / DETECTION, "detection-recipe", ("scales", scale, "recipe"))
+    trained, trained_on = backbone.parameters["recipe"], backbone.parameters["dataset"]
+    by_channel = trained["normalization"] == "channel-mean-and-deviation"
     parameters = {
         "dataset": project.resolve_dataset(dataset),
         "network": backbone.parameters["network"],
         "recipe": recipe.resolve(),
-        "backbone": _backbone(backbone, recipe.image_mean),
+        "backbone": {
+            "experiment": backbone.name,
+            "digest": backbone.digest,
+            "seed": 0,
+            "classes": trained_on["classes"],
+            "size": trained_on["size"],
+            "mean": trained["channel_mean"] if by_channel else recipe.image_mean,
+            "deviation": trained["channel_deviation"] if by_channel else [1.0, 1.0, 1.0],
+            "batch_norm_eps": trained["batch_norm_eps"],
+            "statistics": trained["test_statistics"],
+            "dropout": trained["dropout"],
+        },
     }
     return Experiment(name, scale, parameters, chosen.gpus)
-
-
-def _backbone(experiment: Experiment, image_mean: list[float]) -> dict[str, Any]:
-    dataset, recipe = experiment.parameters["dataset"], experiment.parameters["recipe"]
-    by_channel = recipe["normalization"] == "channel-mean-and-deviation"
-    return {
-        "experiment": experiment.name,
-        "digest": experiment.digest,
-        "seed": 0,
-        "classes": dataset["classes"],
-        "size": dataset["size"],
-        "mean": recipe["channel_mean"] if by_channel else image_mean,
-        "deviation": recipe["channel_deviation"] if by_channel else [1.0, 1.0, 1.0],
-        "batch_norm_eps": recipe["batch_norm_eps"],
-        "statistics": recipe["test_statistics"],
-        "dropout": recipe["dropout"],
-    }

@@ -72,13 +72,12 @@ class Images:
 
     def score(self, found: Sequence[evaluation.Boxes]) -> dict[str, Any]:
         """By the dataset's own measure; "mean_average_precision" is what its test error is 100 % minus."""
-        images = self.index["test"]
+        images, classes = self.index["test"], self.index["classes"]
         if self.kind == "voc":
-            scored = evaluation.score_voc(found, list(map(datasets.boxes_of, images)), self.index["classes"])
+            scored = evaluation.score_voc(found, list(map(datasets.boxes_of, images)), classes)
             return {"mean_average_precision": scored["map_50"], **scored}
         truth = self.folder / "annotations" / f"instances_{datasets.COCO_SPLITS['test']}.json"
-        numbers = [image["id"] for image in images]
-        scored = evaluation.score_coco(found, numbers, self.index["categories"], truth)
+        scored = evaluation.score_coco(found, [image["id"] for image in images], self.index["categories"], truth)
         return {"mean_average_precision": scored["map"], **scored}
 
     def close(self) -> None:

@@ -85,6 +85,7 @@ class Project:
     datasets: dict[str, Dataset]
     recipes: dict[str, models.Recipe]
     experiments: dict[str, models.Experiment]
+    files: dict[str, Path]  # that have the experiments
     scales: dict[str, models.Scale]
     tables: dict[str, reports.Table]
     figures: dict[str, reports.Figure]
@@ -263,16 +264,18 @@ def load(root: Path = Path()) -> Project:
     if not params.is_dir():
         raise UserError(f"no folder params/ in {root.absolute()}: call this from the project's root")
     experiments: dict[str, models.Experiment] = {}
+    files: dict[str, Path] = {}
     for path in list_files(params / "experiments"):
         for name, experiment in read(path, "experiments").items():
             if name in experiments:
                 raise UserError(f"{path}: {name}: another file has this experiment too: rename or remove one")
-            experiments[name] = experiment
+            experiments[name], files[name] = experiment, path
     project = Project(
         root,
         read(root / DATASETS, "datasets"),
         _named(params / "recipes", "recipe"),
         experiments,
+        files,
         _named(params / "scales", "scale"),
         _named(params / "tables", "table"),
         _named(params / "figures", "figure"),

@@ -7,7 +7,7 @@ from ..detection.parameters import Recipe
 from ..errors import UserError
 from . import models, reports
 from .explain import nearest
-from .load import DETECTION, Project, list_files, read
+from .load import DETECTION, Project
 
 
 def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str, str | None, Iterable[str]]]:
@@ -16,10 +16,9 @@ def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str
     for name, dataset in datasets.items():
         if dataset.made_from:
             yield params / "datasets.yaml", f"{name}.made_from.name", dataset.made_from.name, datasets
-    for path in list_files(params / "experiments"):
-        for name in read(path, "experiments"):
-            yield path, f"{name}.dataset", experiments[name].dataset, datasets
-            yield path, f"{name}.recipe", experiments[name].recipe, recipes
+    for name, path in project.files.items():
+        yield path, f"{name}.dataset", experiments[name].dataset, datasets
+        yield path, f"{name}.recipe", experiments[name].recipe, recipes
     path, detections = project.root / DETECTION, project.detections
     for name, chosen in detections.experiments.items():
         yield path, f"experiments.{name}.dataset", chosen.dataset, detections.datasets
@@ -85,13 +84,12 @@ def check_references(project: Project, params: Path) -> None:
                 f"{params / 'datasets.yaml'}: {name}.made_from.name: {dataset.made_from.name} is made from another "
                 "dataset itself: name that"
             )
-    for path in list_files(params / "experiments"):
-        for name in read(path, "experiments"):
-            if not project.datasets[dataset := project.experiments[name].dataset].is_complete:
-                raise UserError(
-                    f"{path}: {name}.dataset: {dataset} is not prepared yet: call `identity-mappings data prepare "
-                    f"{dataset}`, which fills in its entry of datasets.yaml"
-                )
+    for name, path in project.files.items():
+        if not project.datasets[dataset := project.experiments[name].dataset].is_complete:
+            raise UserError(
+                f"{path}: {name}.dataset: {dataset} is not prepared yet: call `identity-mappings data prepare "
+                f"{dataset}`, which fills in its entry of datasets.yaml"
+            )
     for path, key, cell in _list_cells(project, params):
         for experiment in cell.experiments if cell.metric not in reports.CHOICES else ():
             if project.holds_out(experiment):

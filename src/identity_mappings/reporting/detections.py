@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ..parameters import Project
 from ..records import run
@@ -36,7 +37,7 @@ def read_imported(folder: Path) -> run.Record:
     """
     try:
         metrics, origin = (json.loads((folder / name).read_bytes()) for name in (run.METRICS, run.PROVENANCE))
-        parameters = origin["params"]["resolved"]
+        parameters: dict[str, Any] = origin["params"]["resolved"]
         _ = parameters["backbone"]["imported"], parameters["backbone"]["source"], metrics["test"]["map_50"]
         return run.read(folder, Experiment(metrics["experiment"], metrics["scale"], parameters), metrics["seed"])
     except (OSError, ValueError, KeyError, TypeError) as error:
