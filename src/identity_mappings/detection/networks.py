@@ -149,16 +149,15 @@ class Detector(FasterRCNN):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None, step: str = "") -> Any:
-        """The losses of a step, through which DistributedDataParallel follows the gradients; without a step detect."""
-        return self.losses(images, targets, step) if step else super().forward(images)
-
-    def losses(self, images: list[Tensor], targets: list[dict[str, Tensor]], step: str) -> tuple[Tensor, Tensor, int]:
-        """Loss of a step; regions (of the RPN alone: none) that were taken for another class; and how many there were.
+        """Without a step what is detected. Otherwise three things: the loss of the step; regions (of the RPN alone:
+        none) that were taken for another class; and how many there were.
 
         Args:
             images: float (3, H, W), in 0 to 255.
             targets: {"boxes": (K, 4) in pixels, "labels": (K) from 1}.
         """
+        if not step:
+            return super().forward(images)
         images, targets = self.transform(images, targets)
         fixed = step.endswith("on shared layers")
         with torch.set_grad_enabled(not fixed):
