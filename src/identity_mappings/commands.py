@@ -93,7 +93,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 def _train_on_imported(arguments: argparse.Namespace, by_name: dict[str, Experiment]) -> int:
     """Detections on weights that were trained elsewhere; their records lie apart, and rebuild no cell."""
-    from .detection import backbone, parameters
+    from .detection.backbone import read_imported
 
     if not all(experiment.detects for experiment in by_name.values()):
         raise UserError("--backbone: only detections begin from other weights (params/detection.yaml)")
@@ -102,8 +102,8 @@ def _train_on_imported(arguments: argparse.Namespace, by_name: dict[str, Experim
     statuses = []
     for name, experiment in by_name.items():
         results = _results_folder(arguments, experiment, name) / "imported"
-        taken = backbone.read_imported(arguments.backbone, arguments.backbone_name, arguments.backbone_source, results)
-        statuses.append(_train(arguments, [parameters.with_imported(experiment, taken)], results))
+        taken = arguments.backbone, arguments.backbone_name, arguments.backbone_source
+        statuses.append(_train(arguments, [read_imported(experiment, *taken, results)], results))
     return max(statuses)
 
 
@@ -247,9 +247,11 @@ def cost(arguments: argparse.Namespace) -> int:
 
 def data(arguments: argparse.Namespace) -> int:
     from .data import sources
-    from .detection import datasets
+    from .parameters.load import DATASETS, DETECTION, read
 
-    if arguments.name in datasets.LAYOUTS:
+    if arguments.name not in read(DATASETS, "datasets") and arguments.name in read(DETECTION, "detection").datasets:
+        from .detection import datasets
+
         print(getattr(datasets, arguments.action)(arguments.name, arguments.data))
         return 0
     actions = {"fetch": sources.fetch, "prepare": sources.prepare, "verify": sources.verify}

@@ -5,11 +5,17 @@ from pathlib import Path
 
 import numpy
 import pytest
+import torch
 
-from identity_mappings.detection.evaluation import Detections, Objects, average_precision, score_coco, score_voc
+from identity_mappings.detection.evaluation import Boxes, average_precision, score_coco, score_voc
 from identity_mappings.errors import UserError
 
 CLASSES = ("circle", "square", "triangle")
+
+
+def boxes_of(boxes, labels, **others) -> Boxes:
+    tensors = {"boxes": boxes, "labels": labels, **others}
+    return {name: torch.from_numpy(numpy.asarray(value)) for name, value in tensors.items()}
 
 
 def plain_overlap(a, b):
@@ -25,12 +31,15 @@ def plain_precision(found, objects, label):
     """Section 4.2 of the VOC paper said again, with lists: for every rank all is counted from the start."""
     everything = []
     for image, one in enumerate(found):
-        for box, of, score in zip(one.boxes, one.labels, one.scores, strict=True):
+        for box, of, score in zip(*(one[key].tolist() for key in ("boxes", "labels", "scores")), strict=True):
             if of == label:
-                everything.append((score, image, tuple(box)))
+                everything.append((score, image, box))
     everything = sorted(everything, key=lambda entry: entry[0], reverse=True)
     total = sum(
-        1 for one in objects for of, hard in zip(one.labels, one.difficult, strict=True) if of == label and not hard
+        1
+        for one in objects
+        for of, hard in zip(one["labels"], one["difficult"], strict=True)
+        if of == label and not hard
     )
     if total == 0:
         return None
@@ -38,12 +47,12 @@ def plain_precision(found, objects, label):
     for _, image, box in everything:
         best, which = -1.0, None
         truth = objects[image]
-        for number, (other, of) in enumerate(zip(truth.boxes, truth.labels, strict=True)):
+        for number, (other, of) in enumerate(zip(truth["boxes"].tolist(), truth["labels"].tolist(), strict=True)):
             if of == label and plain_overlap(box, other) > best:
                 best, which = plain_overlap(box, other), number
         if best < 0.5:
             verdicts.append("wrong")
-        elif truth.difficult[which]:
+        elif truth["difficult"][which]:
             verdicts.append("ignored")
         elif (image, which) in used:
             verdicts.append("wrong")
@@ -66,22 +75,22 @@ def random_boxes(random: numpy.random.Generator, count: int) -> numpy.ndarray:
     return numpy.hstack([corner, corner + size]).astype(float)
 
 
-def random_set(seed: int) -> tuple[list[Detections], list[Objects]]:
+def random_set(seed: int) -> tuple[list[Boxes], list[Boxes]]:
     """Eight images: true boxes, some difficult, and detections of which some are moved true boxes, with doubles."""
     random = numpy.random.default_rng(seed)
     found, objects = [], []
     for _ in range(8):
         count = int(random.integers(0, 6))
         boxes, labels = random_boxes(random, count), random.integers(1, 4, count)
-        objects.append(Objects(boxes, labels, random.random(count) < 0.25))
+        objects.append(boxes_of(boxes, labels, difficult=random.random(count) < 0.25))
         near = boxes.repeat(2, 0) + random.integers(-3, 4, (2 * count, 4))
         near[:, 2:] = numpy.maximum(near[:, 2:], near[:, :2] + 1)
         others = int(random.integers(0, 5))
         found.append(
-            Detections(
+            boxes_of(
                 numpy.vstack([near, random_boxes(random, others)]),
                 numpy.concatenate([labels.repeat(2), random.integers(1, 4, others)]),
-                random.permutation(2 * count + others).astype(float) + random.random(),  # no two alike
+                scores=random.permutation(2 * count + others).astype(float) + random.random(),  # no two alike
             )
         )
     return found, objects
@@ -102,14 +111,12 @@ BOX, FAR = [0.0, 0.0, 10.0, 10.0], [30.0, 30.0, 40.0, 40.0]
 
 
 def objects(*boxes, difficult=()):
-    return Objects(
-        numpy.array(boxes), numpy.ones(len(boxes), int), numpy.array([i in difficult for i in range(len(boxes))])
-    )
+    return boxes_of(boxes, numpy.ones(len(boxes), int), difficult=[i in difficult for i in range(len(boxes))])
 
 
 def detections(*scored):
     boxes = numpy.array([box for box, _ in scored]).reshape(-1, 4)
-    return Detections(boxes, numpy.ones(len(scored), int), numpy.array([score for _, score in scored], float))
+    return boxes_of(boxes, numpy.ones(len(scored), int), scores=numpy.array([score for _, score in scored], float))
 
 
 @pytest.mark.parametrize(
@@ -151,9 +158,9 @@ def coco_file(folder: Path) -> Path:
     return path
 
 
-def coco_detections(scale: float) -> list[Detections]:
-    first = Detections(numpy.array([[0, 0, 50, 50 * scale]]), numpy.array([1]), numpy.array([0.9], numpy.float32))
-    second = Detections(numpy.array([[20.0, 20, 60, 60]]), numpy.array([2]), numpy.array([0.8], numpy.float32))
+def coco_detections(scale: float) -> list[Boxes]:
+    first = boxes_of([[0, 0, 50, 50 * scale]], [1], scores=numpy.array([0.9], numpy.float32))
+    second = boxes_of([[20.0, 20, 60, 60]], [2], scores=numpy.array([0.8], numpy.float32))
     return [first, second]
 
 
@@ -162,7 +169,7 @@ def test_coco_by_hand(tmp_path):
     assert score_coco(coco_detections(1), [7, 9], [3, 5], path) == {"map_50": 100.0, "map": 100.0}
     # One box of two overlaps by 0.72: right at 0.5, 0.55, 0.6, 0.65 and 0.7, wrong at the other five.
     assert score_coco(coco_detections(0.72), [7, 9], [3, 5], path) == {"map_50": 100.0, "map": 75.0}
-    swapped = [one._replace(labels=3 - one.labels) for one in coco_detections(1)]
+    swapped = [{**one, "labels": 3 - one["labels"]} for one in coco_detections(1)]
     assert score_coco(swapped, [7, 9], [3, 5], path) == {"map_50": 0.0, "map": 0.0}
-    nothing = [Detections(numpy.zeros((0, 4)), numpy.zeros(0, int), numpy.zeros(0))] * 2
+    nothing = [boxes_of(numpy.zeros((0, 4)), numpy.zeros(0, int), scores=numpy.zeros(0))] * 2
     assert score_coco(nothing, [7, 9], [3, 5], path) == {"map_50": 0.0, "map": 0.0}

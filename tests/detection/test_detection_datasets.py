@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+import re
 import tarfile
 
 import pytest
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
+from identity_mappings.data.listing import dvc_md5
 from identity_mappings.detection import datasets, small
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
+
+VOC_TEST = "VOCtest_06-Nov-2007.tar"
 
 
 @pytest.fixture(scope="module")
@@ -23,22 +27,20 @@ def prepared(tmp_path_factory):
 def test_vocs_archives_are_those_that_torchvision_checks():
     used = (DATASET_YEAR_DICT[year] for year in ("2007", "2007-test", "2012"))
     published = {entry["filename"]: (entry["md5"], entry["url"]) for entry in used}
-    layout = datasets.LAYOUTS["voc-0712"]
-    assert {file: (md5, layout.urls[file]) for file, md5 in layout.files.items()} == published
-    assert len(layout.files) == 3 and len(layout.classes) == 20
+    archives = datasets.read_entry("voc-0712").archives
+    assert {file: (archive.md5, archive.url) for file, archive in archives.items()} == published
 
 
-def test_parameters_pin_the_archives(root_of_project):
-    pinned = load(root_of_project).detections.datasets
-    assert set(pinned) == set(datasets.LAYOUTS)
-    for name, one in pinned.items():
-        assert (one.md5, one.kind) == (datasets.LAYOUTS[name].md5, datasets.LAYOUTS[name].kind)
+def test_the_hash_of_a_dataset_is_that_of_its_archives(root_of_project):
+    for entry in load(root_of_project).detections.datasets.values():
+        assert entry.md5 == dvc_md5(entry.files)
+        assert len(entry.files) == 3 or entry.kind == "voc"
 
 
 @pytest.mark.parametrize("name", ["voc-small", "coco-small"])
 def test_small_archives_are_the_pinned_bytes_each_time(name):
     found = {file: hashlib.md5(content).hexdigest() for file, content in small.archives(name).items()}
-    assert found == datasets.LAYOUTS[name].files
+    assert found == datasets.read_entry(name).files
 
 
 def test_both_layouts_give_the_same_objects(prepared, root_of_project):
@@ -68,17 +70,17 @@ def test_prepared_once_and_verified(prepared):
 def test_missing_archives_are_named_with_their_addresses(name, tmp_path):
     with pytest.raises(UserError) as caught:
         datasets.prepare(name, tmp_path)
-    for file, url in datasets.LAYOUTS[name].urls.items():
-        assert f"{tmp_path / name / file}: missing: {url}" in str(caught.value)
+    for file, archive in datasets.read_entry(name).archives.items():
+        assert f"{tmp_path / name / file}: missing: {archive.url}" in str(caught.value)
 
 
 def test_a_damaged_archive_is_named(tmp_path):
-    small.make("coco-small", tmp_path)
-    path = tmp_path / "coco-small" / datasets.COCO_TEST
+    datasets.fetch("coco-small", tmp_path)
+    path = tmp_path / "coco-small" / "val2014.zip"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     [found] = datasets.problems("coco-small", tmp_path)
-    assert found.startswith(f"{path}: damaged or another file: MD5 ")
-    with pytest.raises(UserError, match=r"val2014.zip: damaged"):
+    assert found.startswith(f"{path}: MD5 ") and "damaged, or another file" in found
+    with pytest.raises(UserError, match=r"val2014.zip: MD5 .*: damaged"):
         datasets.verify("coco-small", tmp_path)
 
 
@@ -90,7 +92,8 @@ def test_damaged_and_missing_images_are_named(tmp_path):
     images[1].unlink()
     with pytest.raises(UserError) as caught:
         datasets.verify("voc-small", tmp_path)
-    assert f"{images[0]}: damaged" in str(caught.value) and f"{images[1]}: missing" in str(caught.value)
+    assert re.search(rf"{images[0]}: MD5 .*: damaged", str(caught.value))
+    assert f"{images[1]}: missing" in str(caught.value)
     assert "remove" in str(caught.value) and "prepare it again" in str(caught.value)
 
 
@@ -118,13 +121,14 @@ def test_other_archives_than_the_pinned_are_refused(tmp_path, root_of_project):
 
 
 def test_a_member_that_leaves_the_folder_is_refused(tmp_path, monkeypatch):
-    small.make("voc-small", tmp_path)
-    path = tmp_path / "voc-small" / datasets.VOC_TEST
+    datasets.fetch("voc-small", tmp_path)
+    path = tmp_path / "voc-small" / VOC_TEST
     with tarfile.open(path, "a") as tar:
         tar.addfile(tarfile.TarInfo("../Annotations/evil.xml"))
-    layout = datasets.LAYOUTS["voc-small"]
-    files = {**layout.files, datasets.VOC_TEST: hashlib.md5(path.read_bytes()).hexdigest()}
-    monkeypatch.setitem(datasets.LAYOUTS, "voc-small", layout.__class__(**{**vars(layout), "files": files}))
+    entry = datasets.read_entry("voc-small")
+    changed = entry.archives[VOC_TEST].model_copy(update={"md5": hashlib.md5(path.read_bytes()).hexdigest()})
+    entry = entry.model_copy(update={"archives": {**entry.archives, VOC_TEST: changed}})
+    monkeypatch.setattr(datasets, "read_entry", lambda _: entry)
     monkeypatch.setattr(datasets, "fetch", lambda *_: None)
     with pytest.raises(UserError, match=r"evil.xml' leaves the folder: refused"):
         datasets.prepare("voc-small", tmp_path)

@@ -104,7 +104,7 @@ def test_each_step_moves_its_own_weights(detector, step, moved):
     network = detector()
     network.proposer = copy.deepcopy(network.backbone).requires_grad_(False)
     torch.manual_seed(1)
-    loss, wrong, regions = network.losses(list(IMAGE), [dict(TARGET)], step)
+    loss, wrong, regions = network(list(IMAGE), [dict(TARGET)], step)
     loss.backward()
     with_gradient = {name.partition(".")[0] for name, p in network.named_parameters() if p.grad is not None}
     assert with_gradient == moved and loss.isfinite()
@@ -114,7 +114,7 @@ def test_each_step_moves_its_own_weights(detector, step, moved):
 def test_frozen_stages_keep_their_weights(detector):
     network = detector(frozen_stages=2)
     torch.manual_seed(1)
-    network.losses(list(IMAGE), [dict(TARGET)], "joint")[0].backward()
+    network(list(IMAGE), [dict(TARGET)], "joint")[0].backward()
     with_gradient = {
         name.split(".")[1]
         for name, p in network.backbone.named_parameters()

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torchvision
 
-from identity_mappings.detection import backbone, parameters
+from identity_mappings.detection import backbone
 from identity_mappings.detection.training import DetectionTrainer
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
@@ -173,11 +173,11 @@ def test_imported_weights_are_a_detection_of_their_own(detection, options, data,
     else:
         state = torchvision.models.resnet18().state_dict()
     torch.save(state, tmp_path / "theirs.pth")
-    taken = backbone.read_imported(tmp_path / "theirs.pth", "tv", "torchvision, a test", tmp_path)
+    taken = tmp_path / "theirs.pth", "tv", "torchvision, a test"
     wanted = detection(
         iterations=1, batch_size=1, log_every=1, evaluate_every=1, learning_rate=[[0, 0.001]], pooled_size=None
     )
-    experiment = parameters.with_imported(wanted, taken)
+    experiment = backbone.read_imported(wanted, *taken, tmp_path)
     assert experiment.digest != wanted.digest and experiment.name == "voc-resnet101-tv"
     if kind == "vgg":  # large: read, and not trained
         loaded, parents = backbone.load(experiment, options(tmp_path))
@@ -186,7 +186,7 @@ def test_imported_weights_are_a_detection_of_their_own(detection, options, data,
         }
         return
     results = tmp_path / "imported"
-    backbone.read_imported(tmp_path / "theirs.pth", "tv", "torchvision, a test", results)
+    backbone.read_imported(wanted, *taken, results)
     assert train(experiment, 0, replace(options(tmp_path), results=results)) == 0
     [folder] = detections.imported_folders(tmp_path)
     assert detections.read_imported(folder).metrics["experiment"] == "voc-resnet101-tv"

@@ -16,7 +16,6 @@ def load(dataset: dict[str, Any], folder: Path = FOLDER) -> Images:
 
     Args:
         dataset: {"name": ..., "md5": ...}, its sizes and what it is made from, from the parameters.
-        folder: where data.dvc's outputs lie.
 
     Raises:
         UserError: files are missing or are not the pinned ones, or the counts disagree with the parameters.

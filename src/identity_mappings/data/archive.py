@@ -142,9 +142,8 @@ class Ilsvrc:
 
     def __init__(self, name: str, folder: Path, dataset: "Dataset"):
         require(name, folder, dataset)
-        devkit = read_devkit(name, folder, dataset)
-        self.root, self.dataset, self.classes = folder / name, dataset, devkit.classes
-        self.validation_labels = devkit.validation_labels
+        words, self.validation_labels = read_devkit(name, folder, dataset)
+        self.root, self.dataset, self.classes = folder / name, dataset, list(words)
         self.origin: dict[str, Any] = {"archives": {file: archive.md5 for file, archive in dataset.archives.items()}}
         self.sizes = {split: (self.root / file).stat().st_size for split, file in ARCHIVES.items()}
 

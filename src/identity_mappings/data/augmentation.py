@@ -13,11 +13,9 @@ class Augmentation:
     Args:
         training: the training images, uint8 (N, C, H, W); the mean is theirs.
         normalization: "per-pixel-mean", or "channel-mean-and-deviation" by the two lists.
-        padding: pixels on each side.
         padding_colour: "mean": the border is the mean colour, zero after normalization; each pixel loses the mean of
             its own place in the whole image. "black": padded before, and the mean taken off the cropped image.
         channel_mean, channel_deviation: of a channel's values in 0 to 255.
-        device: where everything is kept and computed.
     """
 
     def __init__(

@@ -37,7 +37,6 @@ def load(name: str, md5: str, made_from: dict[str, Any], folder: Path) -> Images
 
     Args:
         made_from: {"name", "md5", "block_mean"} of the parameters.
-        folder: where data.dvc's outputs lie.
 
     Raises:
         UserError: a file is missing or wrong, the images cannot be cut into such blocks, or `md5` does not follow from

@@ -45,7 +45,6 @@ def apply(images: Tensor, numbers: Tensor, kind: str | None) -> Tensor:
     Args:
         images: uint8 (N, 3, H, W).
         numbers: (N, NUMBERS[kind]), of `draw`.
-        kind: the recipe's `colour`.
 
     Returns:
         float32 (N, 3, H, W), in 0 to 255 but for what the colours add.
@@ -53,10 +52,10 @@ def apply(images: Tensor, numbers: Tensor, kind: str | None) -> Tensor:
     pixels = images.float()
     if kind is None:
         return pixels
-    alpha = (numbers[:, :3] * _constant(EIGENVALUES, numbers))[:, None]
-    shift = 255 * (alpha * _constant(EIGENVECTORS, numbers)).sum(2)
+    alpha = (numbers[:, :3] * _constant(EIGENVALUES, numbers.device))[:, None]
+    shift = 255 * (alpha * _constant(EIGENVECTORS, numbers.device)).sum(2)
     if kind == "pca-and-jitter":
-        weights = _constant(GREY, numbers)
+        weights = _constant(GREY, numbers.device)
         grey = sum(pixels[:, c : c + 1] * weights[c] for c in range(3))
         brightness, contrast, saturation = numbers[:, 3:6].T
         shift = shift + (brightness * (1 - contrast) * grey.mean((1, 2, 3)))[:, None]
@@ -71,13 +70,9 @@ def _each(values: Tensor) -> Tensor:
 
 
 @lru_cache
-def _on(device: torch.device, values: tuple) -> Tensor:
+def _constant(values: tuple, device: torch.device) -> Tensor:
     """Made once: a recorded CUDA graph must not copy from the host."""
     return torch.tensor(values, dtype=torch.float32, device=device)
-
-
-def _constant(values: tuple, like: Tensor) -> Tensor:
-    return _on(like.device, values)
 
 
 def _rows(values: Tensor, images: Tensor) -> Tensor:
@@ -94,7 +89,6 @@ class Normalization:
         mean_image: per-pixel-mean: float32 (3, S, S) in 0 to 255, of the training images (`stream.mean_image`).
             Images of another size than S lose its mean colour.
         channel_mean, channel_deviation: of a channel's values in 0 to 255.
-        device: of the images.
     """
 
     def __init__(

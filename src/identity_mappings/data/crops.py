@@ -49,10 +49,8 @@ def scale(width: int, height: int, uniform: numpy.ndarray, shorter_side: tuple[i
     """A crop at a random place of the image with a random shorter side (he2015, Section 3.4).
 
     Args:
-        width, height: of the image.
         uniform: (DRAWS), numbers in [0, 1).
         shorter_side: lowest and highest, both drawn, in pixels; the lowest is not below `size`.
-        size: height and width of the crop.
     """
     low, high = shorter_side
     side = low + int(uniform[0] * (high - low + 1))

@@ -24,11 +24,6 @@ Name = str | Callable[[], str]  # a function where finding the name costs someth
 def rgb(content: bytes, decoder: str, name: Name) -> Image.Image:
     """The image of a JPEG or PNG file, in mode RGB; greyscale, CMYK and transparent ones are converted by Pillow.
 
-    Args:
-        content: of the file.
-        decoder: of `DECODERS`.
-        name: of the file, for the error.
-
     Raises:
         UserError: the file is truncated, broken, or of another kind.
     """

@@ -6,10 +6,8 @@
 import hashlib
 import io
 import tarfile
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy
 
@@ -51,30 +49,16 @@ def require(name: str, folder: Path, dataset: "Dataset") -> None:
     raise UserError("\n".join([*(f"{path}: {state}" for path, state in states.items()), cure]))
 
 
-@dataclass(frozen=True)
-class Devkit:
+class Devkit(NamedTuple):
     """What the development kit says.
 
     Attributes:
-        words: wnid to the words of the class, of all classes; non-leaf synsets are left out.
-        wnids: by ILSVRC2012_ID - 1.
-        validation: (N) ILSVRC2012_ID of each validation image, in the order of their numbers.
+        words: {wnid: words of the class}; sorted: label k is the k-th, as in torchvision.datasets.ImageNet.
+        validation_labels: of each validation image, in the order of their numbers.
     """
 
     words: dict[str, str]
-    wnids: list[str]
-    validation: numpy.ndarray
-
-    @cached_property
-    def classes(self) -> list[str]:
-        """wnids, sorted: label k is the k-th, as in torchvision.datasets.ImageNet."""
-        return sorted(self.wnids)
-
-    @cached_property
-    def validation_labels(self) -> list[int]:
-        """Label of each validation image, in the order of their numbers."""
-        label = {wnid: number for number, wnid in enumerate(self.classes)}
-        return [label[self.wnids[identity - 1]] for identity in self.validation.tolist()]
+    validation_labels: list[int]
 
 
 def read_devkit(name: str, folder: Path, dataset: "Dataset") -> Devkit:
@@ -109,4 +93,6 @@ def read_devkit(name: str, folder: Path, dataset: "Dataset") -> Devkit:
     if len(validation) != images or not all(1 <= number <= classes for number in validation.tolist()):
         numbers = f"{images} numbers from 1 to {classes}"
         raise UserError(f"{path}: {GROUND_TRUTH}: {len(validation)} lines, not {numbers}")
-    return Devkit(dict(leaves.values()), [leaves[number][0] for number in sorted(leaves)], validation)
+    words = dict(sorted(leaves.values()))
+    labels = {wnid: label for label, wnid in enumerate(words)}
+    return Devkit(words, [labels[leaves[number][0]] for number in validation.tolist()])

@@ -13,6 +13,7 @@ import shutil
 import sys
 import zlib
 from collections import Counter
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -220,13 +221,10 @@ def prepare(name: str, folder: Path, dataset: Dataset | None = None, least: dict
         progress = Progress(name, sum(source.sizes[split] for split in unfinished))
         try:
             for split in unfinished:
-                writer = writers[split]
-                writer.open()
-                try:
+                with closing(writers[split]) as writer:
+                    writer.open()
                     source.copy(split, writer, progress)
                     writer.finish()
-                finally:
-                    writer.close()
         except OSError as error:
             cure = "mend that and call it again: it goes on where it stopped"
             raise UserError(f"{error.filename or target}: {error.strerror}: {cure}") from None

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,24 +19,14 @@ def generator(seed: int, *purpose: object, device: str | torch.device = "cpu") -
     return torch.Generator(device=device).manual_seed(stream(seed, *purpose))
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What an epoch draws; each a tensor over the images.
+class View(NamedTuple):
+    """Images and their augmentation, in order; each a tensor over a batch, or over an epoch.
 
     Attributes:
-        order: permutation: position in the epoch to image.
-        top, left: corner of the crop in the padded image, 0 to 2 * padding, by image.
-        flip: whether to mirror it, by image.
+        image: number of the image.
+        top, left: corner of the crop in the padded image, 0 to 2 * padding.
+        flip: whether to mirror it.
     """
-
-    order: Tensor
-    top: Tensor
-    left: Tensor
-    flip: Tensor
-
-
-class View(NamedTuple):
-    """The images of a batch and their augmentation; each a tensor over the batch."""
 
     image: Tensor
     top: Tensor
@@ -46,12 +35,7 @@ class View(NamedTuple):
 
 
 def positions(iteration: int, images: int, batch_size: int, epoch_end: str) -> list[tuple[int, int, int]]:
-    """The parts of the batch of an iteration: (epoch, first position in it, one past the last).
-
-    Args:
-        images: in an epoch.
-        batch_size, epoch_end: as in `Sampler`.
-    """
+    """The parts of the batch of an iteration: (epoch, first position in it, one past the last). See `Sampler`."""
     if epoch_end == "short-batch":
         per_epoch = math.ceil(images / batch_size)
         epoch, batch = divmod(iteration, per_epoch)
@@ -70,12 +54,9 @@ class Sampler:
     """Shuffled anew every epoch, without replacement (he2016, Appendix, by he2015).
 
     Args:
-        images: number of training images.
-        batch_size: images an iteration.
         epoch_end: "continue" the batch into the next epoch (Caffe), or end the epoch with a "short-batch" (Torch).
         padding: pixels padded on each side before the crop.
         flip: whether images are mirrored at random.
-        seed: of the run.
     """
 
     def __init__(self, images: int, batch_size: int, epoch_end: str, padding: int, flip: bool, seed: int):
@@ -83,35 +64,29 @@ class Sampler:
         self.padding, self.flip, self.seed = padding, flip, seed
         self.epoch = lru_cache(maxsize=2)(self._epoch)
 
-    def _epoch(self, number: int) -> Epoch:
+    def _epoch(self, number: int) -> View:
+        """All images in the order of an epoch; what is drawn for an image does not depend on its place."""
         g = generator(self.seed, "views", number)
         offsets = torch.randint(2 * self.padding + 1, (2, self.images), generator=g)
         flip = torch.randint(2, (self.images,), generator=g).bool() & self.flip
         order = torch.randperm(self.images, generator=generator(self.seed, "order", number))
-        return Epoch(order, offsets[0], offsets[1], flip)
+        return View(order, offsets[0][order], offsets[1][order], flip[order])
 
     def positions(self, iteration: int) -> list[tuple[int, int, int]]:
-        """The parts of the batch of an iteration: (epoch, first position in it, one past the last)."""
         return positions(iteration, self.images, self.batch_size, self.epoch_end)
 
     def view(self, iteration: int) -> View:
-        """Images and augmentation of the batch of an iteration."""
-        parts = []
-        for number, begin, end in self.positions(iteration):
-            epoch = self.epoch(number)
-            image = epoch.order[begin:end]
-            parts.append((image, epoch.top[image], epoch.left[image], epoch.flip[image]))
-        return View(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        """The batch of an iteration."""
+        parts = [
+            [column[begin:end] for column in self.epoch(number)] for number, begin, end in self.positions(iteration)
+        ]
+        return View(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 class DeviceViews:
     """The views of a run as tables on its device, so that an iteration's can be taken there without waiting for it.
 
     `seek` moves to an iteration, from the host; `part` takes what is there then, and is the same work every time.
-
-    Args:
-        sampler: whose views they are.
-        device: of the tables.
     """
 
     def __init__(self, sampler: Sampler, device: torch.device):
@@ -133,11 +108,7 @@ class DeviceViews:
         if epoch != self.loaded:
             for number in range(self.epochs):
                 rows = slice(number * self.sampler.images, (number + 1) * self.sampler.images)
-                drawn = self.sampler.epoch(epoch + number)
-                image = drawn.order
-                for table, column in zip(
-                    self.tables, (image, drawn.top[image], drawn.left[image], drawn.flip[image]), strict=True
-                ):
+                for table, column in zip(self.tables, self.sampler.epoch(epoch + number), strict=True):
                     table[rows].copy_(column)
             self.loaded = epoch
         self.position.fill_(begin)

@@ -65,13 +65,9 @@ def hash_of_source(index: dict[str, Any]) -> str:
 
 
 class Shards:
-    """One split of a prepared dataset; images by their number in canonical order (by shard, then by position).
+    """A split ("training", "validation") of data/shards/NAME; images by their number, by shard and then by position.
 
     Shards are opened when they are first read, in each process by itself, so that it can be handed to workers.
-
-    Args:
-        folder: data/shards/NAME.
-        split: "training" or "validation".
 
     Attributes:
         labels: (N), int64: position of the wnid in `classes`.

@@ -66,7 +66,7 @@ def _image(name: str, digit: numpy.ndarray, label: int, photographs: list[Image.
     return image
 
 
-def _encoded(image: Image.Image, form: str) -> bytes:
+def encode(image: Image.Image, form: str = "RGB") -> bytes:
     content = io.BytesIO()
     if form == "PNG":
         image.save(content, "PNG", compress_level=0)  # what zlib makes differs between its builds
@@ -137,7 +137,7 @@ def archives() -> dict[str, bytes]:
         members = []
         for index in [index for index, label in enumerate(labels) if label == digit][:each]:
             name = f"{wnid(digit)}_{index}.JPEG"
-            members.append((name, _encoded(_image(name, images[index], digit, photographs), ODD.get(number, "RGB"))))
+            members.append((name, encode(_image(name, images[index], digit, photographs), ODD.get(number, "RGB"))))
             number += 1
         classes.append((f"{wnid(digit)}.tar", pack_tar(members)))
 
@@ -145,7 +145,7 @@ def archives() -> dict[str, bytes]:
     tests = zip(data.test[:VALIDATION_IMAGES, 0].numpy(), data.test_labels.tolist(), strict=False)
     for index, (image, label) in enumerate(tests, 1):
         name = f"ILSVRC2012_val_{index:08d}.JPEG"
-        validation.append((name, _encoded(_image(name, image, label, photographs), "RGB")))
+        validation.append((name, encode(_image(name, image, label, photographs))))
         truth.append(f"{IDENTITIES[label]}\n")
 
     kit, packed = pack_tar([(META, _meta()), (GROUND_TRUTH, "".join(truth).encode())]), io.BytesIO()

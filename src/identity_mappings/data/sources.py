@@ -14,7 +14,7 @@ from ..parameters.datasets import Dataset
 from ..parameters.load import DATASETS, read_entry
 from ..records.files import write_atomically
 from . import arrays, cifar, imagenet
-from .listing import dvc_md5, list_files, md5_of
+from .listing import download, dvc_md5, list_files, list_wrong
 from .shards import SPLITS, hash_of_source, read_index
 
 if TYPE_CHECKING:
@@ -41,20 +41,16 @@ def _list_pinned(name: str, entry: Dataset) -> dict[str, str]:
 
 def list_problems(name: str, folder: Path) -> list[str]:
     """What is wrong with data/NAME, a line for each file; nothing if all is as published, or as it was pinned."""
-    root, found, entry = folder / name, [], _read_entry_with_files(name)
+    root, entry = folder / name, _read_entry_with_files(name)
     if entry.format in OWN:
         if not root.is_dir():
             return [f"{root}: missing: put your images there (docs/data.md)"]
         md5 = dvc_md5(list_files(root))
         return [] if md5 == entry.md5 else [f"{root}: its hash is {md5}, {DATASETS} pins {entry.md5 or 'nothing yet'}"]
     pinned = _list_pinned(name, entry)
-    for path, md5 in pinned.items():
-        if not (root / path).is_file():
-            found.append(f"{root / path}: missing")
-        elif (actual := md5_of(root / path)) != md5:
-            found.append(f"{root / path}: MD5 {actual}, published {md5}")
     others = sorted(p for p in root.rglob("*") if p.is_file() and p.relative_to(root).as_posix() not in pinned)
-    return found + [f"{other}: does not belong to the dataset: move it out of {root}" for other in others]
+    alien = [f"{other}: does not belong to the dataset: move it out of {root}" for other in others]
+    return list_wrong(root, pinned) + alien
 
 
 def verify(name: str, folder: Path) -> str:
@@ -179,33 +175,14 @@ def fetch(name: str, folder: Path) -> str | None:
             f"{folder / name}: the archives are there: call `identity-mappings data prepare {name}`, which checks them"
         )
     pinned = _list_pinned(name, entry)
-    if wrong := [path for path, md5 in pinned.items() if not _is(folder / name / path, md5)]:
-        archive = _download(name, cifar.find_source(name, entry.md5), folder / ".downloads")
-        _extract(archive, {path: pinned[path] for path in wrong}, folder / name)
+    source = cifar.find_source(name, entry.md5)
+    archive = folder / ".downloads" / source.filename
+    if wrong := {path: md5 for path, md5 in pinned.items() if list_wrong(folder / name, {path: md5})}:
+        download(source.url, archive, source.tgz_md5)
+        _extract(archive, wrong, folder / name)
     verify(name, folder)
-    if wrong:
-        archive.unlink()
+    archive.unlink(missing_ok=True)
     return None
-
-
-def _is(path: Path, md5: str) -> bool:
-    return path.is_file() and md5_of(path) == md5
-
-
-def _download(name: str, source: type, downloads: Path) -> Path:
-    from torchvision.datasets.utils import download_url
-
-    archive = downloads / source.filename
-    print(f"{name}: {archive} from {source.url}", flush=True)
-    try:
-        # Skips an archive that is there with the right MD5; replaces one that a failure left half.
-        download_url(source.url, str(downloads), source.filename, source.tgz_md5)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{name}: {source.url} could not be fetched ({error}): call this again when the network is there; it goes "
-            f"on where it stopped. Or put the archive at {archive}"
-        ) from None
-    return archive
 
 
 def _extract(archive: Path, wanted: dict[str, str], root: Path) -> None:

@@ -33,20 +33,18 @@ CHUNK = 256  # images that a worker adds up at a time for the mean image
 
 
 class Batch(NamedTuple):
-    """The views of an iteration, of some replicas of batch norm.
+    """The views of an iteration, of some replicas of batch norm, one replica's after the other's.
 
     Attributes:
         images: uint8 (n, 3, S, S), channels_last in memory; cropped and mirrored.
         labels: int64 (n).
         colours: float32 (n, colour.NUMBERS[...]), for `colour.apply`.
-        parts: where in these tensors each replica's samples are.
         total: images of the iteration, of all replicas.
     """
 
     images: Tensor
     labels: Tensor
     colours: Tensor
-    parts: list[slice]
     total: int
 
 
@@ -58,7 +56,6 @@ class Order:
         batch_size, epoch_end: as in `sampling.Sampler`.
         shuffle_shards: images are permuted over so many shards at a time, the shards being in a random order, so that
             a disk reads these and no others; None: over all.
-        seed: of the run.
     """
 
     def __init__(self, shard_of: numpy.ndarray, batch_size: int, epoch_end: str, shuffle_shards: int | None, seed: int):
@@ -129,11 +126,7 @@ class Views:
         for shard in self.order.ahead(iteration, first):
             self.shards.will_need(shard)
         whole = self.order.samples(iteration)
-        samples, parts = [], []
-        for replica in self.replicas:
-            begin = len(samples)
-            samples += whole[replica :: self.parts]
-            parts.append(slice(begin, len(samples)))
+        samples = [sample for replica in self.replicas for sample in whole[replica :: self.parts]]
         size = self.recipe.crop_size
         images = numpy.empty((len(samples), size, size, 3), numpy.uint8)
         colours = numpy.empty((len(samples), colour.NUMBERS[self.recipe.colour]), numpy.float32)
@@ -141,7 +134,7 @@ class Views:
             images[row], colours[row] = self.view(epoch, index)
         labels = self.labels[[index for _, index in samples]]
         tensors = (torch.from_numpy(array) for array in (images.transpose(0, 3, 1, 2), labels, colours))
-        return Batch(*tensors, parts, len(whole))
+        return Batch(*tensors, len(whole))
 
     def view(self, epoch: int, index: int) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Of an image in an epoch: its crop, uint8 (S, S, 3), mirrored if so drawn, and its numbers for the colour."""
@@ -157,49 +150,6 @@ class Views:
         else:
             part = crops.scale_and_aspect_ratio(width, height, uniform, recipe.crop_size)
         return crops.cut(image, part, recipe.crop_size, mirrored), colour.draw(random, recipe.colour)
-
-
-class Stream:
-    """The batches of a run, made by workers ahead of their use.
-
-    Args:
-        shards: the training images.
-        recipe: batch_size, batch_norm_samples, epoch_end, iterations, crop, crop_size, shorter_side, colour, flip,
-            decoder, shuffle_shards.
-        seed: of the run.
-        replicas: whose samples are wanted, of batch_size // batch_norm_samples; sample i belongs to replica i modulo
-            their number.
-        workers: processes, each with one thread; 0: made where they are asked for.
-        pin_memory: for copies to a GPU.
-
-    Raises:
-        UserError: the recipe's crop does not fit into its smallest image.
-    """
-
-    def __init__(
-        self,
-        shards: "Shards",
-        recipe: SimpleNamespace,
-        seed: int,
-        replicas: Sequence[int],
-        workers: int,
-        pin_memory: bool = False,
-    ):
-        self.recipe, self.views = recipe, Views(shards, recipe, seed, replicas)
-        self.loader = Loader(self.views.batch, workers, pin_memory)
-
-    def batches(self, first_iteration: int) -> Iterator[Batch]:
-        """From an iteration on, to the recipe's last one; a further call ends the one before.
-
-        Raises:
-            UserError: an image cannot be decoded, or a worker was killed.
-        """
-        iterations = range(first_iteration, self.recipe.iterations)
-        return self.loader.run((iteration, iteration == first_iteration) for iteration in iterations)
-
-    def close(self) -> None:
-        """End the workers."""
-        self.loader.close()
 
 
 class Loader:
@@ -251,6 +201,43 @@ class Loader:
         self.loader = None
 
 
+class Stream(Loader):
+    """The batches of a run, made by workers ahead of their use.
+
+    Args:
+        recipe: batch_size, batch_norm_samples, epoch_end, iterations, crop, crop_size, shorter_side, colour, flip,
+            decoder, shuffle_shards.
+        replicas: whose samples are wanted, of batch_size // batch_norm_samples; sample i belongs to replica i modulo
+            their number.
+        workers: processes, each with one thread; 0: made where they are asked for.
+        pin_memory: for copies to a GPU.
+
+    Raises:
+        UserError: the recipe's crop does not fit into its smallest image.
+    """
+
+    def __init__(
+        self,
+        shards: "Shards",
+        recipe: SimpleNamespace,
+        seed: int,
+        replicas: Sequence[int],
+        workers: int,
+        pin_memory: bool = False,
+    ):
+        self.views = Views(shards, recipe, seed, replicas)
+        super().__init__(self.views.batch, workers, pin_memory)
+
+    def batches(self, first_iteration: int) -> Iterator[Batch]:
+        """From an iteration on, to the recipe's last one; a further call ends the one before.
+
+        Raises:
+            UserError: an image cannot be decoded, or a worker was killed.
+        """
+        iterations = range(first_iteration, self.views.recipe.iterations)
+        return self.run((iteration, iteration == first_iteration) for iteration in iterations)
+
+
 def unheeding(_: int) -> None:
     """In a worker: a signal to the whole process group is for who trains, which ends the workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -297,10 +284,6 @@ def mean_image(shards: "Shards", crop_size: int, decoder: str, folder: Path, wor
     A crop is the middle of the image with shorter side 256 / 224 * crop_size. Sums are of integers, so the mean has one
     value whatever adds it up. It is computed once and kept in `folder` as mean-SIZE-DECODER.npy (the archives, and so
     the images, are pinned); other processes wait for it.
-
-    Args:
-        shards: the training images.
-        workers: processes.
 
     Raises:
         UserError: an image cannot be decoded, the folder cannot be written to, or the file there is another thing.

@@ -1,81 +1,64 @@
-"""How detections are scored: VOC 2007's 11-point average precision, and COCO's by pycocotools."""
+"""How detections are scored: VOC 2007's 11-point average precision, and COCO's by pycocotools.
+
+The boxes of an image are torchvision's: {"boxes": (K, 4) left, top, right, bottom in pixels, "labels": (K) from 1}, and
+of true objects "difficult": (K) whether to ignore them, of detections "scores": (K).
+"""
 
 import contextlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert, box_iou
 
 from ..errors import UserError
 
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+
 POINTS = 11  # recall 0, 0.1, ..., 1 (Everingham et al. 2010, Section 4.2)
+OVERLAP = 0.5  # intersection over union from which a detection is right
+Boxes = dict[str, Tensor]
 
 
-class Objects(NamedTuple):
-    """The true boxes of an image: (K, 4) left, top, right, bottom in pixels; labels from 1; and whether to ignore."""
-
-    boxes: numpy.ndarray
-    labels: numpy.ndarray
-    difficult: numpy.ndarray
-
-
-class Detections(NamedTuple):
-    """What a detector found in an image; boxes and labels as in `Objects`."""
-
-    boxes: numpy.ndarray
-    labels: numpy.ndarray
-    scores: numpy.ndarray
-
-
-def overlaps(box: numpy.ndarray, boxes: numpy.ndarray) -> numpy.ndarray:
-    """Intersection over union of a box with each of (K, 4)."""
-    left_top, right_bottom = numpy.maximum(box[:2], boxes[:, :2]), numpy.minimum(box[2:], boxes[:, 2:])
-    common = numpy.clip(right_bottom - left_top, 0, None).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    return common / ((box[2:] - box[:2]).prod() + areas - common)
-
-
-def average_precision(
-    found: Sequence[Detections], objects: Sequence[Objects], label: int, threshold: float = 0.5
-) -> float | None:
+def average_precision(found: Sequence[Boxes], objects: Sequence[Boxes], label: int) -> float | None:
     """11-point interpolated average precision of a class, in %; None where no object of it counts.
 
     As VOC 2007's devkit: detections in the order of their scores; each belongs to the object of its class that it
-    overlaps most, if that is at least `threshold`; an object's second detection is wrong; one of a difficult object is
+    overlaps most, if that is at least a half; an object's second detection is wrong; one of a difficult object is
     neither right nor wrong, and difficult objects need not be found.
 
     Args:
         found, objects: by image, in the same order.
     """
-    images = [(image.boxes[image.labels == label], image.difficult[image.labels == label]) for image in objects]
-    wanted = int(sum((~difficult).sum() for _, difficult in images))
+    ranked, wanted = [], 0
+    for detected, truth in zip(found, objects, strict=True):
+        chosen, of_class = detected["labels"] == label, truth["labels"] == label
+        shares = box_iou(detected["boxes"][chosen].double(), truth["boxes"][of_class]).tolist()
+        difficult, taken = truth["difficult"][of_class].tolist(), set()
+        ranked += [
+            (score, share, difficult, taken)
+            for score, share in zip(detected["scores"][chosen].tolist(), shares, strict=True)
+        ]
+        wanted += difficult.count(False)
     if not wanted:
         return None
-    ranked = [
-        (float(score), image, box)
-        for image, detected in enumerate(found)
-        for box, score in zip(
-            detected.boxes[detected.labels == label], detected.scores[detected.labels == label], strict=True
-        )
-    ]
     ranked.sort(key=lambda entry: -entry[0])  # stable: of equal scores the first image's goes first
-    taken = [numpy.zeros(len(difficult), bool) for _, difficult in images]
     right = wrong = 0
     curve = []
-    for _, image, box in ranked:
-        boxes, difficult = images[image]
-        shares = overlaps(box, boxes) if len(boxes) else numpy.zeros(1)
-        best = int(shares.argmax())
-        if shares[best] < threshold or not len(boxes):
+    for _, shares, difficult, taken in ranked:
+        best = max(range(len(shares)), key=shares.__getitem__, default=None)
+        if best is None or shares[best] < OVERLAP:
             wrong += 1
         elif difficult[best]:
             continue
-        elif taken[image][best]:
+        elif best in taken:
             wrong += 1
         else:
-            taken[image][best] = True
+            taken.add(best)
             right += 1
         curve.append((right, right / (right + wrong)))
     reached = [
@@ -85,7 +68,7 @@ def average_precision(
     return 100 * sum(reached) / POINTS
 
 
-def score_voc(found: Sequence[Detections], objects: Sequence[Objects], classes: Sequence[str]) -> dict[str, Any]:
+def score_voc(found: Sequence[Boxes], objects: Sequence[Boxes], classes: Sequence[str]) -> dict[str, Any]:
     """{"map_50": mean over the classes that have objects, in %, "by_class": {class: average precision}}."""
     precisions = {name: average_precision(found, objects, label) for label, name in enumerate(classes, 1)}
     counted = {name: value for name, value in precisions.items() if value is not None}
@@ -95,8 +78,22 @@ def score_voc(found: Sequence[Detections], objects: Sequence[Objects], classes: 
     return {"map_50": round(mean, 6), "by_class": {name: round(value, 6) for name, value in counted.items()}}
 
 
+def read_coco(annotations: Path) -> "COCO":
+    """instances_*.json.
+
+    Raises:
+        UserError: pycocotools is not installed.
+    """
+    try:
+        from pycocotools.coco import COCO
+    except ImportError:
+        raise UserError("COCO needs pycocotools, which is not installed: pip install pycocotools") from None
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(annotations)
+
+
 def score_coco(
-    found: Sequence[Detections], images: Sequence[int], categories: Sequence[int], annotations: Path
+    found: Sequence[Boxes], images: Sequence[int], categories: Sequence[int], annotations: Path
 ) -> dict[str, Any]:
     """{"map_50", "map": at IoU 0.5 to 0.95}, in %, by COCO's own evaluation.
 
@@ -104,29 +101,19 @@ def score_coco(
         found: by image.
         images, categories: COCO's number of each image, and of each label from 1 on.
         annotations: instances_*.json of the images.
-
-    Raises:
-        UserError: pycocotools is not installed.
     """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError:
-        raise UserError("COCO is scored by pycocotools, which is not installed: pip install pycocotools") from None
-    results = [
-        {
-            "image_id": image,
-            "category_id": categories[int(label) - 1],
-            "bbox": [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])],
-            "score": float(score),
-        }
-        for image, detected in zip(images, found, strict=True)
-        for box, label, score in zip(detected.boxes, detected.labels, detected.scores, strict=True)
-    ]
-    if not results:
+    truth, rows = read_coco(annotations), []
+    for image, detected in zip(images, found, strict=True):
+        left_top_size = box_convert(detected["boxes"], "xyxy", "xywh").double()
+        numbers = torch.tensor(categories)[detected["labels"] - 1]
+        image_numbers = torch.full_like(numbers, image)
+        rows.append(torch.column_stack([image_numbers, left_top_size, detected["scores"].double(), numbers]))
+    results = torch.cat(rows).numpy()
+    if not len(results):
         return {"map_50": 0.0, "map": 0.0}
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotations))
+        from pycocotools.cocoeval import COCOeval
+
         evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
         evaluation.params.imgIds = list(images)
         evaluation.evaluate()

@@ -1,6 +1,5 @@
 """Faster R-CNN on torchvision's parts, with a network of he2015 as its backbone (Section 4.3, Appendix A)."""
 
-from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +9,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.roi_heads import fastrcnn_loss
-from torchvision.ops import FrozenBatchNorm2d, RoIAlign
+from torchvision.ops import FrozenBatchNorm2d, roi_align
 
 from ..data.sampling import generator
 from ..networks.batch_norm import BatchNorm2d
@@ -20,31 +19,6 @@ from ..networks.vgg import CONVOLUTIONS, Vgg
 
 STRIDE = 16  # of conv4, and of VGG's conv5_3
 STEPS = ("rpn", "detector", "rpn on shared layers", "detector on shared layers")
-
-
-class _PooledRegions(torch.autograd.Function):
-    """torchvision's RoI pooling with a backward pass that adds up in one order, also on a GPU.
-
-    torchvision's own adds with atomics there; `index_put_` sorts first where deterministic algorithms are asked for.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rois: Tensor, scale: float, size: int) -> Tensor:
-        pooled, places = torch.ops.torchvision.roi_pool(x, rois, scale, size, size)
-        ctx.shape = x.shape
-        ctx.save_for_backward(rois, places)
-        return pooled
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        rois, places = ctx.saved_tensors
-        n, c, h, w = ctx.shape
-        planes = rois[:, :1].long() * c + torch.arange(c, device=rois.device)
-        index = planes[:, :, None, None] * (h * w) + places
-        filled = places >= 0  # an empty bin has no maximum
-        out = gradient.new_zeros(n * c * h * w)
-        out.index_put_((index[filled],), gradient[filled], accumulate=True)
-        return out.view(n, c, h, w), None, None, None
 
 
 class RegionPooling(nn.Module):
@@ -60,13 +34,20 @@ class RegionPooling(nn.Module):
     def __init__(self, kind: str, size: int):
         super().__init__()
         self.kind, self.size = kind, size
-        self.align = RoIAlign(size, 1 / STRIDE, sampling_ratio=2)
 
     def forward(self, features: dict[str, Tensor], boxes: list[Tensor], _: Any = None) -> Tensor:
+        x = features["0"]
         if self.kind == "align":
-            return self.align(features["0"], boxes)
+            return roi_align(x, boxes, self.size, 1 / STRIDE, sampling_ratio=2)
+        # The gradient of torchvision's pooling adds with atomics on a GPU. Indexing adds in one order, where
+        # deterministic algorithms are asked for: of torchvision only the places of the maxima are taken.
         rois = torch.cat([torch.cat([box.new_full((len(box), 1), i), box], 1) for i, box in enumerate(boxes)])
-        return _PooledRegions.apply(features["0"], rois, 1 / STRIDE, self.size)
+        with torch.no_grad():
+            pooled, places = torch.ops.torchvision.roi_pool(x, rois, 1 / STRIDE, self.size, self.size)
+        _, channels, height, width = x.shape
+        planes = rois[:, :1].long() * channels + torch.arange(channels, device=x.device)
+        index = planes[:, :, None, None] * (height * width) + places
+        return x.flatten().to(pooled.dtype)[index.clamp(0)].where(places >= 0, 0)  # an empty bin has no maximum
 
 
 def build_backbone(network: dict[str, Any], backbone: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
@@ -91,8 +72,7 @@ def _frozen(module: nn.Module) -> nn.Module:
     """The module with torchvision's frozen batch norm in the place of ours: constant scales and offsets."""
     if isinstance(module, BatchNorm2d):
         frozen = FrozenBatchNorm2d(module.channels, module.eps)
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            getattr(frozen, name).copy_(getattr(module, name).detach().view(-1))
+        frozen.load_state_dict({name: x.view(-1) for name, x in module.state_dict().items()})
         return frozen
     for name, child in module.named_children():
         setattr(module, name, _frozen(child))
@@ -124,13 +104,13 @@ class Detector(FasterRCNN):
     """torchvision's FasterRCNN whose training is that of a step: `joint`, or one of `STEPS`.
 
     Args:
-        experiment_parameters: of a detection.
+        parameters: of a detection.
         state: of the backbone's trained network.
         seed: of the run, for the new layers.
     """
 
-    def __init__(self, experiment_parameters: dict[str, Any], state: dict[str, Tensor], seed: int):
-        parameters, recipe = experiment_parameters, SimpleNamespace(**experiment_parameters["recipe"])
+    def __init__(self, parameters: dict[str, Any], state: dict[str, Tensor], seed: int):
+        recipe = SimpleNamespace(**parameters["recipe"])
         network, backbone = parameters["network"], parameters["backbone"]
         body, head = split(build_backbone(network, backbone, state), network, recipe.frozen_stages)
         with torch.no_grad():
@@ -161,52 +141,37 @@ class Detector(FasterRCNN):
         )
         self.roi_heads.box_roi_pool = RegionPooling(recipe.roi, size)  # the constructor takes no other than its own
         self.proposer: nn.Module | None = None  # alternating: the RPN's own layers, while the detector has others
-        self._initialize(seed)
-
-    def _initialize(self, seed: int) -> None:
-        """N(0, 0.01), and N(0, 0.001) for the boxes of the detector; no biases (Fast R-CNN, Section 2.3)."""
-        new = {**dict(self.rpn.head.named_modules(prefix="rpn")), **dict(self.roi_heads.box_predictor.named_modules())}
-        for name, module in new.items():
+        # Fast R-CNN, Section 2.3: N(0, 0.01), and N(0, 0.001) for the boxes of the detector; no biases.
+        for name, module in (*self.rpn.head.named_modules(prefix="rpn"), *self.roi_heads.box_predictor.named_modules()):
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 deviation = 0.001 if name == "bbox_pred" else 0.01
-                with torch.no_grad():
-                    module.weight.normal_(0, deviation, generator=generator(seed, "initialization", name))
-                    module.bias.zero_()
+                nn.init.normal_(module.weight, 0, deviation, generator(seed, "initialization", name))
+                nn.init.zeros_(module.bias)
 
-    def losses(self, images: list[Tensor], targets: list[dict[str, Tensor]], step: str) -> tuple[Tensor, Tensor, int]:
-        """Loss of a step; regions (of the RPN alone: none) that were taken for another class; and how many there were.
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None, step: str = "") -> Any:
+        """Without a step what is detected. Otherwise three things: the loss of the step; regions (of the RPN alone:
+        none) that were taken for another class; and how many there were.
 
         Args:
             images: float (3, H, W), in 0 to 255.
             targets: {"boxes": (K, 4) in pixels, "labels": (K) from 1}.
         """
+        if not step:
+            return super().forward(images)
         images, targets = self.transform(images, targets)
         fixed = step.endswith("on shared layers")
         with torch.set_grad_enabled(not fixed):
-            features = OrderedDict([("0", self.backbone(images.tensors))])
-        if "rpn" in step:
-            _, losses = self.rpn(images, features, targets)
+            features = {"0": self.backbone(images.tensors)}
+        with torch.set_grad_enabled(not step.startswith("detector")):
+            seen = {"0": self.proposer(images.tensors)} if step == "detector" else features
+            proposals, losses = self.rpn(images, seen, targets)
+        if step.startswith("rpn"):
             return sum(losses.values()), images.tensors.new_zeros((), dtype=torch.int64), 0
-        if step == "joint":
-            proposals, losses = self.rpn(images, features, targets)
-        else:
-            with torch.no_grad():
-                seen = features if fixed else OrderedDict([("0", self.proposer(images.tensors))])
-                proposals, losses = self.rpn(images, seen, targets)[0], {}
+        if step != "joint":
+            losses = {}
         heads = self.roi_heads
         proposals, _, labels, box_targets = heads.select_training_samples(proposals, targets)
         scores, boxes = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, proposals)))
         total = sum([*losses.values(), *fastrcnn_loss(scores, boxes, labels, box_targets)])
         every = torch.cat(labels)
         return total, (scores.detach().argmax(1) != every).sum(), len(every)
-
-
-class Forward(nn.Module):
-    """The losses of a detector as the forward pass of a module, which DistributedDataParallel wants."""
-
-    def __init__(self, detector: Detector):
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]], step: str) -> tuple[Tensor, Tensor, int]:
-        return self.detector.losses(images, targets, step)

@@ -1,11 +1,11 @@
 """The typed form of params/detection.yaml, and how a detection is resolved."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..parameters.models import Brightness, Name, Natural, Parameters, Positive
+from ..parameters.datasets import Archive
+from ..parameters.models import Brightness, Name, Parameters, Positive, Training
 from ..records.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -14,62 +14,52 @@ if TYPE_CHECKING:
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+class PublishedArchive(Archive):
+    """A file that `data fetch` gets, or that the project makes."""
+
+    url: Annotated[str | None, Field(description="null: the project makes it")] = None
+
+
 class Dataset(Parameters):
     """Images with boxes, pinned by the hashes of the archives (detection.datasets)."""
 
     md5: Annotated[str, Field(description="DVC's hash of the list of its archives and their published MD5s")]
-    kind: Annotated[
-        Literal["voc", "coco"], Field(description="the layout, and how it is scored: 11 points at IoU 0.5, or COCO's")
-    ]
+    kind: Literal["voc", "coco"]
+    """the layout, and how it is scored: 11 points at IoU 0.5, or COCO's"""
     classes: Positive
     training_images: Positive
     test_images: Positive
+    archives: Annotated[dict[str, PublishedArchive], Field(description="by file name")]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Archive to MD5."""
+        return {file: archive.md5 for file, archive in self.archives.items()}
+
+    @property
+    def is_made_here(self) -> bool:
+        return not any(archive.url for archive in self.archives.values())
 
 
-class Recipe(Parameters):
-    """How a detector is trained and tested. Iterations count from 0; all images are gone through one by one."""
+class Recipe(Training):
+    """How a detector is trained and tested; images pass it one by one."""
 
-    description: str
-    steps: Annotated[
-        Literal["joint", "alternating"],
-        Field(
-            description="both losses in each step (approximate joint training), or the four steps of the Faster R-CNN "
-            "paper, a quarter of the iterations each: RPN; detector, from ImageNet's weights again; RPN, and then "
-            "detector, on the shared layers, which stay fixed"
-        ),
-    ]
-    batch_size: Annotated[Positive, Field(description="images an iteration")]
-    detector_batch_size: Annotated[
-        Positive | None, Field(description="alternating: images an iteration of the detector's steps; null: the same")
-    ] = None
-    iterations: Positive
-    learning_rate: Annotated[
-        dict[Natural, Annotated[float, Field(gt=0, le=100)]],
-        Field(description="from which iteration on which rate; must begin at 0"),
-    ]
-    momentum: Annotated[float, Field(ge=0, lt=1)]
+    steps: Literal["joint", "alternating"]
+    """both losses in each step (approximate joint training), or the four steps of the Faster R-CNN paper, a quarter of
+    the iterations each: RPN; detector, from ImageNet's weights again; RPN, and then detector, on the shared layers,
+    which stay fixed"""
+    detector_batch_size: Positive | None = None
+    """alternating: images an iteration of the detector's steps; null: the same"""
     nesterov: bool = False
-    momentum_form: Literal["caffe", "torch"]
-    weight_decay: Annotated[float, Field(ge=0, le=1)]
-    weight_decay_on: list[Literal["convolution", "linear", "batch-norm", "bias", "other"]]
     shorter_side: Annotated[Positive, Field(description="of an image after resizing, in pixels")]
     longer_side: Annotated[Positive, Field(description="that it does not exceed")]
-    flip: Annotated[bool, Field(description="training images mirrored at random")]
-    image_mean: Annotated[
-        list[Brightness],
-        Field(
-            min_length=3,
-            max_length=3,
-            description="by colour channel, in 0 to 255: of a backbone whose mean is a picture of another size",
-        ),
-    ]
-    frozen_stages: Annotated[
-        int, Field(ge=0, le=4, description="of conv1 to conv4, counted from the image: not trained any more")
-    ]
+    image_mean: Annotated[list[Brightness], Field(min_length=3, max_length=3)]
+    """by channel, if the backbone's is a picture"""
+    frozen_stages: Annotated[int, Field(ge=0, le=4)]
+    """of conv1 to conv4, counted from the image: not trained any more"""
     anchor_sizes: Annotated[list[Positive], Field(min_length=1, description="side of the square anchors in pixels")]
-    anchor_ratios: Annotated[
-        list[Annotated[float, Field(gt=0, le=100)]], Field(min_length=1, description="height / width of the anchors")
-    ]
+    anchor_ratios: Annotated[list[Annotated[float, Field(gt=0, le=100)]], Field(min_length=1)]
+    """height / width of the anchors"""
     rpn_anchors: Annotated[Positive, Field(description="sampled of an image for the RPN's loss")]
     rpn_nms: Fraction
     proposals_before_nms: Positive
@@ -77,27 +67,17 @@ class Recipe(Parameters):
     proposals_test_before_nms: Positive
     proposals_test: Annotated[Positive, Field(description="after NMS")]
     roi: Annotated[Literal["pool", "align"], Field(description="RoI pooling, as in the paper, or RoIAlign")]
-    pooled_size: Annotated[
-        Positive | None,
-        Field(description="side of the pooled regions; null: 7 for VGG, 14 for ResNet of images of 224"),
-    ] = None
+    pooled_size: Positive | None = None
+    """side of the pooled regions; null: 7 for VGG, 14 for ResNet of images of 224"""
     regions: Annotated[Positive, Field(description="sampled of an image for the detector's loss")]
     positive_regions: Annotated[Fraction, Field(description="at most this share of them are objects")]
     score_threshold: Fraction
     nms: Annotated[Fraction, Field(description="of the detections of a class")]
     detections: Annotated[Positive, Field(description="at most of an image, in the test")]
     train_on_difficult: Annotated[bool, Field(description="whether objects marked difficult are learned, too")]
-    evaluate_every: Annotated[Positive, Field(description="iterations between tests")]
-    log_every: Annotated[Positive, Field(description="iterations between rows of curve.csv; divides evaluate_every")]
-    arithmetic: Literal["float32", "tf32", "bfloat16"]
-    cpu_threads: Positive
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        if self.evaluate_every % self.log_every:
-            raise ValueError(f"log_every {self.log_every} does not divide evaluate_every {self.evaluate_every}")
-        if 0 not in self.learning_rate or list(self.learning_rate) != sorted(self.learning_rate):
-            raise ValueError("learning_rate must begin with iteration 0 and be in order: sort its lines")
         if self.longer_side < self.shorter_side:
             raise ValueError(f"longer_side {self.longer_side} is below shorter_side {self.shorter_side}: swap them")
         if self.steps == "alternating" and self.iterations % 4:
@@ -131,32 +111,13 @@ class Detections(Parameters):
     experiments: dict[Name, Detection]
     scales: Annotated[dict[Name, Scale], Field(description="by scale; one that is not here has no detections")]
 
-    @model_validator(mode="after")
-    def _names_are_known(self) -> "Detections":
-        for name, experiment in self.experiments.items():
-            for key, value, known in (
-                ("dataset", experiment.dataset, self.datasets),
-                ("recipe", experiment.recipe, self.recipes),
-                *(("overrides", key, Recipe.model_fields) for key in experiment.overrides),
-            ):
-                if value not in known:
-                    raise ValueError(f"experiments.{name}.{key}: unknown name {value!r}: known: {', '.join(known)}")
-        for name, scale in self.scales.items():
-            for key, value, known in (
-                *(("datasets", value, self.datasets) for pair in scale.datasets.items() for value in pair),
-                *(("recipe", key, Recipe.model_fields) for key in scale.recipe),
-            ):
-                if value not in known:
-                    raise ValueError(f"scales.{name}.{key}: unknown name {value!r}: known: {', '.join(known)}")
-        return self
-
 
 def resolve(project: "Project", name: str, scale: str) -> Experiment | None:
     """A detection with every parameter, or None where the scale has no counterpart of it.
 
     Its parameters are those of any experiment, and "backbone": which run's weights it begins from.
     """
-    from ..parameters.load import check
+    from ..parameters.load import DETECTION, check
 
     detections = project.detections
     if scale not in detections.scales:
@@ -167,36 +128,24 @@ def resolve(project: "Project", name: str, scale: str) -> Experiment | None:
     if backbone is None:
         return None
     changed = {**detections.recipes[chosen.recipe].model_dump(), **chosen.overrides, **overlay.recipe}
-    recipe = check(changed, project.root / "params" / "detection.yaml", "detection-recipe", ("scales", scale, "recipe"))
-    resolved = recipe.model_dump(exclude={"description"})
-    resolved["learning_rate"] = [list(pair) for pair in recipe.learning_rate.items()]
+    recipe = check(changed, project.root / DETECTION, "detection-recipe", ("scales", scale, "recipe"))
+    trained, trained_on = backbone.parameters["recipe"], backbone.parameters["dataset"]
+    by_channel = trained["normalization"] == "channel-mean-and-deviation"
     parameters = {
-        "dataset": {"name": dataset, **detections.datasets[dataset].model_dump()},
+        "dataset": project.resolve_dataset(dataset),
         "network": backbone.parameters["network"],
-        "recipe": resolved,
-        "backbone": _backbone(backbone, recipe.image_mean),
+        "recipe": recipe.resolve(),
+        "backbone": {
+            "experiment": backbone.name,
+            "digest": backbone.digest,
+            "seed": 0,
+            "classes": trained_on["classes"],
+            "size": trained_on["size"],
+            "mean": trained["channel_mean"] if by_channel else recipe.image_mean,
+            "deviation": trained["channel_deviation"] if by_channel else [1.0, 1.0, 1.0],
+            "batch_norm_eps": trained["batch_norm_eps"],
+            "statistics": trained["test_statistics"],
+            "dropout": trained["dropout"],
+        },
     }
     return Experiment(name, scale, parameters, chosen.gpus)
-
-
-def _backbone(experiment: Experiment, image_mean: list[float]) -> dict[str, Any]:
-    dataset, recipe = experiment.parameters["dataset"], experiment.parameters["recipe"]
-    by_channel = recipe["normalization"] == "channel-mean-and-deviation"
-    return {
-        "experiment": experiment.name,
-        "digest": experiment.digest,
-        "seed": 0,
-        "classes": dataset["classes"],
-        "size": dataset["size"],
-        "mean": recipe["channel_mean"] if by_channel else image_mean,
-        "deviation": recipe["channel_deviation"] if by_channel else [1.0, 1.0, 1.0],
-        "batch_norm_eps": recipe["batch_norm_eps"],
-        "statistics": recipe["test_statistics"],
-        "dropout": recipe["dropout"],
-    }
-
-
-def with_imported(experiment: Experiment, imported: dict[str, Any]) -> Experiment:
-    """The detection on weights that were trained elsewhere (`detection.backbone.read_imported`): another experiment."""
-    parameters = {**experiment.parameters, "network": imported["network"], "backbone": imported["backbone"]}
-    return replace(experiment, name=f"{experiment.name}-{imported['backbone']['imported']}", parameters=parameters)

@@ -9,14 +9,12 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from ..data.small_imagenet import pack_tar, write_pinned
-from .datasets import COCO_BOXES, COCO_TEST, COCO_TRAINING, LAYOUTS, VOC_TEST, VOC_TRAINING
+from ..data.small_imagenet import encode, pack_tar
 
-CLASSES = LAYOUTS["voc-small"].classes
+CLASSES = ("circle", "square", "triangle")
 NUMBERS = {"training": range(1, 49), "test": range(1001, 1025)}  # of the pictures
 CATEGORIES = (2, 5, 9)  # as COCO's, with gaps
 COLOURS = ((230, 70, 60), (70, 200, 90), (80, 110, 240))
@@ -45,31 +43,22 @@ def draw(number: int) -> tuple[Image.Image, Shapes]:
     return image, shapes
 
 
-def _encode(image: Image.Image) -> bytes:
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=90)
-    return content.getvalue()
-
-
-def _write_annotation(number: int, image: Image.Image, shapes: Shapes) -> bytes:
-    """As VOC's, which counts pixels from 1. Every seventh object is called difficult."""
-    rows = [f"<annotation><filename>{number:06d}.jpg</filename>"]
-    rows.append(f"<size><width>{image.width}</width><height>{image.height}</height><depth>3</depth></size>")
-    for index, (label, box) in enumerate(shapes):
-        ends = zip(("xmin", "ymin", "xmax", "ymax"), (value + 1 for value in box), strict=True)
-        bounds = "".join(f"<{key}>{value}</{key}>" for key, value in ends)
-        rows.append(f"<object><name>{CLASSES[label]}</name><difficult>{int((number + index) % 7 == 0)}</difficult>")
-        rows.append(f"<bndbox>{bounds}</bndbox></object>")
-    return "\n".join([*rows, "</annotation>\n"]).encode()
-
-
 def _make_voc(split: str, images: str) -> bytes:
+    """As VOC's, which counts pixels from 1. Every seventh object is called difficult."""
     devkit, numbers = "VOCdevkit/VOC2007", NUMBERS[split]
     members = [(f"{devkit}/ImageSets/Main/{images}.txt", "".join(f"{number:06d}\n" for number in numbers).encode())]
     for number in numbers:
         image, shapes = draw(number)
-        members.append((f"{devkit}/Annotations/{number:06d}.xml", _write_annotation(number, image, shapes)))
-        members.append((f"{devkit}/JPEGImages/{number:06d}.jpg", _encode(image)))
+        rows = [f"<annotation><filename>{number:06d}.jpg</filename>"]
+        rows.append(f"<size><width>{image.width}</width><height>{image.height}</height><depth>3</depth></size>")
+        for index, (label, box) in enumerate(shapes):
+            left, top, right, bottom = (value + 1 for value in box)
+            bounds = f"<xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>"
+            rows.append(f"<object><name>{CLASSES[label]}</name><difficult>{int((number + index) % 7 == 0)}</difficult>")
+            rows.append(f"<bndbox>{bounds}</bndbox></object>")
+        annotation = "\n".join([*rows, "</annotation>\n"]).encode()
+        members.append((f"{devkit}/Annotations/{number:06d}.xml", annotation))
+        members.append((f"{devkit}/JPEGImages/{number:06d}.jpg", encode(image)))
     return pack_tar(members)
 
 
@@ -79,7 +68,7 @@ def _make_coco(split: str, folder: str) -> tuple[dict[str, bytes], bytes]:
     for number in NUMBERS[split]:
         image, shapes = draw(number)
         name = f"COCO_{folder}_{number:012d}.jpg"
-        files[f"{folder}/{name}"] = _encode(image)
+        files[f"{folder}/{name}"] = encode(image)
         images.append({"id": number, "file_name": name, "width": image.width, "height": image.height})
         for index, (label, (left, top, right, bottom)) in enumerate(shapes):
             width, height = right + 1 - left, bottom + 1 - top
@@ -103,17 +92,10 @@ def _pack_zip(members: Mapping[str, bytes]) -> bytes:
 def archives(name: str) -> dict[str, bytes]:
     """File name to bytes."""
     if name == "voc-small":
-        return {VOC_TRAINING: _make_voc("training", "trainval"), VOC_TEST: _make_voc("test", "test")}
+        trainval, test = _make_voc("training", "trainval"), _make_voc("test", "test")
+        return {"VOCtrainval_06-Nov-2007.tar": trainval, "VOCtest_06-Nov-2007.tar": test}
     training, boxes = _make_coco("training", "train2014")
     test, test_boxes = _make_coco("test", "val2014")
     instances = {"annotations/instances_train2014.json": boxes, "annotations/instances_val2014.json": test_boxes}
-    return {COCO_TRAINING: _pack_zip(training), COCO_TEST: _pack_zip(test), COCO_BOXES: _pack_zip(instances)}
-
-
-def make(name: str, folder: Path) -> None:
-    """Write the archives of data/NAME.
-
-    Raises:
-        UserError: the installed Pillow makes other bytes than the pinned ones; nothing is written.
-    """
-    write_pinned(name, folder, archives(name), LAYOUTS[name].files)
+    members = {"train2014": training, "val2014": test, "annotations_trainval2014": instances}
+    return {f"{file}.zip": _pack_zip(packed) for file, packed in members.items()}

@@ -23,13 +23,9 @@ class Comparison(Parameters):
 
     lower: Annotated[list[Name], Field(min_length=1, description="experiments")]
     higher: Annotated[list[Name], Field(min_length=1, description="experiments")]
-    no_worse: Annotated[
-        bool,
-        Field(
-            description="`lower` is only said to be no worse: it may lie above by the dataset's resolution "
-            "(params/reporting.yaml); of test errors alone"
-        ),
-    ] = False
+    no_worse: bool = False
+    """`lower` is only said to be no worse: it may lie above by the dataset's resolution (params/reporting.yaml); of
+    test errors alone"""
 
 
 class Claim(Parameters):
@@ -39,22 +35,11 @@ class Claim(Parameters):
     paper: Annotated[Name, Field(description="he2015 or he2016; 'own' for what no paper says")]
     source: Annotated[str, Field(description="section, table, figure or equation")]
     says: Annotated[str, Field(description="the claim in a sentence")]
-    metric: Annotated[
-        Literal[
-            "test error %",
-            "training error %",
-            "training loss",
-            "gradient after the first iterations",
-            "gradient at initialization",
-        ],
-        Field(
-            description="errors and loss: of the runs, at the last iteration; gradients: norm at the first unit by the "
-            "norm at the last, from the records of signals"
-        ),
-    ] = TEST_ERROR
-    seen: Annotated[
-        bool, Field(description="made after its records were seen: it tells what they show, and they do not test it")
-    ] = False
+    metric: Literal[TEST_ERROR, TRAINING_ERROR, TRAINING_LOSS, EARLY_GRADIENT, FIRST_GRADIENT] = TEST_ERROR
+    """errors and loss: of the runs, at the last iteration; gradients: norm at the first unit by the norm at the last,
+    from the records of signals"""
+    seen: bool = False
+    """made after its records were seen: it tells what they show, and they do not test it"""
     comparisons: Annotated[list[Comparison], Field(min_length=1)]
 
     def is_no_worse(self, lower: str, higher: str) -> bool:

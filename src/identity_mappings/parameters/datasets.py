@@ -11,12 +11,8 @@ class MadeFrom(Parameters):
     """How a dataset follows from another: the mean of each block of pixels (data.block_mean)."""
 
     name: Annotated[Name, Field(description="the dataset whose files are read")]
-    block_mean: Annotated[
-        int,
-        Field(
-            ge=2, le=1000, description="height and width of the blocks; each becomes a pixel: its mean, rounded half up"
-        ),
-    ]
+    block_mean: Annotated[int, Field(ge=2, le=1000)]
+    """height and width of the blocks; each becomes a pixel: its mean, rounded half up"""
 
 
 class Archive(Parameters):
@@ -29,29 +25,19 @@ class Archive(Parameters):
 class Dataset(Parameters):
     """A set of images, pinned by its hash. For images and arrays `data prepare` fills in all but format and size."""
 
-    format: Annotated[
-        Literal["cifar", "imagenet", "images", "arrays", "digits"] | None,
-        Field(
-            description="how its files are read. cifar: pickles; imagenet: ILSVRC's archives; images: a folder a class "
-            "in data/NAME/train and data/NAME/val; arrays: an .npz file in data/NAME; digits: scikit-learn's; null: it "
-            "is made from another"
-        ),
-    ] = None
-    md5: Annotated[
-        str | None,
-        Field(
-            description="DVC's hash of the output data/NAME; for digits, of its bytes; of a dataset that is made from "
-            "another, of that one's hash and how it is made; null: nothing trains on it yet"
-        ),
-    ] = None
+    format: Literal["cifar", "imagenet", "images", "arrays", "digits"] | None = None
+    """how its files are read. cifar: pickles; imagenet: ILSVRC's archives; images: a folder a class in data/NAME/train
+    and data/NAME/val; arrays: an .npz file in data/NAME; digits: scikit-learn's; null: it is made from another"""
+    md5: str | None = None
+    """DVC's hash of the output data/NAME; for digits, of its bytes; of a dataset that is made from another, of that
+    one's hash and how it is made; null: nothing trains on it yet"""
     made_from: Annotated[MadeFrom | None, Field(description="null: it has files of its own")] = None
     archives: Annotated[dict[str, Archive] | None, Field(description="imagenet: by file name")] = None
     source: Annotated[str | None, Field(description="imagenet: where to register; null: the project makes it")] = None
     classes: Annotated[Positive | None, Field(description="number of classes")] = None
     channels: Annotated[Positive | None, Field(description="colour channels of an image")] = None
-    size: Annotated[
-        Positive | None, Field(description="height and width of an image in pixels; images, imagenet: of a crop")
-    ] = None
+    size: Positive | None = None
+    """height and width of an image in pixels; images, imagenet: of a crop"""
     training_images: Positive | None = None
     test_images: Positive | None = None
 

@@ -20,7 +20,7 @@ from .datasets import Dataset
 from .explain import explain, nearest
 from .text import read_yaml
 
-DATASETS = Path("params/datasets.yaml")
+DATASETS, DETECTION = Path("params/datasets.yaml"), Path("params/detection.yaml")
 
 # What each file holds; the JSON Schemas of workflow/schemas/ carry these names.
 SCHEMAS: dict[str, Any] = {
@@ -85,6 +85,7 @@ class Project:
     datasets: dict[str, Dataset]
     recipes: dict[str, models.Recipe]
     experiments: dict[str, models.Experiment]
+    files: dict[str, Path]  # that have the experiments
     scales: dict[str, models.Scale]
     tables: dict[str, reports.Table]
     figures: dict[str, reports.Figure]
@@ -153,10 +154,11 @@ class Project:
             if not (self.root / source).is_file():
                 raise UserError(f"params/experiments: {name}.network.shortcut.source: no file {source}: create it")
             resolved["shortcut"]["sha256"] = sha256_of(self.root / source)
-        parameters = {"dataset": self.resolve_dataset(dataset), "network": resolved, "recipe": None}
-        if recipe:  # JSON has no integer keys: the schedule is a list of pairs from here on.
-            parameters["recipe"] = recipe.model_dump(exclude={"description"})
-            parameters["recipe"]["learning_rate"] = [list(pair) for pair in recipe.learning_rate.items()]
+        parameters = {
+            "dataset": self.resolve_dataset(dataset),
+            "network": resolved,
+            "recipe": recipe and recipe.resolve(),
+        }
         return Resolved(name, scale, parameters, experiment.gpus, source)
 
     @property
@@ -262,23 +264,25 @@ def load(root: Path = Path()) -> Project:
     if not params.is_dir():
         raise UserError(f"no folder params/ in {root.absolute()}: call this from the project's root")
     experiments: dict[str, models.Experiment] = {}
+    files: dict[str, Path] = {}
     for path in list_files(params / "experiments"):
         for name, experiment in read(path, "experiments").items():
             if name in experiments:
                 raise UserError(f"{path}: {name}: another file has this experiment too: rename or remove one")
-            experiments[name] = experiment
+            experiments[name], files[name] = experiment, path
     project = Project(
         root,
-        read(params / "datasets.yaml", "datasets"),
+        read(root / DATASETS, "datasets"),
         _named(params / "recipes", "recipe"),
         experiments,
+        files,
         _named(params / "scales", "scale"),
         _named(params / "tables", "table"),
         _named(params / "figures", "figure"),
         read(params / "reporting.yaml", "reporting"),
         read(params / "claims.yaml", "claims"),
         read(params / "order.yaml", "order"),
-        read(params / "detection.yaml", "detection"),
+        read(root / DETECTION, "detection"),
     )
     from .references import check_references  # which needs this module
 

@@ -20,9 +20,14 @@ Brightness = Annotated[float, Field(ge=0, le=255)]
 
 
 class Parameters(BaseModel):
-    """Base of all: no unknown keys, no change after reading, no numbers written as text, none that is not finite."""
+    """Base of all: no unknown keys, no change after reading, no numbers written as text, none that is not finite.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    What a key says stands beside it or, where it is longer, below it; schemas show both.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Identity(Parameters):
@@ -98,50 +103,37 @@ Shortcut = Annotated[
 class Network(Parameters):
     """A network of the papers (networks.cifar, networks.imagenet), or VGG (networks.vgg)."""
 
-    family: Annotated[
-        Literal["cifar", "imagenet", "vgg"] | None, Field(description="null: cifar; which stem, stages and widths")
-    ] = None
-    depth: Annotated[
-        Positive,
-        Field(description="weighted layers: on CIFAR 6n+2 (basic, single) or 9n+2 (bottleneck); on ImageNet 18 to 200"),
-    ]
-    unit: Annotated[
-        Literal["basic", "bottleneck", "single"],
-        Field(description="two 3x3; 1x1, 3x3, 1x1; or one 3x3 layer in a unit (he2016, Table 3: 1-layer skip)"),
-    ] = "basic"
-    activation: Annotated[
-        Literal[
-            "original",
-            "bn-after-addition",
-            "relu-before-addition",
-            "relu-only-pre-activation",
-            "full-pre-activation",
-        ],
-        Field(description="place of the activations (he2016, Figure 4 and Table 2)"),
+    family: Literal["cifar", "imagenet", "vgg"] | None = None
+    """null: cifar; which stem, stages and widths"""
+    depth: Positive
+    """weighted layers: on CIFAR 6n+2 (basic, single) or 9n+2 (bottleneck); on ImageNet 18 to 200"""
+    unit: Literal["basic", "bottleneck", "single"] = "basic"
+    """two 3x3; 1x1, 3x3, 1x1; or one 3x3 layer in a unit (he2016, Table 3: 1-layer skip)"""
+    activation: Literal[
+        "original",
+        "bn-after-addition",
+        "relu-before-addition",
+        "relu-only-pre-activation",
+        "full-pre-activation",
     ] = "original"
+    """place of the activations (he2016, Figure 4 and Table 2)"""
     shortcut: Annotated[Shortcut, Field(description="what every unit's shortcut does (he2016, Table 1)")] = Identity()
-    shape_change: Annotated[
-        Literal["A", "B"] | None,
-        Field(description="shortcut where size or width changes: A zero padding, B projection; default by unit"),
-    ] = None
-    shortcut_at_shape_change: Annotated[
-        Literal["apply", "identity"],
-        Field(description="open choice: gates and scaling at the two units that change dimensions"),
-    ] = "apply"  # Table 1's caption: "applied to all Residual Units"
-    projection_batch_norm: Annotated[
-        bool | None, Field(description="batch norm behind a projection; null: as the activation has it")
-    ] = None  # open choice for "BN after addition": the normalization after the addition serves both branches
-    pre_activate_zero_padding: Annotated[
-        bool, Field(description="open choice: option A sees the pre-activated input")
-    ] = False  # option A stands for the identity, and the identity is not activated
-    bottleneck_stride: Annotated[
-        Literal["1x1", "3x3"] | None,
-        Field(description="null: on a bottleneck's first 1x1, as in the papers; the released ImageNet code: 3x3"),
-    ] = None
-    stem_activation: Annotated[
-        Literal["before-pooling", "after-pooling"] | None,
-        Field(description="null: the ImageNet stem's BN-ReLU stands before its pooling, as in the papers"),
-    ] = None
+    shape_change: Literal["A", "B"] | None = None
+    """shortcut where size or width changes: A zero padding, B projection; default by unit"""
+    shortcut_at_shape_change: Literal["apply", "identity"] = (
+        "apply"  # Table 1's caption: "applied to all Residual Units"
+    )
+    """open choice: gates and scaling at the two units that change dimensions"""
+    projection_batch_norm: bool | None = (
+        None  # open choice for "BN after addition": the normalization after the addition serves both branches
+    )
+    """batch norm behind a projection; null: as the activation has it"""
+    pre_activate_zero_padding: bool = False  # option A stands for the identity, and the identity is not activated
+    """open choice: option A sees the pre-activated input"""
+    bottleneck_stride: Literal["1x1", "3x3"] | None = None
+    """null: on a bottleneck's first 1x1, as in the papers; the released ImageNet code: 3x3"""
+    stem_activation: Literal["before-pooling", "after-pooling"] | None = None
+    """null: the ImageNet stem's BN-ReLU stands before its pooling, as in the papers"""
 
     @model_validator(mode="before")
     @classmethod
@@ -166,94 +158,82 @@ class Network(Parameters):
         return self
 
 
-class Recipe(Parameters):
-    """How a network is trained and tested. Iterations count from 0; rates are per iteration."""
+class Training(Parameters):
+    """What every recipe says. Iterations count from 0."""
 
     description: str
     batch_size: Annotated[Positive, Field(description="images an iteration")]
-    batch_norm_samples: Annotated[
-        Positive, Field(description="images that share batch norm statistics: the paper's batch on one of its GPUs")
-    ]
-    epoch_end: Annotated[
-        Literal["continue", "short-batch"],
-        Field(description="a batch goes on into the next epoch, or the last batch of an epoch is short"),
-    ]
     iterations: Annotated[Positive, Field(description="length of the training")]
-    learning_rate: Annotated[
-        dict[Natural, Annotated[float, Field(gt=0, le=100)]],
-        Field(description="from which iteration on which rate; must begin at 0"),
-    ]
+    learning_rate: dict[Natural, Annotated[float, Field(gt=0, le=100)]]
+    """from which iteration on which rate; must begin at 0"""
     momentum: Annotated[float, Field(ge=0, lt=1)]
-    nesterov: bool
-    momentum_form: Annotated[
-        Literal["caffe", "torch"],
-        Field(description="v = mu v + lr g (caffe) or v = mu v + g (torch); they differ after a switch of the rate"),
-    ]
+    momentum_form: Literal["caffe", "torch"]
+    """v = mu v + lr g (caffe) or v = mu v + g (torch); they differ after a switch of the rate"""
     weight_decay: Annotated[float, Field(ge=0, le=1)]
-    weight_decay_on: Annotated[
-        list[Literal["convolution", "linear", "batch-norm", "bias", "other"]], Field(description="which weights decay")
-    ]
-    normalization: Literal["per-pixel-mean", "channel-mean-and-deviation"]
-    channel_mean: Annotated[list[Brightness] | None, Field(description="by colour channel, in 0 to 255")] = None
-    channel_deviation: Annotated[
-        list[Annotated[float, Field(gt=0, le=255)]] | None, Field(description="by colour channel, in 0 to 255")
-    ] = None
-    validation: Annotated[
-        Positive | None,
-        Field(
-            description="training images that are held out, the same for all seeds: the training sees the others, and "
-            "every test is of these, never of the test set; for choices (he2015, Section 4.2: 5,000); null: none"
-        ),
-    ] = None
-    crop_padding: Annotated[int, Field(ge=0, le=1000, description="pixels padded on each side before the random crop")]
-    padding_colour: Annotated[
-        Literal["mean", "black"], Field(description="pad after the normalization (zeros: the mean), or black before it")
-    ]
+    weight_decay_on: list[Literal["convolution", "linear", "batch-norm", "bias", "other"]]
+    """which weights decay"""
     flip: Annotated[bool, Field(description="random horizontal flip")]
-    crop: Annotated[
-        Literal["scale", "scale-and-aspect-ratio"] | None,
-        Field(
-            description="null: of the padded image, as on CIFAR; on ImageNet of an image resized by shorter_side, or "
-            "of a part of random area and aspect ratio"
-        ),
-    ] = None
-    crop_size: Annotated[Positive | None, Field(description="height and width of an ImageNet crop in pixels")] = None
-    shorter_side: Annotated[
-        list[Positive] | None,
-        Field(min_length=2, max_length=2, description="crop: scale: lowest and highest shorter side after resizing"),
-    ] = None
-    colour: Annotated[
-        Literal["pca", "pca-and-jitter"] | None,
-        Field(
-            description="ImageNet: colour augmentation by principal components, with brightness, contrast, saturation"
-        ),
-    ] = None
-    decoder: Annotated[
-        Literal["pillow", "torchvision"] | None,
-        Field(description="ImageNet: what decodes and resizes JPEG files; pixels differ by it"),
-    ] = None
-    shuffle_shards: Annotated[
-        Positive | None,
-        Field(description="open choice: images are permuted over so many shards at a time; null: over all"),
-    ] = None
-    dropout: Annotated[
-        float | None, Field(ge=0, lt=1, description="VGG: of the outputs of its hidden linear layers; null: none")
-    ] = None
-    convolution_initialization: Literal["he-fan-in", "he-fan-out"]
-    linear_initialization: Literal["he-fan-in", "torch"]
-    batch_norm_eps: Annotated[float, Field(gt=0, le=1)]
-    batch_norm_momentum: Annotated[float, Field(gt=0, le=1, description="weight of a batch in the averages")]
-    running_statistics: Annotated[
-        Literal["first-replica", "mean"], Field(description="whose moving statistics are kept when replicas differ")
-    ]
-    test_statistics: Annotated[
-        Literal["moving", "recomputed"],
-        Field(description="batch norm's statistics in the test: moving averages, or averages over the training set"),
-    ]
     evaluate_every: Annotated[Positive, Field(description="iterations between tests")]
     log_every: Annotated[Positive, Field(description="iterations between rows of curve.csv; divides evaluate_every")]
     arithmetic: Annotated[Literal["float32", "tf32", "bfloat16"], Field(description="of convolutions and products")]
     cpu_threads: Annotated[int, Field(gt=0, le=4096, description="threads of a run on a CPU, whatever the machine has")]
+
+    def resolve(self) -> dict[str, Any]:
+        """As an experiment has it: JSON has no integer keys, so the schedule is a list of pairs."""
+        schedule = [list(pair) for pair in self.learning_rate.items()]
+        return {**self.model_dump(exclude={"description"}), "learning_rate": schedule}
+
+    @model_validator(mode="after")
+    def _has_a_schedule(self) -> "Training":
+        if 0 not in self.learning_rate:
+            raise ValueError("learning_rate has no rate for iteration 0: add the line '0: RATE'")
+        if list(self.learning_rate) != sorted(self.learning_rate):
+            raise ValueError("learning_rate is not in the order of iterations: sort its lines")
+        if self.evaluate_every % self.log_every:
+            raise ValueError(f"log_every {self.log_every} does not divide evaluate_every {self.evaluate_every}")
+        return self
+
+
+class Recipe(Training):
+    """How a network is trained and tested."""
+
+    batch_norm_samples: Positive
+    """images that share batch norm statistics: the paper's batch on one of its GPUs"""
+    epoch_end: Literal["continue", "short-batch"]
+    """a batch goes on into the next epoch, or the last batch of an epoch is short"""
+    nesterov: bool
+    normalization: Literal["per-pixel-mean", "channel-mean-and-deviation"]
+    channel_mean: Annotated[list[Brightness] | None, Field(description="by colour channel, in 0 to 255")] = None
+    channel_deviation: list[Annotated[float, Field(gt=0, le=255)]] | None = None
+    """by colour channel, in 0 to 255"""
+    validation: Positive | None = None
+    """training images that are held out, the same for all seeds: the training sees the others, and every test is of
+    these, never of the test set; for choices (he2015, Section 4.2: 5,000); null: none"""
+    crop_padding: Annotated[int, Field(ge=0, le=1000, description="pixels padded on each side before the random crop")]
+    padding_colour: Literal["mean", "black"]
+    """pad after the normalization (zeros: the mean), or black before it"""
+    crop: Literal["scale", "scale-and-aspect-ratio"] | None = None
+    """null: of the padded image, as on CIFAR; on ImageNet of an image resized by shorter_side, or of a part of random
+    area and aspect ratio"""
+    crop_size: Annotated[Positive | None, Field(description="height and width of an ImageNet crop in pixels")] = None
+    shorter_side: Annotated[list[Positive] | None, Field(min_length=2, max_length=2)] = None
+    """crop: scale: lowest and highest shorter side after resizing"""
+    colour: Literal["pca", "pca-and-jitter"] | None = None
+    """ImageNet: colour augmentation by principal components, with brightness, contrast, saturation"""
+    decoder: Literal["pillow", "torchvision"] | None = None
+    """ImageNet: what decodes and resizes JPEG files; pixels differ by it"""
+    shuffle_shards: Positive | None = None
+    """open choice: images are permuted over so many shards at a time; null: over all"""
+    dropout: Annotated[float | None, Field(ge=0, lt=1)] = None
+    """VGG: of the outputs of its hidden linear layers; null: none"""
+    convolution_initialization: Literal["he-fan-in", "he-fan-out"]
+    linear_initialization: Literal["he-fan-in", "torch"]
+    batch_norm_eps: Annotated[float, Field(gt=0, le=1)]
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1, description="weight of a batch in the averages")]
+    running_statistics: Literal["first-replica", "mean"]
+    """whose moving statistics are kept when replicas differ"""
+    test_statistics: Literal["moving", "recomputed"]
+    """batch norm's statistics in the test: moving averages, or averages over the training set"""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -261,10 +241,6 @@ class Recipe(Parameters):
             raise ValueError(
                 f"batch_norm_samples {self.batch_norm_samples} does not divide batch_size {self.batch_size}"
             )
-        if 0 not in self.learning_rate:
-            raise ValueError("learning_rate has no rate for iteration 0: add the line '0: RATE'")
-        if list(self.learning_rate) != sorted(self.learning_rate):
-            raise ValueError("learning_rate is not in the order of iterations: sort its lines")
         if self.crop and self.validation:
             raise ValueError("validation is of data sets in memory (CIFAR), not of recipes with a crop: remove it")
         for key in ("crop_size", "decoder"):
@@ -278,8 +254,6 @@ class Recipe(Parameters):
             )
         if len(self.channel_mean or ()) != len(self.channel_deviation or ()):
             raise ValueError("channel_mean and channel_deviation differ in length: give each channel both")
-        if self.evaluate_every % self.log_every:
-            raise ValueError(f"log_every {self.log_every} does not divide evaluate_every {self.evaluate_every}")
         if self.normalization == "channel-mean-and-deviation" and not (self.channel_mean and self.channel_deviation):
             raise ValueError("channel-mean-and-deviation needs channel_mean and channel_deviation")
         return self
@@ -297,42 +271,32 @@ class Experiment(Parameters):
 class Overlay(Parameters):
     """What a scale changes in every experiment."""
 
-    datasets: Annotated[
-        dict[Name, Name | None],
-        Field(description="takes another dataset instead; null: experiments on it have no counterpart at this scale"),
-    ] = {}
-    depths: Annotated[
-        dict[Literal["basic", "bottleneck", "single"], dict[Positive, Positive | None]],
-        Field(description="by unit: takes another depth instead; null: no counterpart"),
-    ] = {}
+    datasets: dict[Name, Name | None] = {}
+    """takes another dataset instead; null: experiments on it have no counterpart at this scale"""
+    depths: dict[Literal["basic", "bottleneck", "single"], dict[Positive, Positive | None]] = {}
+    """by unit: takes another depth instead; null: no counterpart"""
     recipe: Annotated[dict[str, Any], Field(description="keys of every recipe that take other values")] = {}
-    recipes: Annotated[
-        dict[Name, dict[str, Any]], Field(description="by recipe: keys that take other values, in the end")
-    ] = {}
+    recipes: dict[Name, dict[str, Any]] = {}
+    """by recipe: keys that take other values, in the end"""
 
 
 class Scale(Parameters):
     """A size at which the whole graph runs: the papers' own, or a smaller one."""
 
     description: Annotated[str, Field(description="one honest sentence: stands at the head of the tables")]
-    caption: Annotated[
-        str, Field(description="what figures say of it under their titles; empty: they are the papers' own")
-    ] = ""
+    caption: str = ""
+    """what figures say of it under their titles; empty: they are the papers' own"""
     results: Annotated[str, Field(pattern=r"^results(/[a-z0-9-]+)?$", description="folder of everything it makes")]
     runs: Annotated[Runs, Field(description="seeds 0 to runs - 1 are wanted of every experiment")]
     runs_on: Annotated[dict[Name, Runs], Field(description="by dataset: so many runs instead")] = {}
-    device: Annotated[
-        Literal["gpu", "cpu"], Field(description="where its runs train unless a call says otherwise; never guessed")
-    ] = "gpu"
+    device: Literal["gpu", "cpu"] = "gpu"
+    """where its runs train unless a call says otherwise; never guessed"""
     published: Annotated[bool, Field(description="whether its numbers are to be compared with the papers'")]
-    cannot_say: Annotated[
-        list[str], Field(description="what its numbers say nothing of; stands beside its verdicts on the claims")
-    ] = []
-    signal_iterations: Annotated[
-        Natural, Field(description="length of the short training after which signal propagation is measured again")
-    ] = 100
+    cannot_say: list[str] = []
+    """what its numbers say nothing of; stands beside its verdicts on the claims"""
+    signal_iterations: Natural = 100
+    """length of the short training after which signal propagation is measured again"""
     overlay: Overlay = Overlay()
-    experiments: Annotated[
-        list[Name] | None, Field(description="experiments that are wanted; null: those of the tables and figures")
-    ] = None
+    experiments: list[Name] | None = None
+    """experiments that are wanted; null: those of the tables and figures"""
     leave_out: Annotated[list[Name], Field(description="experiments with no counterpart at this scale")] = []

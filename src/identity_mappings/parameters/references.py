@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..detection.parameters import Recipe
 from ..errors import UserError
 from . import models, reports
 from .explain import nearest
-from .load import Project, list_files, read
+from .load import DETECTION, Project
 
 
 def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str, str | None, Iterable[str]]]:
@@ -15,12 +16,19 @@ def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str
     for name, dataset in datasets.items():
         if dataset.made_from:
             yield params / "datasets.yaml", f"{name}.made_from.name", dataset.made_from.name, datasets
-    for path in list_files(params / "experiments"):
-        for name in read(path, "experiments"):
-            yield path, f"{name}.dataset", experiments[name].dataset, datasets
-            yield path, f"{name}.recipe", experiments[name].recipe, recipes
-    for name, chosen in project.detections.experiments.items():
-        yield params / "detection.yaml", f"experiments.{name}.backbone", chosen.backbone, experiments
+    for name, path in project.files.items():
+        yield path, f"{name}.dataset", experiments[name].dataset, datasets
+        yield path, f"{name}.recipe", experiments[name].recipe, recipes
+    path, detections = project.root / DETECTION, project.detections
+    for name, chosen in detections.experiments.items():
+        yield path, f"experiments.{name}.dataset", chosen.dataset, detections.datasets
+        yield path, f"experiments.{name}.backbone", chosen.backbone, experiments
+        yield path, f"experiments.{name}.recipe", chosen.recipe, detections.recipes
+        yield from ((path, f"experiments.{name}.overrides", key, Recipe.model_fields) for key in chosen.overrides)
+    for name, scale in detections.scales.items():
+        for pair in scale.datasets.items():
+            yield from ((path, f"scales.{name}.datasets", dataset, detections.datasets) for dataset in pair)
+        yield from ((path, f"scales.{name}.recipe", key, Recipe.model_fields) for key in scale.recipe)
     for name, scale in project.scales.items():
         path, overlay = params / "scales" / f"{name}.yaml", scale.overlay
         for old, new in overlay.datasets.items():
@@ -76,13 +84,12 @@ def check_references(project: Project, params: Path) -> None:
                 f"{params / 'datasets.yaml'}: {name}.made_from.name: {dataset.made_from.name} is made from another "
                 "dataset itself: name that"
             )
-    for path in list_files(params / "experiments"):
-        for name in read(path, "experiments"):
-            if not project.datasets[dataset := project.experiments[name].dataset].is_complete:
-                raise UserError(
-                    f"{path}: {name}.dataset: {dataset} is not prepared yet: call `identity-mappings data prepare "
-                    f"{dataset}`, which fills in its entry of datasets.yaml"
-                )
+    for name, path in project.files.items():
+        if not project.datasets[dataset := project.experiments[name].dataset].is_complete:
+            raise UserError(
+                f"{path}: {name}.dataset: {dataset} is not prepared yet: call `identity-mappings data prepare "
+                f"{dataset}`, which fills in its entry of datasets.yaml"
+            )
     for path, key, cell in _list_cells(project, params):
         for experiment in cell.experiments if cell.metric not in reports.CHOICES else ():
             if project.holds_out(experiment):

@@ -39,56 +39,32 @@ FORMS = {  # of published values that are not plain numbers, by metric
 class Cell(Parameters):
     """A number of a table: what was published, and which experiment makes it again."""
 
-    metric: Annotated[
-        Literal[
-            "test error %",
-            "test error %, best run",
-            "test error %, mean ± standard deviation",
-            "top-1 error %",
-            "top-5 error %",
-            "mAP %",
-            "mAP@[.5, .95] %",
-            "parameters",
-            "multiply-adds",
-            "test error %, bound",
-            "training error %, bound",
-            "training time",
-            "training and validation images",
-            "gate bias of the lowest validation error",
-        ],
-        Field(description="errors: the median over the runs, at the last iteration, unless it says mean or best run"),
-    ] = "test error %"
-    protocol: Annotated[
-        Literal["single-view", "centre-224", "centre-320", "10-crop", "multi-scale", "voc-11-point", "coco"] | None,
-        Field(
-            description="how the trained network is tested; null: single-view, on CIFAR. centre-224: of shorter side "
-            "256; centre-320: of shorter side 320; 10-crop: of shorter side 256, softmax averaged; multi-scale: fully "
-            "convolutional, scores averaged over shorter sides 224, 256, 384, 480, 640; boxes: voc-11-point, coco"
-        ),
-    ] = None
-    counted: Annotated[
-        Literal["with batch norm", "without batch norm", "with linear layers", "without linear layers"] | None,
-        Field(description="of weights or multiply-adds: by which convention; papers differ, also within themselves"),
-    ] = None
-    share_of: Annotated[
-        Name | None, Field(description="the multiply-adds are a percentage of this experiment's network")
-    ] = None
+    metric: Literal[TEST_ERROR, BEST_RUN, MEAN, TOP_1, TOP_5, MAP_50, MAP, *COUNTS, *FACTS] = TEST_ERROR
+    """errors: the median over the runs, at the last iteration, unless it says mean or best run"""
+    protocol: (
+        Literal["single-view", "centre-224", "centre-320", "10-crop", "multi-scale", "voc-11-point", "coco"] | None
+    ) = None
+    """how the trained network is tested; null: single-view, on CIFAR. centre-224: of shorter side 256; centre-320: of
+    shorter side 320; 10-crop: of shorter side 256, softmax averaged; multi-scale: fully convolutional, scores averaged
+    over shorter sides 224, 256, 384, 480, 640; boxes: voc-11-point, coco"""
+    counted: Literal["with batch norm", "without batch norm", "with linear layers", "without linear layers"] | None = (
+        None
+    )
+    """of weights or multiply-adds: by which convention; papers differ, also within themselves"""
+    share_of: Name | None = None
+    """the multiply-adds are a percentage of this experiment's network"""
     published: Annotated[Published, Field(description="as the paper prints it; null: the paper has no such number")]
-    experiments: Annotated[
-        list[Name],
-        Field(description="who makes it again; several: the lowest counts (he2016's 'b_g = 0 to -5' is one row)"),
-    ] = []  # noqa: RUF012 (pydantic copies it)
+    experiments: list[Name] = []  # noqa: RUF012 (pydantic copies it)
+    """who makes it again; several: the lowest counts (he2016's 'b_g = 0 to -5' is one row)"""
     dataset: Annotated[str, Field(description="for quoted rows, which have no experiment")] = ""
     network: Annotated[str, Field(description="as the paper calls it")]
     decimals: Annotated[int, Field(ge=0, le=4, description="of an error, as the paper prints it")] = 2
     published_runs: Annotated[Runs, Field(description="runs behind the published number")] = 5
-    published_deviation: Annotated[
-        Percent | None, Field(description="standard deviation that the paper states; null: the prior spread")
-    ] = None
+    published_deviation: Percent | None = None
+    """standard deviation that the paper states; null: the prior spread"""
     quoted: Annotated[bool, Field(description="the paper quotes it from another paper; it is not made again")] = False
-    not_rebuilt: Annotated[
-        str | None, Field(description="why nobody outside can make the paper's own number again")
-    ] = None
+    not_rebuilt: str | None = None
+    """why nobody outside can make the paper's own number again"""
 
     @property
     def is_cost(self) -> bool:
@@ -227,10 +203,8 @@ class TrainingCurves(_Panels):
     """Training curves: training loss or error dashed, test error solid."""
 
     kind: Literal["curves"]
-    dashed: Annotated[
-        Literal["training loss", "training error"],
-        Field(description="loss: on an axis of its own (he2016); error: on the axis of the test error (he2015)"),
-    ] = "training loss"
+    dashed: Literal["training loss", "training error"] = "training loss"
+    """loss: on an axis of its own (he2016); error: on the axis of the test error (he2015)"""
     loss_limits: Annotated[
         list[Annotated[float, Field(gt=0, le=1_000_000)]],
         Field(min_length=2, max_length=2, description="axis of training loss"),
@@ -265,9 +239,8 @@ class Drawn(Parameters):
     experiment: Name
     first: Annotated[Natural, Field(description="index of the first unit that is drawn")] = 1
     count: Annotated[Positive, Field(description="how many units are drawn")] = 1
-    asymmetric: Annotated[
-        bool, Field(description="in the form of he2016, Figure 5(b): each activation behind the addition before it")
-    ] = False
+    asymmetric: bool = False
+    """in the form of he2016, Figure 5(b): each activation behind the addition before it"""
 
 
 class Units(_Figure):
@@ -289,27 +262,16 @@ Figure = Annotated[
 class Reporting(Parameters):
     """The rule by which a measured number agrees with a published one, and its constants."""
 
-    fail_above: Annotated[
-        dict[Name, AboveZero],
-        Field(description="a test error above this is 'fail' (he2016, Table 1); where nothing is given none is"),
-    ]
-    prior_deviation: Annotated[
-        dict[Name, AboveZero],
-        Field(description="standard deviation over runs, in points, where n < 3 or none is published"),
-    ]
-    resolution: Annotated[
-        dict[Name, AboveZero], Field(description="agreement within a wider band than this, in points, says nothing")
-    ]
+    fail_above: dict[Name, AboveZero]
+    """a test error above this is 'fail' (he2016, Table 1); where nothing is given none is"""
+    prior_deviation: dict[Name, AboveZero]
+    """standard deviation over runs, in points, where n < 3 or none is published"""
+    resolution: dict[Name, AboveZero]
+    """agreement within a wider band than this, in points, says nothing"""
     agrees_within: Annotated[AboveZero, Field(description="standard errors of the difference")]
     differs_beyond: Annotated[AboveZero, Field(description="standard errors of the difference")]
-    gradient_factor: Annotated[
-        float,
-        Field(
-            gt=1,
-            le=1_000_000_000,
-            description="of two networks' gradients, below which neither passes more than the other",
-        ),
-    ]
+    gradient_factor: Annotated[float, Field(gt=1, le=1_000_000_000)]
+    """of two networks' gradients, below which neither passes more than the other"""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Reporting":

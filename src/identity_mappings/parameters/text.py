@@ -24,7 +24,6 @@ _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?([0-9]{1,18}\.[0-9]{0,30}|\.[0-9]{1,30})([eE][-+][0-9]{1,3})?")
 _NOT_FINITE = re.compile(r"(?i)[-+]?\.inf|\.nan")
 _TAG = "tag:yaml.org,2002:"
-_WORDS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}  # of YAML 1.1
 _UNPRINTABLE = yaml.reader.Reader.NON_PRINTABLE
 
 
@@ -99,34 +98,29 @@ class _Reader:
         value = self.value(next(self.events), 0)
         next(self.events)  # the end of the document
         if not isinstance(event := next(self.events), yaml.StreamEndEvent):
-            raise self.mistake(event, "not valid YAML: a second document: remove the line ---")
+            raise self.mistake(event, "a second document: remove the line ---")
         return value
 
-    def mistake(self, event: yaml.Event, problem: str) -> _Mistake:
-        shape = "not valid YAML: "
+    def mistake(self, event: yaml.Event, problem: str, kind: str = "not valid YAML: ") -> _Mistake:
         where = ".".join([*self.keys[:8], *(["..."] if len(self.keys) > 8 else [])])
-        if where and problem.startswith(shape):
-            problem = f"{shape}{where}: {problem.removeprefix(shape)}"
-        elif where:
-            problem = f"{where}: {problem}"
-        return _Mistake(problem, event.start_mark.line + 1)
+        return _Mistake(f"{kind}{where}{': ' if where else ''}{problem}", event.start_mark.line + 1)
 
     def value(self, event: yaml.Event, depth: int) -> Any:
         """The value that begins with an event."""
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                raise self.mistake(event, f"not valid YAML: nothing has the name &{event.anchor}: correct the name")
+                raise self.mistake(event, f"nothing has the name &{event.anchor}: correct the name")
             if self.anchors[event.anchor] is None:
-                raise self.mistake(event, f"not valid YAML: *{event.anchor} contains itself: write the value")
+                raise self.mistake(event, f"*{event.anchor} contains itself: write the value")
             value, count = self.anchors[event.anchor]
             self.count(event, count)
             return value
         if event.tag is not None and event.tag != "!":
             tag = event.tag.removeprefix(_TAG)
             tag = f"!!{tag}" if tag != event.tag else tag
-            raise self.mistake(event, f"not valid YAML: the tag {_short(tag)}: write the value alone")
+            raise self.mistake(event, f"the tag {_short(tag)}: write the value alone")
         if depth > DEEPEST:
-            raise self.mistake(event, f"not valid YAML: more than {DEEPEST} levels inside one another: correct it")
+            raise self.mistake(event, f"more than {DEEPEST} levels inside one another: correct it")
         before, anchor = self.counted, event.anchor
         self.count(event, 1)
         if anchor is not None:
@@ -144,23 +138,21 @@ class _Reader:
     def count(self, event: yaml.Event, more: int) -> None:
         self.counted += more
         if self.counted > MOST:
-            raise self.mistake(event, f"not valid YAML: more than {MOST} values, aliases repeated: shorten it")
+            raise self.mistake(event, f"more than {MOST} values, aliases repeated: shorten it")
 
     def mapping(self, depth: int) -> dict[Any, Any]:
         made: dict[Any, Any] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
-                raise self.mistake(event, "not valid YAML: a key must be a word: write one word before the colon")
+                raise self.mistake(event, "a key must be a word: write one word before the colon")
             key = self.value(event, depth + 1)
             if type(key) not in (str, int):
-                raise self.mistake(
-                    event, f"not valid YAML: the key {_short(event.value)} is no text: write it in quotes, or remove it"
-                )
+                raise self.mistake(event, f"the key {_short(event.value)} is no text: write it in quotes, or remove it")
             if isinstance(key, str) and not (key.isprintable() and len(key) <= LONGEST_KEY):
                 problem = f"the key {_short(key)} is no word of up to {LONGEST_KEY} characters: shorten it"
-                raise self.mistake(event, f"not valid YAML: {problem}")
+                raise self.mistake(event, problem)
             if key in made:
-                raise self.mistake(event, f"not valid YAML: the key {_short(key)} is given twice: remove one")
+                raise self.mistake(event, f"the key {_short(key)} is given twice: remove one")
             self.keys.append(_short(key, "").strip("'"))
             made[key] = self.value(next(self.events), depth + 1)
             self.keys.pop()
@@ -177,7 +169,7 @@ class _Reader:
     def scalar(self, event: yaml.ScalarEvent) -> str | int | float | bool | None:
         text = event.value
         if len(text) > LONGEST:
-            raise self.mistake(event, f"a text of more than {LONGEST} characters: shorten it")
+            raise self.mistake(event, f"a text of more than {LONGEST} characters: shorten it", kind="")
         if not event.implicit[0]:  # in quotes, or a block
             return text
         kind = self.resolver.resolve(yaml.ScalarNode, text, (True, False)).removeprefix(_TAG)
@@ -186,21 +178,21 @@ class _Reader:
         if kind == "null":
             return None
         if kind == "bool":
-            return _WORDS[text.lower()]
+            return yaml.SafeLoader.bool_values[text.lower()]
         if kind == "int" and _INTEGER.fullmatch(text):
             return int(text)
         if kind == "float" and _FLOAT.fullmatch(text) and math.isfinite(float(text)):
             return float(text)
         if kind == "float" and (found := _NOT_FINITE.fullmatch(text)):
             return float(found[0].replace(".", ""))  # the schema says which numbers may stand here
-        raise self.mistake(event, self.explain(kind, text))
+        if kind == "merge":
+            raise self.mistake(event, "the key << is not known here: write the keys themselves")
+        raise self.mistake(event, self.explain(kind, text), kind="")
 
     @staticmethod
     def explain(kind: str, text: str) -> str:
         """Why a plain word that YAML takes for a number or a date is none here."""
         shown = _short(text)
-        if kind == "merge":
-            return "not valid YAML: the key << is not known here: write the keys themselves"
         if kind == "timestamp":
             return f"{shown} is read as a date: write it in quotes, or a number"
         if re.fullmatch(r"[-+]?[0-9][0-9_]*(:[0-9_.]+)+", text):
