@@ -46,7 +46,7 @@ overnight: $(READY)  ## the tables on real images at half resolution, a night on
 
 # One worker more than cores: the tests of Slurm mostly wait.
 test: $(READY)  ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $$(($(CORES) + 1)) --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(READY)  ## lint, format and graph checks
 	$(BIN)/ruff check .

@@ -1,12 +1,16 @@
 """A copy of the project that a test may change, with a scale that trains in a second."""
 
+import atexit
+import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import fork_server
 import pytest
 from filelock import FileLock  # comes with torch
 
@@ -51,7 +55,8 @@ FIGURES = ("he2015-figure7", "he2016-figure3", "own-signals")  # responses, curv
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     import torch
 
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # long files first: workers end together
+    # Long files first, so that workers end together; Slurm's tests, which mostly wait, beside all others.
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("slurm", "slow")])
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
@@ -59,6 +64,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no Slurm here"))
         if item.get_closest_marker("browser") and not (shutil.which("chromium") and shutil.which("chromedriver")):
             item.add_marker(pytest.mark.skip(reason="no Chromium here: apt-get install chromium chromium-driver"))
+
+
+@functools.cache
+def warm_commands() -> Path:
+    """The folder of the commands of this worker's fork server, which ends with the worker."""
+    folder = Path(tempfile.mkdtemp(prefix="commands-"))
+    server = fork_server.start_server(folder)
+    atexit.register(shutil.rmtree, folder)
+    atexit.register(server.communicate)  # closes its standard input, which ends it
+    return folder
 
 
 class Copy:
@@ -100,11 +115,17 @@ class Copy:
         return {**os.environ, "PYTHONPATH": str(self.root / "src"), "PATH": path, "COLUMNS": "200"}
 
     def call(self, *command: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:
-        """Run a command in the copy; standard output and error together as text."""
+        """Run a command in the copy; standard output and error together as text.
+
+        Python's commands are forked from `fork_server`. `self.environment` alone, as the fixture `trained` takes it,
+        starts them as a user does.
+        """
+        folder = warm_commands()
+        warm = {**self.environment, "PATH": f"{folder}{os.pathsep}{self.environment['PATH']}"}
         return subprocess.run(
-            command,
+            [str(folder / "python") if command[0] == sys.executable else command[0], *command[1:]],
             cwd=self.root,
-            env={**self.environment, **environment},
+            env={**warm, **environment},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -156,8 +177,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Copy:
         if ready.exists():
             return Copy.at(root)
         project = Copy(root, few_figures=True)
-        done = project.snakemake("--config", "scale=tiny")
-        assert done.returncode == 0, done.stdout
+        words = ["snakemake", "--cores", "2", "--config", "scale=tiny"]  # as a user starts it, without the fork server
+        done = subprocess.run(words, cwd=root, env=project.environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
         ready.touch()
     return project
 

@@ -17,7 +17,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.slow
-def test_a_shortcut_of_ones_own_becomes_a_row(copy):
+def test_a_shortcut_of_ones_own_becomes_a_row(project_copy, tmp_path):
+    copy = project_copy(tmp_path / "project", few_figures=True)
     section = (ROOT / "docs/own-shortcut.md").read_text()
     files = re.findall(r"in `(params/[\w/.-]+)`:", section)
     blocks = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)

@@ -293,10 +293,8 @@ RECORDS = ("runs/", "signals/", "cost/")
 def test_a_report_that_is_forced_trains_nothing_and_removes_no_record(clone, force, targets):
     before = everything(clone)
     words = (force, "make_tables", "make_figures") if force == "--forcerun" else (force,)
-    plan = planned(clone, *targets, *TINY, *words)
-    assert set(plan) <= {"make_tables", "make_figures", "tables", "figures", "total"}, plan
     answer = clone.snakemake(*targets, *TINY, *words)
-    assert answer.returncode == 0, answer.stdout
+    assert set(jobs(answer)) <= {"make_tables", "make_figures", "tables", "figures", "total"}, answer.stdout
     after = everything(clone)
     assert {name: file for name, file in after.items() if name.startswith(RECORDS)} == {
         name: file for name, file in before.items() if name.startswith(RECORDS)

@@ -1,0 +1,186 @@
+"""A process that has imported the libraries and forks for each command, which then starts in 0.2 s instead of 2 s.
+
+`start_server` writes the commands `identity-mappings`, `snakemake` and `python` into a folder. Each sends its arguments,
+environment, folder and standard streams to the server, and ends as the forked process ends. The project's own code is
+imported only after the fork, from the caller's PYTHONPATH, so that a copy of the project runs its own code. All forks
+of a server share Python's hash seed.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+LIBRARIES = (
+    "torch",
+    "torch.utils.data",
+    "torch.optim",
+    "torchvision",
+    "numpy",
+    "pandas",
+    "tabulate",
+    "pydantic",
+    "jinja2",
+    "matplotlib.pyplot",
+    "rich.progress",
+    "snakemake.cli",
+    "snakemake.workflow",
+    "sklearn.datasets",
+)
+# Runs without site-packages, so that it starts in a few hundredths of a second.
+CLIENT = '''#!{python} -ISE
+import json, os, signal, socket, sys
+name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
+if name == "python" and words[:2] != ["-m", "identity_mappings"] and words[:2] != ["-m", "snakemake"]:
+    os.execv({python!r}, [{python!r}, *words])
+server = socket.socket(socket.AF_UNIX)
+server.connect({address!r})
+call = json.dumps([name, words, os.getcwd(), dict(os.environ), os.getpgrp(), os.umask(0)]).encode()
+socket.send_fds(server, [len(call).to_bytes(4, "big")], [0, 1, 2])
+server.sendall(call)
+answers = server.makefile()
+pid = int(answers.readline())
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, lambda number, frame: os.kill(pid, number))
+status = int(answers.readline() or -9)
+if status < 0:
+    signal.signal(-status, signal.SIG_DFL) if status != -9 else None
+    os.kill(os.getpid(), -status)
+sys.exit(status)
+'''
+
+
+def start_server(folder: Path) -> subprocess.Popen:
+    """Start a server and write its commands to `folder`; the server ends with its standard input."""
+    address = folder / "socket"
+    for name in ("identity-mappings", "snakemake", "python"):
+        path = folder / name
+        path.write_text(CLIENT.format(python=sys.executable, address=str(address)))
+        path.chmod(0o755)
+    server = subprocess.Popen([sys.executable, __file__, str(address)], stdin=subprocess.PIPE)
+    while not address.exists():
+        assert server.poll() is None, "the fork server did not start"
+        time.sleep(0.02)
+    return server
+
+
+def serve(address: str) -> None:
+    """Import the libraries, then answer calls until standard input ends."""
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address + ".new")
+    listener.listen(64)
+    Path(address + ".new").rename(address)
+    waiting = selectors.DefaultSelector()
+    waiting.register(listener, selectors.EVENT_READ)
+    waiting.register(0, selectors.EVENT_READ)
+    running = {}  # {file descriptor of a child or of its caller: (child, file descriptor of the child, caller)}
+    while True:
+        for key, _ in waiting.select():
+            if key.fileobj == 0:
+                return
+            if key.fileobj is listener:
+                caller, _ = listener.accept()
+                child = fork(caller, [listener, *(entry[2] for entry in running.values())], Path(address).parent)
+                with contextlib.suppress(OSError):
+                    caller.sendall(b"%d\n" % child)
+                entry = (child, os.pidfd_open(child), caller)
+                for descriptor in (entry[1], caller.fileno()):
+                    running[descriptor] = entry
+                    waiting.register(descriptor, selectors.EVENT_READ)
+            elif key.fd in running:
+                child, descriptor, caller = running[key.fd]
+                if key.fd != descriptor:  # the caller was killed
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child, signal.SIGKILL)
+                status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                with contextlib.suppress(OSError):
+                    caller.sendall(b"%d\n" % status)
+                for each in (descriptor, caller.fileno()):
+                    waiting.unregister(each)
+                    del running[each]
+                os.close(descriptor)
+                caller.close()
+
+
+def fork(caller: socket.socket, unused: list[socket.socket], commands: Path) -> int:
+    """Fork a child that runs the caller's command; returns its process id."""
+    size, streams, _, _ = socket.recv_fds(caller, 4, 3)
+    with caller.makefile("rb", buffering=0) as stream:
+        content = b""
+        while len(content) < int.from_bytes(size, "big"):
+            content += stream.read(int.from_bytes(size, "big") - len(content))
+    name, words, folder, environment, group, mask = json.loads(content)
+    child = os.fork()
+    if child:
+        for stream in streams:
+            os.close(stream)
+        return child
+    for each in (caller, *unused):
+        each.close()
+    with contextlib.suppress(OSError):
+        os.setpgid(0, group)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)
+    sys.stderr = sys.__stderr__ = io.TextIOWrapper(open(2, "wb", 0, closefd=False), write_through=True)
+    os.chdir(folder)
+    os.umask(mask)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    os._exit(run(commands, name, words))
+
+
+def run(commands: Path, name: str, words: list[str]) -> int:
+    """Run a command as Python does, and return its exit status."""
+    import atexit
+    import threading
+
+    if name == "snakemake":
+        sys.executable = str(commands / "python")  # whose folder the workflow's jobs look for commands in
+    sys.argv = [str(commands / name), *words]
+    status = 0
+    try:
+        try:
+            if name == "python":
+                sys.argv = words[1:]
+                sys.path.insert(0, os.getcwd())
+                runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+            elif name == "snakemake":
+                import snakemake.cli
+
+                snakemake.cli.main()
+            else:
+                cli = importlib.import_module("identity_mappings.cli")
+                sys.exit(cli.main())
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 1 if error.code else 0
+            if isinstance(error.code, str):
+                print(error.code, file=sys.stderr)
+        threading._shutdown()
+        atexit._run_exitfuncs()
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    return status
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
