@@ -10,9 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import fork_server
 import pytest
 from filelock import FileLock  # comes with torch
+
+import fork_server
 
 ROOT = Path(__file__).parents[1]
 PARTS = (

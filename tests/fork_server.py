@@ -2,8 +2,8 @@
 
 `start_server` writes the commands `identity-mappings`, `snakemake` and `python` into a folder. Each sends its arguments,
 environment, folder and standard streams to the server, and ends as the forked process ends. The project's own code is
-imported only after the fork, from the caller's PYTHONPATH, so that a copy of the project runs its own code. All forks
-of a server share Python's hash seed.
+imported after the fork, from the caller's PYTHONPATH, so that a copy of the project runs its own code. All forks of a
+server share Python's hash seed: what is compared byte for byte should have a side that was started without it.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ LIBRARIES = (
     "sklearn.datasets",
 )
 # Runs without site-packages, so that it starts in a few hundredths of a second.
-CLIENT = '''#!{python} -ISE
+CLIENT = """#!{python} -ISE
 import json, os, signal, socket, sys
 name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
 if name == "python" and words[:2] != ["-m", "identity_mappings"] and words[:2] != ["-m", "snakemake"]:
@@ -57,7 +57,7 @@ if status < 0:
     signal.signal(-status, signal.SIG_DFL) if status != -9 else None
     os.kill(os.getpid(), -status)
 sys.exit(status)
-'''
+"""
 
 
 def start_server(folder: Path) -> subprocess.Popen:
@@ -134,9 +134,9 @@ def fork(caller: socket.socket, unused: list[socket.socket], commands: Path) -> 
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)
-    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(open(2, "wb", 0, closefd=False), write_through=True)
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = io.TextIOWrapper(open(2, "wb", 0, closefd=False), write_through=True)  # noqa: SIM115
     os.chdir(folder)
     os.umask(mask)
     os.environ.clear()
@@ -158,7 +158,7 @@ def run(commands: Path, name: str, words: list[str]) -> int:
         try:
             if name == "python":
                 sys.argv = words[1:]
-                sys.path.insert(0, os.getcwd())
+                sys.path.insert(0, str(Path.cwd()))
                 runpy.run_module(words[1], run_name="__main__", alter_sys=True)
             elif name == "snakemake":
                 import snakemake.cli
