@@ -1,6 +1,6 @@
 """A process that has imported the libraries and forks for each command, which then starts in 0.2 s instead of 2 s.
 
-`start_server` writes the commands `identity-mappings`, `snakemake` and `python` into a folder. Each sends its arguments,
+`start_server` writes the commands `identity-mappings`, `snakemake` and `python` into a folder. Each sends arguments,
 environment, folder and standard streams to the server, and ends as the forked process ends. The project's own code is
 imported after the fork, from the caller's PYTHONPATH, so that a copy of the project runs its own code. All forks of a
 server share Python's hash seed: what is compared byte for byte should have a side that was started without it.
