@@ -155,10 +155,6 @@ class Filled:
         return self.verdict not in NOT_TO_BE_REBUILT
 
     @property
-    def has_error(self) -> bool:
-        return self.measured is not None and self.cell.is_error
-
-    @property
     def records(self) -> list[run.Record]:
         return [tested.record for tested in (*self.tests, *self.others)]
 

@@ -60,30 +60,16 @@ class Walk:
 
     @property
     def texts(self) -> dict[str, str]:
-        """The texts of the cell by what is shown."""
-        cell = self.cell
-        return {
-            "rebuilt": cell.text,
-            "published": cell.published_text,
-            "difference": difference_text(cell),
-            "spread": spread_text(cell),
-        }
-
-
-def spread_text(cell: Filled) -> str:
-    """Mean and standard deviation of the runs, and how many there are; empty where nothing was trained."""
-    if not cell.records:
-        return ""
-    mean = "no mean" if cell.mean is None else f"{cell.mean:.{cell.cell.decimals}f}"
-    spread = "" if cell.deviation is None else f" ± {cell.deviation:.{cell.cell.decimals}f}"
-    return f"{mean}{spread} (n = {len(cell.records)})"
-
-
-def difference_text(cell: Filled) -> str:
-    """Rebuilt minus published, in points; empty where the two are not of the same experiment."""
-    if cell.difference is None or cell.verdict == NOT_COMPARABLE:
-        return ""
-    return f"{cell.difference:+.{cell.cell.decimals}f}".replace("-", "−")
+        """The texts of the cell by what is shown; difference and spread are empty where there is none."""
+        cell, decimals = self.cell, self.cell.cell.decimals
+        difference = spread = ""
+        if cell.difference is not None and cell.verdict != NOT_COMPARABLE:  # of the same experiment
+            difference = f"{cell.difference:+.{decimals}f}".replace("-", "−")
+        if cell.records:
+            spread = "no mean" if cell.mean is None else f"{cell.mean:.{decimals}f}"
+            spread += "" if cell.deviation is None else f" ± {cell.deviation:.{decimals}f}"
+            spread += f" (n = {len(cell.records)})"
+        return {"rebuilt": cell.text, "published": cell.published_text, "difference": difference, "spread": spread}
 
 
 class Walks:
