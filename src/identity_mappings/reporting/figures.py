@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Drawing
 from ..errors import UserError
 from ..parameters import load
 from ..parameters.reports import Figure, Responses, Signals, Units
-from . import curves, fingerprint, propagation
+from . import curves, diagrams, fingerprint, propagation
 from .cells import Records
 from .drawing import STYLE, fix_layout, to_bytes
 
@@ -20,8 +20,6 @@ ORIGIN = "figures.json"
 def draw(records: Records, figure: Figure) -> tuple[Drawing, pandas.DataFrame]:
     """The drawing, and the numbers in it."""
     if isinstance(figure, Units):
-        from . import diagrams  # needs torch
-
         return diagrams.draw_units(records, figure)
     if isinstance(figure, Signals):
         return propagation.draw_signals(records, figure)

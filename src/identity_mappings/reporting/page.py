@@ -15,7 +15,7 @@ from ..parameters import load
 from ..parameters.claims import GRADIENTS
 from ..parameters.reports import Row, Table, Units
 from ..records.files import sha256
-from . import charts, claims, findings, fingerprint, order, verdict
+from . import charts, claims, diagrams, findings, fingerprint, order, verdict
 from .cells import NO_COUNTERPART, NOT_COMPARABLE, QUOTED, Records, name_place
 from .claims import Judged, Pair, format_published
 from .rendering import render
@@ -134,7 +134,7 @@ def _draw_figures(records: Records) -> Iterator[dict[str, Any]]:
             "figure": figure,
             "place": name_place(figure.paper, figure.figure),
             "panels": [] if drawn else charts.draw_panels(figure, content, records.settings.published),
-            "units": charts.draw_units(content) if drawn else [],
+            "units": diagrams.draw_small_units(content) if drawn else [],
             "data": f"figures/{name}.csv",
         }
 
