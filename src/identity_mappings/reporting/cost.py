@@ -17,7 +17,7 @@ from ..networks.cost import count
 from ..parameters import Project, load
 from ..records import measurement, provenance
 from ..records.experiment import Experiment
-from ..records.files import canonical, json_bytes, parse_json, sha256
+from ..records.files import canonical, json_bytes, sha256
 from ..records.run import BadRecord
 from ..training.assembly import build
 from . import fingerprint, verdict
@@ -98,13 +98,11 @@ def record(scale: str, root: Path = Path()) -> Path:
 def _read_or_count(project: Project, scale: str) -> tuple[dict[str, dict[str, Any]], str]:
     """The cost record's entries if it is of the networks that there are now, else counted; and which of the two."""
     path = project.root / project.scale(scale).results / measurement.COST / measurement.COST_JSON
-    try:
-        if parse_json(path.read_bytes())["fingerprint"] == fingerprint.of_cost(project, scale):
+    if fingerprint.is_current(project, scale, path):
+        try:
             return measurement.read_costs(path.parents[1]) or {}, f"from {path}"
-    except BadRecord as error:
-        print(f"not believed: {error}", file=sys.stderr)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # missing, or no cost record
+        except BadRecord as error:
+            print(f"not believed: {error}", file=sys.stderr)
     return count_all(project, scale), "counted now"
 
 
