@@ -115,7 +115,7 @@ def find_status(project: Project, scale: str, devices: Devices | None = None) ->
 
 
 def show(
-    scale: str, *, watch: bool = False, as_json: bool = False, what_if: str | None = None, root: Path = Path()
+    scale: str, watch: bool = False, as_json: bool = False, what_if: str | None = None, root: Path = Path()
 ) -> int:
     """Print the status of a scale; 0.
 
