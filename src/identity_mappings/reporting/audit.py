@@ -93,8 +93,8 @@ def _check_each_once(records: Records) -> None:
 
 def _check_pages(project: Project, scale: str, report: Report) -> None:
     """The pages are those that the records give, and have not been edited."""
-    if report.bad:
-        raise Gap(f"{report.bad[0]}: {evidence.RESTORE_RECORD}")
+    if report.records.bad:
+        raise Gap(f"{report.records.bad[0]}: {evidence.RESTORE_RECORD}")
     results = report.records.results
     path, cure = results / ORIGIN, f": make it again: identity-mappings tables --scale {scale}"
     try:

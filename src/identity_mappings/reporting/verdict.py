@@ -68,11 +68,16 @@ def variance_of_median(deviation: float, n: int, of_mean: bool = False) -> float
     return deviation**2 / n * (MEDIAN_VARIANCE if n >= ENOUGH and not of_mean else 1)
 
 
+def published_variance(cell: Cell, prior: float, of_mean: bool = False) -> float:
+    """The variance of a published median (or mean), by the deviation that stands beside it or the prior one."""
+    deviation = prior if cell.published_deviation is None else cell.published_deviation
+    return variance_of_median(deviation, cell.published_runs, of_mean)
+
+
 def standard_error(errors: Errors, cell: Cell, dataset: str, reporting: Reporting, of_mean: bool = False) -> float:
     """The standard error of the difference between a statistic of `errors` and the published one, in points."""
     prior = reporting.prior_deviation[dataset]
-    published = prior if cell.published_deviation is None else cell.published_deviation
-    return math.sqrt(variance(errors, prior, of_mean) + variance_of_median(published, cell.published_runs, of_mean))
+    return math.sqrt(variance(errors, prior, of_mean) + published_variance(cell, prior, of_mean))
 
 
 def judge(
@@ -85,8 +90,7 @@ def judge(
     of_mean: bool = False,
 ) -> str:
     """The verdict on a rebuilt median or mean `value` (None: diverged) of the runs' `errors`."""
-    failed = fails(value, reporting, dataset)
-    if failed:
+    if fails(value, reporting, dataset):
         return AGREES if published == FAIL else DIFFERS
     se = standard_error(errors, cell, dataset, reporting, of_mean)
     if published == FAIL:
