@@ -42,12 +42,12 @@ def _profiles(entries: list[dict[str, Any]]) -> dict[str, Any]:
     profiled = [entry for entry in entries if set(names) <= set(entry["profiles"])]
     if not profiled:
         return {}
-    tables = {}
+    tables = []
     for name in names:
         profile = pandas.DataFrame(profiled[-1]["profiles"][name])
         profile["ms"], profile["share"] = profile["seconds"] * 1e3, profile["share"].map("{:.1%}".format)
         columns = profile.rename(columns={"name": name})[[name, "calls", "ms", "share"]]
-        tables[name] = columns.to_markdown(index=False, tablefmt="github", floatfmt=".1f")
+        tables.append(columns.to_markdown(index=False, tablefmt="github", floatfmt=".1f"))
     return {"experiment": profiled[-1]["experiment"], "tables": tables}
 
 

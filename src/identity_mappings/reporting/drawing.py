@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+import pandas
 from matplotlib.figure import Figure as Drawing
 
 from .cells import Records, name_place
@@ -27,6 +28,11 @@ def new_drawing(records: Records, figure: Any, width: float, height: float) -> D
     drawing = Drawing(figsize=(width, height), layout="constrained")
     drawing.suptitle(f"{name_place(figure.paper, figure.figure)}: {figure.title}{note}", fontsize=9)
     return drawing
+
+
+def join_data(drawn: list[pandas.DataFrame], columns: list[str]) -> pandas.DataFrame:
+    """What was drawn, one below the other; these columns where nothing was."""
+    return pandas.concat(drawn, ignore_index=True) if drawn else pandas.DataFrame(columns=columns)
 
 
 def fix_layout(drawing: Drawing) -> None:
