@@ -22,7 +22,6 @@ from ..records.run import BadRecord
 from ..training.assembly import build
 from . import fingerprint, verdict
 from .cells import find_count
-from .rules import state_count_rule
 
 CONVENTIONS = {
     "with batch norm": "with BN",
@@ -123,7 +122,7 @@ def show(scale: str, root: Path = Path()) -> int:
     wanted = Measurement.get(console, console.options, shown).maximum
     console = Console(width=max(wanted, Console().width))  # a narrower terminal would cut numbers off
     console.print(shown)
-    rule = state_count_rule().replace("**", "")
+    rule = verdict.state_count_rule().replace("**", "")
     console.print(f"{len(networks)} networks, {origin}. {EXPLANATION} {rule}", highlight=False)
     return int(contradicted)
 

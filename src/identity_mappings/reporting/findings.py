@@ -11,7 +11,6 @@ from . import claims, order, verdict
 from .cells import NO_COUNTERPART, Filled, Records, name_place
 from .claims import NOT_RUN, Judged, Pair
 from .rendering import format_hours, render
-from .rules import state_rules
 from .times import Left, measure_run, tabulate_times
 
 NAME = "README.md"
@@ -38,7 +37,7 @@ def render_findings(records: Records, cells: list[Filled], judged: list[Judged])
         describe_origin=claims.describe_origin,
         pictures=_find_pictures(records),
         errors=_error_rows([cell for cell in rebuilt if cell.cell.is_error], published),
-        rule=state_rules(records.project, records.scale)["claims"],
+        rule=verdict.state_rules(records.project, records.scale)["claims"],
         claims=[_claim_row(claim, published) for claim in judged],
         differing=_find_differing(cells),
         suspicions=partial(_test_suspicions, records),

@@ -19,7 +19,6 @@ from . import charts, claims, diagrams, findings, fingerprint, order, verdict
 from .cells import NO_COUNTERPART, NOT_COMPARABLE, QUOTED, Records, name_place
 from .claims import Judged, Pair, format_published
 from .rendering import render
-from .rules import state_rules
 from .tables import TITLES, Report, make_report
 from .times import tabulate_times
 from .walk import Walk, Walks, describe_time
@@ -173,7 +172,7 @@ def render_report(made: Report) -> bytes:
         figures=_draw_figures(records),
         draw_pairs=partial(_draw_pairs, records),
         times=tabulate_times(records, runs),
-        rules=state_rules(records.project, records.scale).values(),
+        rules=verdict.state_rules(records.project, records.scale).values(),
         cells=cells.values(),
         parameters={key: text for cell in cells.values() for key, text in cell.parameters.values()},
         slug=slug,

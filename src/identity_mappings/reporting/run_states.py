@@ -13,8 +13,8 @@ from ..records import heartbeat, run
 from ..records.experiment import Experiment
 from . import order, times
 from .cells import Records
+from .order import DIVERGED, FINISHED
 
-FINISHED, DIVERGED = run.FINAL
 RUNNING, INTERRUPTED, FAILED, WAITING, NO_DATA = "running", "interrupted", "failed", "waiting", "no data"
 STATES = (FINISHED, DIVERGED, RUNNING, INTERRUPTED, FAILED, WAITING, NO_DATA)
 # Behind a registration, or not fetched unless asked for: no run on it is wanted until it is here.
@@ -153,7 +153,9 @@ class _Finder:
             if name in self.with_checkpoints and (found := heartbeat.read(self._checkpoints(name, seed))):
                 (beat, written), folder, experiment = found, name, by_folder.get(name, experiment)
                 break
-        checkpoint = self._find_checkpoint(folder, seed)
+        names = _list(self._checkpoints(folder, seed)) if folder in self.with_checkpoints else ()
+        matches = (re.fullmatch(r"checkpoint-(\d+)-[0-9a-f]+\.pt", name) for name in names)
+        checkpoint = max((int(match[1]) for match in matches if match), default=None)
         log, message = None, None
         if beat and beat.is_alive(max(0.0, time.time() - written)):
             state = RUNNING
@@ -164,20 +166,13 @@ class _Finder:
         elif beat or record or checkpoint is not None:
             state = INTERRUPTED
         else:
-            state = NO_DATA if self._lacks_data(experiment) else WAITING
+            name, data = experiment.parameters["dataset"]["name"], self.project.root / "data"
+            lacking = name in BY_HAND and not ((data / name).is_dir() or (data / "shards" / name).is_dir())
+            state = NO_DATA if lacking else WAITING
         return RunProgress(experiment, seed, state, record, beat, written, checkpoint, log, message)
 
     def _checkpoints(self, folder: str, seed: int) -> Path:
         return self.results / "checkpoints" / folder / f"seed{seed}"
-
-    def _find_checkpoint(self, folder: str, seed: int) -> int | None:
-        names = _list(self._checkpoints(folder, seed)) if folder in self.with_checkpoints else ()
-        found = [int(match[1]) for name in names if (match := re.fullmatch(r"checkpoint-(\d+)-[0-9a-f]+\.pt", name))]
-        return max(found, default=None)
-
-    def _lacks_data(self, experiment: Experiment) -> bool:
-        name, data = experiment.parameters["dataset"]["name"], self.project.root / "data"
-        return name in BY_HAND and not ((data / name).is_dir() or (data / "shards" / name).is_dir())
 
     def _find_failure(self, folder: str, seed: int, since: float) -> tuple[Path, str] | None:
         """The newest log of a job of this run that ended with an error after `since`, and its last line."""

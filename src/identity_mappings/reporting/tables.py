@@ -15,7 +15,6 @@ from . import claims, detections, findings, fingerprint, readme, verdict
 from .cells import Filled, Records, fill, round_numbers
 from .claims import Judged
 from .rendering import format_padded, pad_columns, render
-from .rules import state_rules
 
 ORIGIN = "tables.json"
 COUNTED_VERDICTS = (verdict.AGREES, verdict.CUT_OFF, verdict.DIFFERS, verdict.UNDECIDED)
@@ -55,7 +54,7 @@ def compare(records: Records, cells: list[Filled]) -> str:
         "comparison.md.jinja",
         scale=records.scale,
         settings=records.settings,
-        rules=state_rules(records.project, records.scale),
+        rules=verdict.state_rules(records.project, records.scale),
         bad=records.bad,
         tables=[(table, [_compare(cell, records) for cell in cells if cell.table is table]) for table in tables],
     )
