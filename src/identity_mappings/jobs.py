@@ -79,7 +79,8 @@ class Jobs:
         return self.processes(wildcards) * self.cpu_threads(wildcards)
 
     def threads_of_signals(self, wildcards: Any) -> int:
-        return max((e.parameters["recipe"]["cpu_threads"] for e in self._propagated(wildcards)), default=1)
+        works = self._signals(wildcards)
+        return max((work.experiment.parameters["recipe"]["cpu_threads"] for work in works), default=1)
 
     # Of a cluster.
 
@@ -98,8 +99,7 @@ class Jobs:
         return allocation.estimate_memory(self._test(wildcards), attempt)
 
     def memory_of_signals(self, wildcards: Any, attempt: int) -> int:
-        kind = self._kind(wildcards)
-        return max(allocation.estimate_memory(Work(e, kind), attempt) for e in self._propagated(wildcards))
+        return max(allocation.estimate_memory(work, attempt) for work in self._signals(wildcards))
 
     def minutes_of_training(self, wildcards: Any, attempt: int) -> int:
         return self._minutes(wildcards, attempt, [self._training(wildcards)])
@@ -108,12 +108,7 @@ class Jobs:
         return self._minutes(wildcards, attempt, [self._test(wildcards)])
 
     def minutes_of_signals(self, wildcards: Any, attempt: int) -> int:
-        iterations = self.graph.project.scale(self.graph.scale_of(wildcards)).signal_iterations
-        works = [
-            Work(experiment, self._kind(wildcards), share=iterations / experiment.parameters["recipe"]["iterations"])
-            for experiment in self._propagated(wildcards)
-        ]
-        return self._minutes(wildcards, attempt, works)
+        return self._minutes(wildcards, attempt, self._signals(wildcards))
 
     # Several nodes: Slurm's srun starts torchrun on each, and that the processes of one run.
 
@@ -154,9 +149,6 @@ class Jobs:
             return f"torchrun --nnodes {nodes} --nproc-per-node {processes} {meeting}--no-python -- "
         return f"torchrun --standalone --nproc-per-node {processes} --no-python -- " if processes > 1 else ""
 
-    def _propagated(self, wildcards: Any) -> list[Any]:
-        return self.graph.project.propagated(self.graph.scale_of(wildcards))
-
     def _kind(self, wildcards: Any) -> str:
         return GPU if self.graph.device(wildcards) == "gpu" else CPU
 
@@ -172,6 +164,12 @@ class Jobs:
 
     def _test(self, wildcards: Any) -> Work:
         return Work(self.graph.experiment_of(wildcards), self._kind(wildcards), share=SHARE_OF_TEST)
+
+    def _signals(self, wildcards: Any) -> list[Work]:
+        project, scale, kind = self.graph.project, self.graph.scale_of(wildcards), self._kind(wildcards)
+        iterations = project.scale(scale).signal_iterations
+        experiments = project.propagated(scale)
+        return [Work(e, kind, share=iterations / e.parameters["recipe"]["iterations"]) for e in experiments]
 
     def _minutes(self, wildcards: Any, attempt: int, works: list[Work]) -> int:
         scale = self.graph.scale_of(wildcards)

@@ -12,7 +12,7 @@ from ..parameters import load
 from ..parameters.reports import Figure, Responses, Signals, Units
 from . import curves, diagrams, fingerprint, propagation
 from .cells import Records
-from .drawing import STYLE, fix_layout, to_bytes
+from .drawing import STYLE, to_files
 
 ORIGIN = "figures.json"
 
@@ -40,8 +40,7 @@ def write(scale: str, root: Path = Path()) -> None:
                 drawing, data = draw(records, figure)
             except UserError as error:
                 raise UserError(f"{root / 'params' / 'figures' / name}.yaml: {error}") from None
-            fix_layout(drawing)
-            files |= {f"{name}.{form}": to_bytes(drawing, form) for form in ("svg", "png")}
+            files |= to_files(drawing, name)
             files[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
     for reason in records.bad:
         print(f"not believed: {reason}", file=sys.stderr)
