@@ -78,8 +78,8 @@ def test_time_is_that_of_records_of_the_network_else_of_its_products(project):
     assert 64_000 * 0.05 < guess < 48 * 3600
     deep = allocation.estimate_seconds(Work(project.resolve("cifar10-resnet1202"), GPU), clock)
     assert deep > 5 * guess
-    clock.of_network[(network_key(experiment), "GPU slow")] = Rate(seconds=10.0, iterations=100)
-    clock.of_network[(network_key(experiment), "GPU quick")] = Rate(seconds=1.0, iterations=100)
+    clock.rates[(network_key(experiment), "GPU slow")] = Rate(seconds=10.0, iterations=100)
+    clock.rates[(network_key(experiment), "GPU quick")] = Rate(seconds=1.0, iterations=100)
     clock.iterations.update({"GPU slow": 100, "GPU quick": 100})
     known = allocation.estimate_seconds(Work(experiment, GPU), clock)
     assert known == pytest.approx(1.5 * 0.1 * 64_000), "of the slower device: the queue may give either"

@@ -1,4 +1,4 @@
-"""What a job asks of a cluster: memory and time, estimated from its experiment; and the start of its processes.
+"""What a job asks of a cluster: memory and time, estimated from its experiment.
 
 The estimates are upper ones, and grow with each attempt. A training that is cut goes on in the next attempt.
 """
@@ -7,12 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import UserError
-from .networks.closed_form import bound_activations, closed_form
-from .parameters import Project
+from .networks.closed_form import Cost, bound_activations, closed_form
 from .records.experiment import Experiment
-from .reporting.cells import Records
-from .reporting.order import plan_runs
 from .reporting.times import CPU, GPU, PASSES, Clock
 
 # MB of the host's memory: torch with its CUDA context and two processes of Snakemake; a process that decodes images.
@@ -48,10 +44,9 @@ class Work:
 def count_activations(experiment: Experiment) -> int:
     """Bytes that a forward pass of one batch norm's images keeps for the backward pass, in float32."""
     parameters = experiment.parameters
-    recipe, dataset = parameters["recipe"], parameters["dataset"]
-    network = _countable(parameters["network"])
-    image = bound_activations(network, dataset.get("channels", 3), _size(experiment))
-    return math.ceil(image * recipe.get("batch_norm_samples", 1) * _enlargement(experiment))
+    channels = parameters["dataset"].get("channels", 3)
+    image = bound_activations(_countable(parameters["network"]), channels, _size(experiment))
+    return math.ceil(image * parameters["recipe"].get("batch_norm_samples", 1) * _enlargement(experiment))
 
 
 def estimate_memory(work: Work, attempt: int = 1) -> int:
@@ -60,10 +55,9 @@ def estimate_memory(work: Work, attempt: int = 1) -> int:
     recipe, dataset = experiment.parameters["recipe"], experiment.parameters["dataset"]
     weights = 4 * 4 * _cost(experiment).weights  # gradients, momentum, a copy for a checkpoint
     image = math.ceil(dataset.get("channels", 3) * _size(experiment) ** 2 * _enlargement(experiment))
+    images = 4 * image * (dataset["training_images"] + dataset["test_images"])
     if experiment.streamed:
         images = 4 * 4 * image * recipe["batch_size"]  # of a batch, made ahead
-    else:
-        images = 4 * image * (dataset["training_images"] + dataset["test_images"])
     kept = count_activations(experiment) if work.kind == CPU else 0  # a GPU has a memory of its own
     of_run = processes * (weights + kept) + images
     decoding = WORKER_MB * WORKERS * processes if experiment.streamed and work.kind == GPU else 0
@@ -90,48 +84,8 @@ def request_minutes(seconds: float, limit: int, attempt: int = 1) -> int:
     return min(limit, math.ceil(attempt * (MINUTES_TO_START + seconds / 60)))
 
 
-def read_clock(project: Project, scale: str) -> Clock:
-    """How fast the runs of a scale were whose records exist."""
-    return Clock(plan_runs(Records(project, scale)))
-
-
-def spread(processes: int, nodes: int) -> int:
-    """Processes of each node.
-
-    Raises:
-        UserError: the nodes cannot have as many each.
-    """
-    if processes % nodes:
-        raise UserError(
-            f"--config nodes={nodes}: {processes} processes do not go evenly into {nodes} nodes: give "
-            f"processes={nodes * max(1, round(processes / nodes))}, or another number of nodes"
-        )
-    return processes // nodes
-
-
-def start_on_nodes(nodes: int, cpus: int, gpus: int) -> str:
-    """The start of a command that Slurm runs once on each node of a job, where it sees `gpus` of that node's."""
-    if nodes == 1:
-        return ""
-    words = f"srun --nodes {nodes} --ntasks {nodes} --ntasks-per-node 1 --cpus-per-task {cpus} --kill-on-bad-exit=1 "
-    return words + (f"--gpus-per-node {gpus} " if gpus else "")
-
-
-def start_processes(processes: int, nodes: int) -> str:
-    """The start of a command that torchrun runs `processes` times on this node; nothing for one process alone.
-
-    On several nodes the first one's shell expands its name and a port that follows from the job's number.
-    """
-    if nodes > 1:
-        meeting = '--rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" '
-        meeting += '--rdzv-endpoint "$(uname -n):$((20000 + SLURM_JOB_ID % 10000))" '
-        return f"torchrun --nnodes {nodes} --nproc-per-node {processes} {meeting}--no-python -- "
-    return f"torchrun --standalone --nproc-per-node {processes} --no-python -- " if processes > 1 else ""
-
-
-def _cost(experiment: Experiment) -> Any:
-    dataset = experiment.parameters["dataset"]
-    network = _countable(experiment.parameters["network"])
+def _cost(experiment: Experiment) -> Cost:
+    network, dataset = _countable(experiment.parameters["network"]), experiment.parameters["dataset"]
     return closed_form(network, dataset["classes"], dataset.get("channels", 3), _size(experiment))
 
 

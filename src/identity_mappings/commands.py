@@ -1,4 +1,4 @@
-"""What the commands of the command line do, each a function of its parsed arguments; returns the exit status.
+"""What the commands of the command line do: functions of the parsed arguments that return the exit status (None: 0).
 
 Imports what a command needs when it is called.
 """
@@ -8,9 +8,20 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 from .records.experiment import Experiment
+
+if TYPE_CHECKING:
+    from .parameters import Project
+    from .training.trainer import Options
+
+
+def _load() -> "Project":
+    from .parameters import load
+
+    return load()
 
 
 def _resolve(arguments: argparse.Namespace, name: str | None = None) -> Experiment:
@@ -18,12 +29,8 @@ def _resolve(arguments: argparse.Namespace, name: str | None = None) -> Experime
     name = name or arguments.experiment
     if name.endswith(".json"):
         experiment = Experiment.load(Path(name))
-    else:
-        from .parameters import load
-
-        experiment = load().resolve(name, arguments.scale)
-        if experiment is None:
-            raise UserError(f"{name} has no counterpart at scale {arguments.scale}")
+    elif not (experiment := _load().resolve(name, arguments.scale)):
+        raise UserError(f"{name} has no counterpart at scale {arguments.scale}")
     if arguments.arithmetic:
         experiment = experiment.in_arithmetic(arguments.arithmetic)
     if arguments.digest and experiment.digest != arguments.digest:
@@ -39,9 +46,13 @@ def _results_folder(arguments: argparse.Namespace, experiment: Experiment, name:
         return arguments.results
     if (name or arguments.experiment).endswith(".json"):
         return Path("results")
-    from .parameters import load
+    return Path(_load().scale(experiment.scale).results)
 
-    return Path(load().scale(experiment.scale).results)
+
+def _options(arguments: argparse.Namespace, results: Path, **settings: Any) -> "Options":
+    from .training.trainer import Options
+
+    return Options(results, arguments.data, device=arguments.device, **settings)
 
 
 def _resolve_trainable(arguments: argparse.Namespace, name: str | None = None) -> Experiment:
@@ -51,17 +62,23 @@ def _resolve_trainable(arguments: argparse.Namespace, name: str | None = None) -
     return experiment
 
 
-def call(module: str, function: str, *names: str) -> Callable[[argparse.Namespace], int]:
+def _prepare(arguments: argparse.Namespace, name: str | None = None, **settings: Any) -> tuple[Experiment, "Options"]:
+    """The experiment, which can be trained, and the options of its runs."""
+    experiment = _resolve_trainable(arguments, name)
+    return experiment, _options(arguments, _results_folder(arguments, experiment, name), **settings)
+
+
+def call(module: str, function: str, *names: str) -> Callable[[argparse.Namespace], int | None]:
     """A command that is a function of a module, called with these arguments of the command line."""
 
-    def command(arguments: argparse.Namespace) -> int:
+    def command(arguments: argparse.Namespace) -> int | None:
         found = getattr(import_module(f".{module}", __package__), function)
-        return found(*(getattr(arguments, name) for name in names)) or 0
+        return found(*(getattr(arguments, name) for name in names))
 
     return command
 
 
-def resolve(arguments: argparse.Namespace) -> int:
+def resolve(arguments: argparse.Namespace) -> None:
     experiment = _resolve(arguments)
     if arguments.output:
         experiment.save(arguments.output)
@@ -70,7 +87,6 @@ def resolve(arguments: argparse.Namespace) -> int:
         from .records.files import json_bytes
 
         sys.stdout.write(json_bytes(experiment.as_json()).decode())
-    return 0
 
 
 def _check_digest(arguments: argparse.Namespace) -> None:
@@ -85,9 +101,8 @@ def train(arguments: argparse.Namespace) -> int:
         return _train_on_imported(arguments, by_name)
     folders = {_results_folder(arguments, experiment, name) for name, experiment in by_name.items()}
     if len(folders) > 1:
-        raise UserError(
-            f"{', '.join(arguments.experiments)}: their records lie in several folders: give one (--results)"
-        )
+        names = ", ".join(arguments.experiments)
+        raise UserError(f"{names}: their records lie in several folders: give one (--results)")
     return _train(arguments, list(by_name.values()), folders.pop())
 
 
@@ -109,40 +124,27 @@ def _train_on_imported(arguments: argparse.Namespace, by_name: dict[str, Experim
 
 def _train(arguments: argparse.Namespace, experiments: list[Experiment], results: Path) -> int:
     from .training.loop import train
-    from .training.trainer import Options
 
-    options = Options(
-        results=results,
-        data_folder=arguments.data,
-        device=arguments.device,
-        stop_after=arguments.stop_after,
-        checkpoint_seconds=arguments.checkpoint_seconds,
-        log=arguments.log,
-        eager=arguments.eager,
-        recompute=arguments.recompute,
-        workers=arguments.workers,
-    )
+    names = ("stop_after", "checkpoint_seconds", "log", "eager", "recompute", "workers")
+    options = _options(arguments, results, **{name: getattr(arguments, name) for name in names})
     return train(experiments, arguments.seed, options)
 
 
 def verify(arguments: argparse.Namespace) -> int:
     from .training import verify
-    from .training.trainer import Options
 
     _check_digest(arguments)
     if not arguments.twice and (arguments.digest or arguments.arithmetic):
-        raise UserError(
-            "verify: a record has digest and arithmetic of its own: leave these options out, or say --twice"
-        )
+        cure = "leave these options out, or say --twice"
+        raise UserError(f"verify: a record has digest and arithmetic of its own: {cure}")
     statuses = []
     for name in arguments.experiments:
         try:
             if arguments.twice:
-                experiment = _resolve_trainable(arguments, name)
-                options = Options(_results_folder(arguments, experiment, name), arguments.data, device=arguments.device)
+                experiment, options = _prepare(arguments, name)
                 statuses.append(verify.verify_twice(experiment, arguments.seed, options, arguments.iterations))
             else:
-                options = Options(Path("results"), arguments.data, device=arguments.device)
+                options = _options(arguments, Path("results"))
                 statuses.append(verify.verify_record(Path(name), options, arguments.iterations))
         except UserError as error:  # the others are compared all the same
             print(f"identity-mappings: {error}", file=sys.stderr)
@@ -150,33 +152,27 @@ def verify(arguments: argparse.Namespace) -> int:
     return max(statuses)
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
-    experiment = _resolve_trainable(arguments)
+def evaluate(arguments: argparse.Namespace) -> None:
+    experiment, options = _prepare(arguments, workers=arguments.workers)
     from .training.evaluate import evaluate, evaluate_checkpoint
-    from .training.trainer import Options
 
-    results = _results_folder(arguments, experiment)
-    options = Options(results, arguments.data, device=arguments.device, workers=arguments.workers)
     wanted = (experiment, arguments.seed, arguments.protocol, options)
     file = arguments.checkpoint
     for path in evaluate_checkpoint(*wanted, file) if file else evaluate(*wanted):
         print(path)
-    return 0
 
 
-def import_weights(arguments: argparse.Namespace) -> int:
-    from .parameters import load
+def import_weights(arguments: argparse.Namespace) -> None:
     from .training import imported
-    from .training.trainer import Options
 
-    project = load()
-    settings, crop_size = project.scale(arguments.scale), 224
+    project = _load()
+    settings = project.scale(arguments.scale)
     name = settings.overlay.datasets.get("imagenet", "imagenet")
     if name is None:
         raise UserError(f"scale {arguments.scale} has no counterpart of imagenet: take another (--scale)")
     recipe = settings.overlay.recipes.get("he2016-imagenet", {})
     dataset = project.resolve_dataset(name)
-    options = Options(Path(settings.results), arguments.data, device=arguments.device, workers=arguments.workers)
+    options = _options(arguments, Path(settings.results), workers=arguments.workers)
     for path in imported.test_imported(
         arguments.file,
         arguments.name,
@@ -184,15 +180,14 @@ def import_weights(arguments: argparse.Namespace) -> int:
         dataset,
         options,
         arguments.protocol,
-        recipe.get("crop_size", crop_size),
+        recipe.get("crop_size", 224),
         arguments.depth,
         (arguments.mean or imported.MEAN, arguments.deviation or imported.DEVIATION),
     ):
         print(path)
-    return 0
 
 
-def export(arguments: argparse.Namespace) -> int:
+def export(arguments: argparse.Namespace) -> None:
     from .training.export import export, track
     from .training.trainer import Options
 
@@ -203,37 +198,28 @@ def export(arguments: argparse.Namespace) -> int:
     if arguments.track:
         track(Path())
         print("models.dvc: commit it; `dvc push` sends the weights to a remote of yours, `dvc pull models` brings them")
-    return 0
 
 
-def responses(arguments: argparse.Namespace) -> int:
-    experiment = _resolve_trainable(arguments)
+def responses(arguments: argparse.Namespace) -> None:
+    experiment, options = _prepare(arguments)
     from .evaluation.propagation import measure_responses
-    from .training.trainer import Options
 
-    options = Options(_results_folder(arguments, experiment), arguments.data, device=arguments.device)
     measure_responses(experiment, arguments.seed, options, arguments.checkpoint)
-    return 0
 
 
-def signals(arguments: argparse.Namespace) -> int:
+def signals(arguments: argparse.Namespace) -> None:
     if arguments.experiment is None:
         from .reporting.signals import measure_all
 
         measure_all(arguments.scale, arguments.data, arguments.device)
-        return 0
-    experiment = _resolve_trainable(arguments)
+        return
+    experiment, options = _prepare(arguments)
     from .evaluation.propagation import measure_signals
-    from .training.trainer import Options
 
     iterations = arguments.iterations
     if iterations is None:
-        from .parameters import load
-
-        iterations = load().scale(arguments.scale).signal_iterations
-    options = Options(_results_folder(arguments, experiment), arguments.data, device=arguments.device)
+        iterations = _load().scale(arguments.scale).signal_iterations
     measure_signals(experiment, iterations, options)
-    return 0
 
 
 def cost(arguments: argparse.Namespace) -> int:
@@ -245,7 +231,7 @@ def cost(arguments: argparse.Namespace) -> int:
     return cost.show(arguments.scale)
 
 
-def data(arguments: argparse.Namespace) -> int:
+def data(arguments: argparse.Namespace) -> None:
     from .data import sources
     from .parameters.load import DATASETS, DETECTION, read
 
@@ -253,58 +239,42 @@ def data(arguments: argparse.Namespace) -> int:
         from .detection import datasets
 
         print(getattr(datasets, arguments.action)(arguments.name, arguments.data))
-        return 0
-    actions = {"fetch": sources.fetch, "prepare": sources.prepare, "verify": sources.verify}
-    said = actions[arguments.action](arguments.name, arguments.data)
-    if said:
+        return
+    if said := getattr(sources, arguments.action)(arguments.name, arguments.data):
         print(said)
     if arguments.commit or sources.is_committed_always(arguments.name):
         sources.commit(arguments.name, arguments.data)
         print(f"{arguments.data / arguments.name}: as pinned, and in DVC's cache")
-    return 0
 
 
-def bench(arguments: argparse.Namespace) -> int:
+def bench(arguments: argparse.Namespace) -> None:
     from .bench import measure
-    from .parameters import load
+    from .reporting.bench import write
 
-    project = load()
-    results = Path(project.scale("paper").results)
+    project = _load()
     if not arguments.show:
         names = arguments.experiments or [*measure.COMPARED, *measure.BY_DEPTH]
         experiments = [project.resolve(name) for name in names]
-        peers = arguments.experiments or measure.COMPARED
-        measure.run(
-            experiments,
-            arguments.device,
-            results,
-            Path(),
-            arguments.rounds,
-            arguments.arithmetic or (),
-            [] if arguments.no_peers else peers,
-        )
-    from .reporting.bench import write
-
+        peers = [] if arguments.no_peers else arguments.experiments or measure.COMPARED
+        results, arithmetics = Path(project.scale("paper").results), arguments.arithmetic or ()
+        measure.run(experiments, arguments.device, results, Path(), arguments.rounds, arithmetics, peers)
     write(Path())
-    return 0
 
 
-def lease(arguments: argparse.Namespace) -> int:
+def lease(arguments: argparse.Namespace) -> None:
     from .training.lease import run
 
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
         raise UserError("lease: no command to run: add it after --")
     run(arguments.gpus, arguments.granted, command, arguments.patience)
-    return 0
 
 
-def device(arguments: argparse.Namespace) -> int:
+def device(arguments: argparse.Namespace) -> None:
     experiment = _resolve_trainable(arguments)
     from .training.devices import choose
 
     print(f"{choose(arguments.device, experiment)} for {experiment.name}")
-    return 0
 
 
 doctor = call("doctor", "show", "json", "data")
@@ -317,9 +287,4 @@ diff = call("reporting.explain", "show_differences", "scale")
 audit = call("reporting.audit", "audit", "scale")
 next_runs = call("reporting.order", "show_next", "scale", "device", "count", "at_once")
 schemas = call("parameters.schemas", "write")
-
-
-def status(arguments: argparse.Namespace) -> int:
-    from .reporting.status import show
-
-    return show(arguments.scale, watch=arguments.watch, as_json=arguments.json, what_if=arguments.what_if)
+status = call("reporting.status", "show", "scale", "watch", "json", "what_if")

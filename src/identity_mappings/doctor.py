@@ -8,7 +8,7 @@ import math
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,16 +69,13 @@ def list_kinds() -> dict[str, tuple[dict[str, Any], int]]:
     imagenet = {**basic, "family": "imagenet", "depth": 18}
     kinds["ImageNet, basic"] = imagenet, 32
     kinds["ImageNet, bottleneck"] = {**imagenet, **bottleneck, "depth": 14}, 32
-    return {
-        name: ({"shape_change": "A", **network}, size) for name, (network, size) in kinds.items()
-    }  # fmt: skip
+    return {name: ({"shape_change": "A", **network}, size) for name, (network, size) in kinds.items()}
 
 
 def make_experiment(name: str, network: dict[str, Any], size: int, arithmetic: str) -> Experiment:
     dataset = {"name": "random", "md5": "none", "classes": 10, "channels": 3, "size": size}
-    return Experiment(
-        name, "doctor", {"dataset": dataset, "network": network, "recipe": {**RECIPE, "arithmetic": arithmetic}}
-    )
+    recipe = {**RECIPE, "arithmetic": arithmetic}
+    return Experiment(name, "doctor", {"dataset": dataset, "network": network, "recipe": recipe})
 
 
 def make_images(size: int) -> Images:
@@ -88,11 +85,15 @@ def make_images(size: int) -> Images:
     return Images(pixels, labels, pixels[:BATCH], labels[:BATCH])
 
 
+def make_trainer(experiment: Experiment, device: torch.device, cpu_threads: int, eager: bool = False) -> Trainer:
+    devices.prepare(experiment.parameters["recipe"]["arithmetic"], cpu_threads)
+    options = Options(Path(), device="gpu" if device.type == "cuda" else "cpu", eager=eager)
+    return Trainer(experiment, 0, device, options, make_images(experiment.parameters["dataset"]["size"]))
+
+
 def train_steps(experiment: Experiment, device: torch.device, steps: int, eager: bool) -> tuple[list[float], str]:
     """The losses of a network's first steps, and the hash of its weights behind them."""
-    devices.prepare(experiment.parameters["recipe"]["arithmetic"], 1)
-    options = Options(Path(), device="gpu" if device.type == "cuda" else "cpu", eager=eager)
-    trainer = Trainer(experiment, 0, device, options, make_images(experiment.parameters["dataset"]["size"]))
+    trainer = make_trainer(experiment, device, 1, eager)
     losses = [trainer.step(iteration)[0] for iteration in range(steps)]
     return torch.stack(losses).tolist(), checkpoint.weights_sha256(trainer.state()["network"])
 
@@ -141,14 +142,11 @@ def check_devices() -> Iterator[Line]:
     if not asked.gpus and not count:
         yield Line("GPU", NOTE, f"none ({asked.problem}): everything below is of the CPU")
         return
-    yield Line(
-        "driver", NOTE if asked.problem else OK, f"{asked.version or 'version unknown'} {asked.problem or ''}".strip()
-    )
+    text = f"{asked.version or 'version unknown'} {asked.problem or ''}".strip()
+    yield Line("driver", NOTE if asked.problem else OK, text)
     if not count:
-        text = (
-            f"the driver lists {len(asked.usable)}, torch {torch.__version__} sees none: is CUDA_VISIBLE_DEVICES empty?"
-        )
-        yield Line("GPU", WRONG, f"{text} Does the driver suit CUDA {torch.version.cuda}?")
+        text = f"the driver lists {len(asked.usable)}, torch {torch.__version__} sees none: is CUDA_VISIBLE_DEVICES"
+        yield Line("GPU", WRONG, f"{text} empty? Does the driver suit CUDA {torch.version.cuda}?")
         return
     for number in range(count):
         found = torch.cuda.get_device_properties(number)
@@ -181,13 +179,15 @@ def check_data(folder: Path) -> Iterator[Line]:
         if not (folder / name).is_dir():
             yield Line(f"data: {name}", NOTE, f"not here: identity-mappings data fetch {name}")
             continue
-        wrong = sources.list_problems(name, folder)
-        cure = f": {wrong[0]}; identity-mappings data fetch {name}" if wrong else ""
-        yield Line(f"data: {name}", WRONG if wrong else OK, "as published" if not wrong else f"damaged{cure}")
-    missing = [file for file in entries["imagenet"].archives if not (folder / "imagenet" / file).is_file()]
-    shards = (folder / "shards/imagenet").is_dir()
-    text = "not here: identity-mappings data fetch imagenet says how to get it"
-    yield Line("data: imagenet", OK if shards or not missing else NOTE, "here" if shards or not missing else text)
+        if wrong := sources.list_problems(name, folder):
+            yield Line(f"data: {name}", WRONG, f"damaged: {wrong[0]}; identity-mappings data fetch {name}")
+        else:
+            yield Line(f"data: {name}", OK, "as published")
+    archives = [folder / "imagenet" / file for file in entries["imagenet"].archives]
+    if (folder / "shards/imagenet").is_dir() or all(file.is_file() for file in archives):
+        yield Line("data: imagenet", OK, "here")
+    else:
+        yield Line("data: imagenet", NOTE, "not here: identity-mappings data fetch imagenet says how to get it")
 
 
 def measure_step(device: torch.device) -> tuple[float, float]:
@@ -197,10 +197,8 @@ def measure_step(device: torch.device) -> tuple[float, float]:
     network = {**list_kinds()["identity shortcut"][0], "depth": 110}
     experiment = make_experiment("ResNet-110", network, 32, "float32")
     experiment.parameters["recipe"] |= {"batch_size": 128, "batch_norm_samples": 64}
-    devices.prepare("float32", 2 if device.type == "cpu" else 1)
-    options = Options(Path(), device="gpu" if device.type == "cuda" else "cpu")
-    trainer = Trainer(experiment, 0, device, options, make_images(32))
-    steps = 3 if device.type == "cpu" else 50
+    steps, threads = (3, 2) if device.type == "cpu" else (50, 1)
+    trainer = make_trainer(experiment, device, threads)
 
     def run(begin: int) -> float:
         start = time.perf_counter()
@@ -233,11 +231,8 @@ def check_speed(device: torch.device, root: Path) -> Iterator[Line]:
         operations = count_operations_left(runs, records.costs)
         left = sum(not run.done for run in runs)
         if operations is None:
-            yield Line(
-                f"scale {scale}",
-                NOTE,
-                f"{left} runs to go; identity-mappings cost --scale {scale} --record counts them",
-            )
+            text = f"{left} runs to go; identity-mappings cost --scale {scale} --record counts them"
+            yield Line(f"scale {scale}", NOTE, text)
         else:
             text = f"{left} runs to go, about {devices.duration(operations / rate)} on this one device"
             yield Line(f"scale {scale}", OK, f"{text}, by their multiply-adds")
@@ -259,18 +254,16 @@ def examine(root: Path, data: Path) -> Iterator[Line]:
     yield from check_speed(device, root)
 
 
-def show(
-    as_json: bool = False, data: Path = Path("data"), root: Path = Path(), say: Callable[[str], None] = print
-) -> int:
+def show(as_json: bool = False, data: Path = Path("data"), root: Path = Path()) -> int:
     """Print a line for each finding; returns the exit status: 1 if something is wrong."""
     found = []
     for line in examine(root, data):
         found.append(line)
         if not as_json:
-            say(f"{line.status:5}  {line.name}: {line.text}")
+            print(f"{line.status:5}  {line.name}: {line.text}")
+    wrong = sum(line.status == WRONG for line in found)
     if as_json:
-        say(json.dumps([asdict(line) for line in found], indent=1))
+        print(json.dumps([asdict(line) for line in found], indent=1))
     else:
-        wrong = sum(line.status == WRONG for line in found)
-        say(f"{len(found)} lines: " + (f"{wrong} wrong, see above" if wrong else "this machine will do"))
-    return int(any(line.status == WRONG for line in found))
+        print(f"{len(found)} lines: " + (f"{wrong} wrong, see above" if wrong else "this machine will do"))
+    return int(wrong > 0)

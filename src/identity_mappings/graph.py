@@ -47,15 +47,15 @@ class Graph:
             if key not in CONFIG:
                 raise UserError(f"--config {key}: unknown key: {nearest(key, CONFIG)}")
         self.project = load(root)
-        self.scale = str(config.get("scale", CONFIG["scale"]))
+        config = CONFIG | config
+        self.scale = str(config["scale"])
         self.project.scale(self.scale)
-        self.chosen_device = config.get("device")
+        self.chosen_device, self.chosen_arithmetic = config["device"], config["arithmetic"]
         if self.chosen_device not in (None, "gpu", "cpu"):
             raise UserError(f"--config device={self.chosen_device}: give gpu or cpu")
-        self.chosen_arithmetic = config.get("arithmetic")
         if self.chosen_arithmetic not in (None, *ARITHMETICS):
             raise UserError(f"--config arithmetic={self.chosen_arithmetic}: give {', '.join(ARITHMETICS)}")
-        counts = {key: config.get(key, CONFIG[key]) for key in ("runs_per_gpu", "processes", "nodes", "time_limit")}
+        counts = {key: config[key] for key in ("runs_per_gpu", "processes", "nodes", "time_limit")}
         for key, value in counts.items():
             if value is not CONFIG[key] and (type(value) is not int or value < 1):  # true is an int in Python, too
                 raise UserError(f"--config {key}={value}: give a whole number from 1")
@@ -83,12 +83,8 @@ class Graph:
             protocols = self.project.protocols(experiment)
             for seed in self.project.seeds(experiment) if protocols else ():
                 folder = run.folder_of(results, experiment, seed)
-                weights = self._has_weights(results, experiment, seed)
-                trained = self._exists(folder / run.METRICS)
-                for protocol in protocols:
-                    path = run.evaluation_of(folder, protocol)
-                    if not trained or weights or self._exists(path):
-                        paths.append(path.as_posix())
+                tests = [run.evaluation_of(folder, protocol) for protocol in protocols]
+                paths += [test.as_posix() for test in tests if self._can_have(test, experiment, seed)]
         return paths
 
     def measurements(self, scale: str) -> list[str]:
@@ -97,27 +93,35 @@ class Graph:
         Layer responses need the weights of a run, which are where it was trained, or will be.
         """
         results = Path(self.project.scale(scale).results)
+        figures = [figure for figure in self.project.figures.values() if figure.kind == RESPONSES]
+        shown = {name for figure in figures for name in figure.experiments}
         paths = [results / measurement.COST / measurement.COST_JSON]
         for experiment in self._wanted(scale):
-            if experiment.name not in self._names_with_responses():
-                continue
             path = responses_of(results, experiment, 0) / RESPONSES_CSV
-            weights = self._has_weights(results, experiment, 0)
-            trained = self._exists(run.folder_of(results, experiment, 0) / run.METRICS)
-            if not trained or weights or self._exists(path):
+            if experiment.name in shown and self._can_have(path, experiment, 0):
                 paths.append(path)
         if self.project.propagated(scale):
             paths.append(results / SIGNALS / SIGNALS_DONE)
         return [path.as_posix() for path in paths]
 
+    def _can_have(self, path: Path, experiment: Experiment, seed: int) -> bool:
+        """Whether what needs the weights of a run is there, or can be made: of one that is not trained yet, too."""
+        results = Path(self.project.scale(experiment.scale).results)
+        root = self.project.root
+        return (
+            self._exists(path)
+            or not self._exists(run.folder_of(results, experiment, seed) / run.METRICS)
+            or run.weights_of(root / results, experiment, seed, root) is not None
+        )
+
     def reports(self, scale: str) -> list[str]:
         """The tables and figures; while a record is missing, the stamp of the job that makes them from all records."""
-        records = [*self.runs(scale), *self.evaluations(scale), *self.measurements(scale)]
-        results = self.project.scale(scale).results
-        complete = all(self._exists(path) for path in records)
-        if complete and self.changes.measurements_are_current(scale):
+        if all(map(self._exists, self.records(scale))) and self.changes.measurements_are_current(scale):
             return [*self.tables(scale), *self.figures(scale), *self.page(scale)]
-        return [f"logs/{results}/reports-updated"]
+        return [f"logs/{self.project.scale(scale).results}/reports-updated"]
+
+    def records(self, scale: str) -> list[str]:
+        return [*self.runs(scale), *self.evaluations(scale), *self.measurements(scale)]
 
     def tables(self, scale: str) -> list[str]:
         return [f"{self.project.scale(scale).results}/tables.md"]
@@ -130,8 +134,7 @@ class Graph:
 
     def datasets(self, scale: str) -> list[str]:
         """Stamps of the datasets that the wanted runs need; the embedded one needs none."""
-        stamps = [stamp for experiment in self._wanted(scale) for stamp in self._stamps(experiment)]
-        return list(dict.fromkeys(stamps))
+        return list(dict.fromkeys(stamp for experiment in self._wanted(scale) for stamp in self._stamps(experiment)))
 
     # What makes the rules.
 
@@ -171,11 +174,11 @@ class Graph:
         return [] if self._is_trained(wildcards) else _ancient(self._stamps(self.experiment_of(wildcards)))
 
     def dataset_of_test(self, wildcards: Any) -> list[str]:
-        folder, protocols = Path(_folder(wildcards)), [getattr(wildcards, "protocol", None)]
-        if protocols == [None]:
-            protocols = self.project.protocols(self.experiment_of(wildcards))
+        folder, experiment = Path(_folder(wildcards)), self.experiment_of(wildcards)
+        one = getattr(wildcards, "protocol", None)
+        protocols = [one] if one else self.project.protocols(experiment)
         tested = all(self._exists(run.evaluation_of(folder, protocol)) for protocol in protocols)
-        return [] if tested else _ancient(self._stamps(self.experiment_of(wildcards)))
+        return [] if tested else _ancient(self._stamps(experiment))
 
     def dataset_of_responses(self, wildcards: Any) -> list[str]:
         measured = self._exists(f"{_folder(wildcards)}/{wildcards.partial}{RESPONSES}/{RESPONSES_CSV}")
@@ -183,11 +186,9 @@ class Graph:
 
     def backbone_of_run(self, wildcards: Any) -> list[str]:
         """The record of the run on ImageNet from whose weights a detection begins."""
-        if self._is_trained(wildcards):
-            return []
-        chosen = self.experiment_of(wildcards).parameters["backbone"]
-        folder = f"{wildcards.root}/runs/{chosen['experiment']}-{chosen['digest']}/seed{chosen['seed']}"
-        return _ancient([f"{folder}/{run.METRICS}"])
+        backbone = self.experiment_of(wildcards).parameters["backbone"]
+        folder = f"{wildcards.root}/runs/{backbone['experiment']}-{backbone['digest']}/seed{backbone['seed']}"
+        return [] if self._is_trained(wildcards) else _ancient([f"{folder}/{run.METRICS}"])
 
     def datasets_of_signals(self, wildcards: Any) -> list[str]:
         experiments = self.project.propagated(self.roots[wildcards.root])
@@ -199,8 +200,7 @@ class Graph:
         return [f"{wildcards.root}/.device-gpu"] if self.device(wildcards) == "gpu" and not trained else []
 
     def all_records(self, wildcards: Any) -> list[str]:
-        scale = self.roots[wildcards.root]
-        return [*self.runs(scale), *self.evaluations(scale), *self.measurements(scale)]
+        return self.records(self.scale_of(wildcards))
 
     # Parameters.
 
@@ -220,12 +220,10 @@ class Graph:
         return next(found, experiment).parameters["recipe"]["arithmetic"]
 
     def first_experiment(self, wildcards: Any) -> str:
-        wanted = self.project.wanted(self.roots[wildcards.root])
-        if not wanted:
-            raise UserError(
-                f"scale {self.roots[wildcards.root]} wants no experiment that can be trained: name one in params/scales"
-            )
-        return wanted[0].name
+        scale = self.scale_of(wildcards)
+        if wanted := self.project.wanted(scale):
+            return wanted[0].name
+        raise UserError(f"scale {scale} wants no experiment that can be trained: name one in params/scales")
 
     def experiment_of(self, wildcards: Any) -> Experiment:
         scale = self.roots[wildcards.root]
@@ -257,19 +255,10 @@ class Graph:
         if not experiment.detects:
             return True
         # The backbone of a detection has its weights, or can be trained.
-        chosen, results = experiment.parameters["backbone"], Path(self.project.scale(experiment.scale).results)
-        folder = f"{chosen['experiment']}-{chosen['digest']}/seed{chosen['seed']}"
-        if self._exists(results / "checkpoints" / folder / run.WEIGHTS):
-            return True
-        return self._has_data(self.project.resolve(chosen["experiment"], experiment.scale))
-
-    def _has_weights(self, results: Path, experiment: Experiment, seed: int) -> bool:
-        return run.weights_of(self.project.root / results, experiment, seed, self.project.root) is not None
-
-    def _names_with_responses(self) -> set[str]:
-        return {
-            name for figure in self.project.figures.values() if figure.kind == RESPONSES for name in figure.experiments
-        }
+        chosen, results = experiment.parameters["backbone"], self.project.scale(experiment.scale).results
+        folder = f"{results}/checkpoints/{chosen['experiment']}-{chosen['digest']}/seed{chosen['seed']}"
+        backbone = self.project.resolve(chosen["experiment"], experiment.scale)
+        return self._exists(f"{folder}/{run.WEIGHTS}") or self._has_data(backbone)
 
     def _exists(self, path: Path | str) -> bool:
         return (self.project.root / path).exists()

@@ -7,7 +7,10 @@ from typing import Any
 
 from . import allocation
 from .allocation import Work
+from .errors import UserError
 from .graph import Graph
+from .reporting.cells import Records
+from .reporting.order import plan_runs
 from .reporting.times import CPU, GPU, Clock
 
 SHARE_OF_TEST = 0.1  # of a training, at most: a test by all protocols of ImageNet has a thirtieth of its products
@@ -40,8 +43,25 @@ class Jobs:
         experiment = self.graph.experiment_of(wildcards)
         return self.processes(wildcards) if experiment.streamed else experiment.gpus
 
+    def processes_of_node(self, wildcards: Any) -> int:
+        return self._of_node(wildcards, self.processes(wildcards))
+
     def gpus_of_node(self, wildcards: Any) -> int:
-        return allocation.spread(self.gpus(wildcards), self.nodes(wildcards))
+        return self._of_node(wildcards, self.gpus(wildcards))
+
+    def _of_node(self, wildcards: Any, processes: int) -> int:
+        """What each node has of all processes.
+
+        Raises:
+            UserError: the nodes cannot have as many each.
+        """
+        nodes = self.nodes(wildcards)
+        if processes % nodes:
+            raise UserError(
+                f"--config nodes={nodes}: {processes} processes do not go evenly into {nodes} nodes: give "
+                f"processes={nodes * max(1, round(processes / nodes))}, or another number of nodes"
+            )
+        return processes // nodes
 
     def granted_to_node(self, wildcards: Any, resources: Any) -> int:
         """Of the GPUs that Snakemake grants a training."""
@@ -59,13 +79,14 @@ class Jobs:
         return self.processes(wildcards) * self.cpu_threads(wildcards)
 
     def threads_of_signals(self, wildcards: Any) -> int:
-        return max((e.parameters["recipe"]["cpu_threads"] for e in self._propagated(wildcards)), default=1)
+        works = self._signals(wildcards)
+        return max((work.experiment.parameters["recipe"]["cpu_threads"] for work in works), default=1)
 
     # Of a cluster.
 
     def cpus_of_training(self, wildcards: Any) -> int:
         """CPUs of each node, with those of the processes that decode images."""
-        return self._cpus(wildcards, allocation.spread(self.processes(wildcards), self.nodes(wildcards)))
+        return self._cpus(wildcards, self.processes_of_node(wildcards))
 
     def cpus_of_test(self, wildcards: Any) -> int:
         return self._cpus(wildcards, 1)
@@ -78,8 +99,7 @@ class Jobs:
         return allocation.estimate_memory(self._test(wildcards), attempt)
 
     def memory_of_signals(self, wildcards: Any, attempt: int) -> int:
-        kind = self._kind(wildcards)
-        return max(allocation.estimate_memory(Work(e, kind), attempt) for e in self._propagated(wildcards))
+        return max(allocation.estimate_memory(work, attempt) for work in self._signals(wildcards))
 
     def minutes_of_training(self, wildcards: Any, attempt: int) -> int:
         return self._minutes(wildcards, attempt, [self._training(wildcards)])
@@ -88,18 +108,13 @@ class Jobs:
         return self._minutes(wildcards, attempt, [self._test(wildcards)])
 
     def minutes_of_signals(self, wildcards: Any, attempt: int) -> int:
-        project = self.graph.project
-        iterations, kind = project.scale(self.graph.scale_of(wildcards)).signal_iterations, self._kind(wildcards)
-        found = self._propagated(wildcards)
-        works = [Work(e, kind, share=iterations / e.parameters["recipe"]["iterations"]) for e in found]
-        return self._minutes(wildcards, attempt, works)
+        return self._minutes(wildcards, attempt, self._signals(wildcards))
 
     # Several nodes: Slurm's srun starts torchrun on each, and that the processes of one run.
 
     def tasks(self, wildcards: Any) -> int | None:
         """Of Slurm's job, one a node; unset where there is one node."""
-        nodes = self.nodes(wildcards)
-        return nodes if nodes > 1 else None
+        return self.nodes(wildcards) if self.nodes(wildcards) > 1 else None
 
     def mpi(self, wildcards: Any) -> str | None:
         """Says to Snakemake's plugin that the rule calls srun itself; unset where there is one node."""
@@ -115,17 +130,24 @@ class Jobs:
         return f"gpu:{gpus}" if gpus and self.nodes(wildcards) > 1 else None
 
     def on_each_node(self, wildcards: Any) -> str:
-        """What starts the rest of a command on each node; nothing for one node."""
-        cpus, gpus = self.cpus_of_training(wildcards), self.gpus_of_node(wildcards)
-        return allocation.start_on_nodes(self.nodes(wildcards), cpus, gpus)
+        """What starts the rest of a command once on each node, which sees its own GPUs; nothing for one node."""
+        nodes, cpus, gpus = self.nodes(wildcards), self.cpus_of_training(wildcards), self.gpus_of_node(wildcards)
+        if nodes == 1:
+            return ""
+        words = f"srun --nodes {nodes} --ntasks {nodes} --ntasks-per-node 1 --cpus-per-task {cpus} "
+        return f"{words}--kill-on-bad-exit=1 " + (f"--gpus-per-node {gpus} " if gpus else "")
 
     def launcher(self, wildcards: Any) -> str:
-        """What starts the processes of a node; nothing for one that is alone."""
-        nodes = self.nodes(wildcards)
-        return allocation.start_processes(allocation.spread(self.processes(wildcards), nodes), nodes)
+        """What starts the processes of a node; nothing for one that is alone.
 
-    def _propagated(self, wildcards: Any) -> list[Any]:
-        return self.graph.project.propagated(self.graph.scale_of(wildcards))
+        On several nodes the first one's shell expands its name and a port that follows from the job's number.
+        """
+        nodes, processes = self.nodes(wildcards), self.processes_of_node(wildcards)
+        if nodes > 1:
+            meeting = '--rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" '
+            meeting += '--rdzv-endpoint "$(uname -n):$((20000 + SLURM_JOB_ID % 10000))" '
+            return f"torchrun --nnodes {nodes} --nproc-per-node {processes} {meeting}--no-python -- "
+        return f"torchrun --standalone --nproc-per-node {processes} --no-python -- " if processes > 1 else ""
 
     def _kind(self, wildcards: Any) -> str:
         return GPU if self.graph.device(wildcards) == "gpu" else CPU
@@ -143,9 +165,15 @@ class Jobs:
     def _test(self, wildcards: Any) -> Work:
         return Work(self.graph.experiment_of(wildcards), self._kind(wildcards), share=SHARE_OF_TEST)
 
+    def _signals(self, wildcards: Any) -> list[Work]:
+        project, scale, kind = self.graph.project, self.graph.scale_of(wildcards), self._kind(wildcards)
+        iterations = project.scale(scale).signal_iterations
+        experiments = project.propagated(scale)
+        return [Work(e, kind, share=iterations / e.parameters["recipe"]["iterations"]) for e in experiments]
+
     def _minutes(self, wildcards: Any, attempt: int, works: list[Work]) -> int:
         scale = self.graph.scale_of(wildcards)
         if scale not in self._clocks:
-            self._clocks[scale] = allocation.read_clock(self.graph.project, scale)
+            self._clocks[scale] = Clock(plan_runs(Records(self.graph.project, scale)))
         seconds = sum(allocation.estimate_seconds(work, self._clocks[scale]) for work in works)
         return allocation.request_minutes(seconds, self.graph.time_limit, attempt)

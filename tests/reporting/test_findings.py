@@ -156,7 +156,7 @@ def test_a_bad_record_is_in_the_comparison_too(bench):
     folder = bench.record("cifar10-plain20", 30.0, status="unfinished")
     (folder / "partial/curve.csv").write_text("x")
     made = make_report(bench.project, "paper")
-    assert any("curve.csv" in reason for reason in made.bad)
+    assert any("curve.csv" in reason for reason in made.records.bad)
     assert b"curve.csv" in made.pages["comparison.md"]
 
 

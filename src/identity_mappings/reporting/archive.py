@@ -62,12 +62,9 @@ def write(scale: str, output: Path, root: Path = Path()) -> None:
     crate.datePublished, crate.license, crate.creator, crate.publisher = date, licence, authors, authors
     crate.root_dataset["author"], crate.root_dataset["version"] = authors, commit
     crate.root_dataset["conformsTo"] = [
-        _add(crate, identifier, "CreativeWork", name, version=version)
-        for identifier, (name, version) in PROFILES.items()
+        _add(crate, place, "CreativeWork", name, version=version) for place, (name, version) in PROFILES.items()
     ]
-    crate.root_dataset["citation"] = [
-        _add(crate, identifier, "ScholarlyArticle", name) for identifier, name in PAPERS.items()
-    ]
+    crate.root_dataset["citation"] = [_add(crate, place, "ScholarlyArticle", name) for place, name in PAPERS.items()]
     files = {}
     for path in _list_files(root, results):
         name, form = NAMES.get(path.rpartition("/")[2], path), FORMATS.get(Path(path).suffix, "text/plain")
@@ -126,6 +123,7 @@ def _add_trainings(crate: Any, records: Records, files: dict, agent: dict[str, A
             crate, identifier, "Dataset", data.get("name") or "data", identifier=data.get("dvc_md5") or "unknown"
         )
         resolved = json.dumps(origin["params"]["resolved"], sort_keys=True)
+        parameters = _add(crate, f"#parameters-{folder}", "PropertyValue", f"parameters of {name}", value=resolved)
         commit = (origin.get("git") or {}).get("commit") or "unknown"
         properties = {
             "name": f"Training of {name}",
@@ -138,10 +136,7 @@ def _add_trainings(crate: Any, records: Records, files: dict, agent: dict[str, A
         trainings[files[f"{folder}/{run.METRICS}"]] = crate.add_action(
             trainer,
             identifier=f"#train-{folder}",
-            object=[
-                dataset,
-                _add(crate, f"#parameters-{folder}", "PropertyValue", f"parameters of {name}", value=resolved),
-            ],
+            object=[dataset, parameters],
             result=[files[file] for file in sorted(files) if file.startswith(f"{folder}/")],
             properties={key: value for key, value in properties.items() if value},
         )

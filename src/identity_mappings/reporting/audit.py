@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,11 @@ def _walk(project: Project, scale: str, report: Report) -> dict[Path, str]:
         folder = results / measurement.COST
         walk(folder / measurement.COST_JSON, evidence.check_cost, project, scale, folder, history)
     for path in sorted((results / run.IMPORTED).glob("*/evaluation-*.json")):
-        walk(path, _check_imported_test, path, history)
+        walk(path, evidence.check_imported_test, path, history)
     for folder in detections.imported_folders(results):
         record = detections.read_imported(folder)
         walk(record.path, evidence.check_code, record.path, record.provenance, history)
     return walked
-
-
-def _check_imported_test(path: Path, history: History) -> str:
-    return evidence.check_code(path, run.read_imported(path)["made_by"], history, evidence.TEST_SOURCES)
 
 
 def _check_each_once(records: Records) -> None:
@@ -93,8 +90,8 @@ def _check_each_once(records: Records) -> None:
 
 def _check_pages(project: Project, scale: str, report: Report) -> None:
     """The pages are those that the records give, and have not been edited."""
-    if report.bad:
-        raise Gap(f"{report.bad[0]}: {evidence.RESTORE_RECORD}")
+    if report.records.bad:
+        raise Gap(f"{report.records.bad[0]}: {evidence.RESTORE_RECORD}")
     results = report.records.results
     path, cure = results / ORIGIN, f": make it again: identity-mappings tables --scale {scale}"
     try:
@@ -104,16 +101,16 @@ def _check_pages(project: Project, scale: str, report: Report) -> None:
         raise Gap(f"{path}: missing, or no origin of tables{cure}") from None
     for name in report.pages:
         whole = (results / name).is_file() and sha256_of(results / name) == files.get(name)
-        evidence.Need(results / name, cure)(whole, "missing, or edited after it was made")
-    need = evidence.Need(path, cure)
+        evidence.require(results / name, cure, whole, "missing, or edited after it was made")
+    need = partial(evidence.require, path, cure)
     need(stated == fingerprint(project, scale, "tables"), "made of other records, parameters or code than are here")
-    cells = [json.loads(json.dumps(cell.as_json(project.root))) for cell in report.cells]
-    need(len(cells) == len(shown), f"has {len(shown)} cells, not {len(cells)}")
-    for cell, made, before in zip(report.cells, cells, shown, strict=True):
-        place = f"{cell.table.table}, {cell.row.name}, {cell.column}"
-        need(made == before, f"{place}: not what the records give")
+    need(len(report.cells) == len(shown), f"has {len(shown)} cells, not {len(report.cells)}")
+    for cell, before in zip(report.cells, shown, strict=True):
+        same = json.loads(json.dumps(cell.as_json(project.root))) == before
+        need(same, f"{cell.table.table}, {cell.row.name}, {cell.column}: not what the records give")
     for name, content in report.pages.items():
-        evidence.Need(results / name, cure)((results / name).read_bytes() == content, "not what the records give")
+        same = (results / name).read_bytes() == content
+        evidence.require(results / name, cure, same, "not what the records give")
 
 
 def _check_pictures(project: Project, scale: str, report: Report) -> None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Drawing
 from ..parameters import load
 from ..records import measurement
 from ..records.files import write_atomically
-from .drawing import COLOURS, STYLE, fix_layout, to_bytes
+from .drawing import COLOURS, STYLE, to_files
 from .rendering import render
 
 LINES = {"ours": "-", "eager": "--", "pytorchcv": ":"}
@@ -42,12 +42,12 @@ def _profiles(entries: list[dict[str, Any]]) -> dict[str, Any]:
     profiled = [entry for entry in entries if set(names) <= set(entry["profiles"])]
     if not profiled:
         return {}
-    tables = {}
+    tables = []
     for name in names:
         profile = pandas.DataFrame(profiled[-1]["profiles"][name])
         profile["ms"], profile["share"] = profile["seconds"] * 1e3, profile["share"].map("{:.1%}".format)
         columns = profile.rename(columns={"name": name})[[name, "calls", "ms", "share"]]
-        tables[name] = columns.to_markdown(index=False, tablefmt="github", floatfmt=".1f")
+        tables.append(columns.to_markdown(index=False, tablefmt="github", floatfmt=".1f"))
     return {"experiment": profiled[-1]["experiment"], "tables": tables}
 
 
@@ -95,8 +95,6 @@ def write(root: Path) -> None:
     folder = results / measurement.BENCH
     write_atomically(folder / "bench.md", document(found).encode())
     with matplotlib.rc_context(STYLE):
-        drawing = draw(found)
-        fix_layout(drawing)
-        for form in ("svg", "png"):
-            write_atomically(folder / f"time-by-depth.{form}", to_bytes(drawing, form))
+        for name, content in to_files(draw(found), "time-by-depth").items():
+            write_atomically(folder / name, content)
     print(f"{folder / 'bench.md'}: {', '.join(found) or 'no records yet'}")

@@ -1,9 +1,11 @@
 """The cells of all tables, filled from the records that are there."""
 
+import math
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +55,13 @@ class Records:
     def read_finished(self, experiment: Experiment) -> list[run.Record]:
         """The believable records of the wanted seeds: in float32, or else in the next arithmetic that has any."""
         if experiment.folder not in self._finished:
-            found = (self._read_seeds(alternative) for alternative in experiment.alternatives)
-            self._finished[experiment.folder] = next(filter(None, found), [])
+            seeds = self.project.seeds(experiment)
+            for other in experiment.alternatives:
+                found = [self._read(run.folder_of(self.results, other, seed), other, seed) for seed in seeds]
+                self._finished[experiment.folder] = [record for record in found if record]
+                if self._finished[experiment.folder]:
+                    break
         return self._finished[experiment.folder]
-
-    def _read_seeds(self, experiment: Experiment) -> list[run.Record]:
-        folders = {seed: run.folder_of(self.results, experiment, seed) for seed in self.project.seeds(experiment)}
-        found = (self._read(folder, experiment, seed) for seed, folder in folders.items())
-        return [record for record in found if record]
 
     def read_unfinished(self, experiment: Experiment, seed: int) -> run.Record | None:
         """The record of a run that was stopped before its end."""
@@ -155,10 +156,6 @@ class Filled:
         return self.verdict not in NOT_TO_BE_REBUILT
 
     @property
-    def has_error(self) -> bool:
-        return self.measured is not None and self.cell.is_error
-
-    @property
     def records(self) -> list[run.Record]:
         return [tested.record for tested in (*self.tests, *self.others)]
 
@@ -166,11 +163,11 @@ class Filled:
     def errors(self) -> list[float | None]:
         return [tested.read_error(self.cell) for tested in self.tests]
 
-    @cached_property
+    @property
     def mean(self) -> float | None:
         return statistics.fmean(self.errors) if self.errors and None not in self.errors else None
 
-    @cached_property
+    @property
     def deviation(self) -> float | None:
         return statistics.stdev(self.errors) if self.mean is not None and len(self.errors) > 1 else None
 
@@ -263,8 +260,7 @@ def find_count(project: Project, scale: str, cell: Cell, costs: dict[str, dict[s
             return entry["convolution"] + (entry["linear"] if cell.counted == "with linear layers" else 0)
         return entry["weights" if cell.counted == "with batch norm" else "weights_without_batch_norm"]
 
-    name = next((name for name in cell.experiments if project.resolve(name, scale)), None)
-    value = count(name) if name else None
+    value = next((count(name) for name in cell.experiments if project.resolve(name, scale)), None)
     if value is None or cell.share_of is None:
         return value
     whole = count(cell.share_of)
@@ -282,31 +278,28 @@ def fill(records: Records) -> Iterator[Filled]:
 def _fill(records: Records, cell: Cell, filled: Callable[..., Filled]) -> Filled:
     if cell.quoted:
         return filled(None, [], format_published(cell), None, QUOTED)
-    if cell.not_rebuilt:
-        return filled(None, [], NOT_REBUILT, None, NOT_REBUILT)
-    resolved = [records.project.resolve(name, records.scale) for name in cell.experiments]
+    resolved = (records.project.resolve(name, records.scale) for name in cell.experiments)
     experiments = [experiment for experiment in resolved if experiment]
     if not experiments:
-        return filled(None, [], NO_COUNTERPART, None, NO_COUNTERPART)
+        reason = NOT_REBUILT if cell.not_rebuilt else NO_COUNTERPART
+        return filled(None, [], reason, None, reason)
     if cell.is_cost:
         return _fill_count(records, cell, partial(filled, experiments[0], []))
-    candidates = [(experiment, records.read_tests(experiment, cell.tested_by)) for experiment in experiments]
-    candidates = [candidate for candidate in candidates if candidate[1]]
+    candidates = []
+    for experiment in experiments:
+        if tests := records.read_tests(experiment, cell.tested_by):
+            median = verdict.median([tested.read_error(cell) for tested in tests])
+            candidates.append((math.inf if median is None else median, experiment, tests))
     if not candidates:
         return filled(experiments[0], [], NOT_RUN, None, NOT_RUN)
-
     # Of several experiments the lowest error counts: "all of these fail" is refuted by one that does not.
-    def median_of(candidate: tuple[Experiment, list[Tested]]) -> float:
-        value = verdict.median([tested.read_error(cell) for tested in candidate[1]])
-        return float("inf") if value is None else value
-
-    experiment, tests = min(candidates, key=median_of)
+    _, experiment, tests = min(candidates, key=itemgetter(0))
     complete = len(candidates) == len(experiments)
-    if cell.is_fact:
-        fact = facts.rebuild(records, cell, experiment, tests, complete)
-        others = [tested for other, found in candidates if other is not experiment for tested in found]
-        return filled(experiment, tests, *(fact or (NOT_RUN, None, NOT_RUN)), others=others)
-    return filled(experiment, tests, *_judge_error(records, cell, experiment, tests, complete))
+    if not cell.is_fact:
+        return filled(experiment, tests, *_judge_error(records, cell, experiment, tests, complete))
+    fact = facts.rebuild(records, cell, experiment, tests, complete) or (NOT_RUN, None, NOT_RUN)
+    others = [tested for _, other, found in candidates if other is not experiment for tested in found]
+    return filled(experiment, tests, *fact, others=others)
 
 
 def _fill_count(records: Records, cell: Cell, filled: Callable[..., Filled]) -> Filled:

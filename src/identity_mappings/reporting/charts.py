@@ -2,8 +2,8 @@
 
 import io
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import cycle, pairwise
 
 import pandas
@@ -71,7 +71,7 @@ class Line:
     points: Points  # (x, value)
     dashed: bool = False
     right: bool = False  # whether it belongs to the axis on the right
-    band: Points = ()  # (x, lowest, highest) of several runs; empty of one
+    band: Points = field(default_factory=list)  # (x, lowest, highest) of several runs; empty of one
 
     @property
     def values(self) -> str:
@@ -92,21 +92,19 @@ class Chart:
     right_label: str = ""
 
     def trace(self, line: Line) -> str:
-        y = self.right if line.right and self.right else self.left
-        return _join((self.x.place(at), y.place(value)) for at, value in thin(line.points))
+        return self._place(line, thin(line.points))
 
     def trace_band(self, line: Line) -> str:
-        y, band = self.right if line.right and self.right else self.left, thin(list(line.band))
-        above = [(self.x.place(at), y.place(high)) for at, _, high in band]
-        return _join([*above, *((self.x.place(at), y.place(low)) for at, low, _ in reversed(band))])
+        band = thin(line.band)
+        return self._place(line, [(at, high) for at, _, high in band] + [(at, low) for at, low, _ in reversed(band)])
+
+    def _place(self, line: Line, points: Points) -> str:
+        y = self.right if line.right else self.left
+        return " ".join(f"{format_pixels(self.x.place(at))},{format_pixels(y.place(value))}" for at, value in points)
 
     def draw(self) -> Markup:
         size = {"width": WIDTH, "height": HEIGHT, "begin": LEFT, "end": WIDTH - RIGHT, "base": HEIGHT - BOTTOM}
         return render_markup("charts.svg.jinja", "line_chart", self, {**size, "middle": (TOP + HEIGHT - BOTTOM) / 2})
-
-
-def _join(places: Iterable[tuple[float, float]]) -> str:
-    return " ".join(f"{format_pixels(x)},{format_pixels(y)}" for x, y in places)
 
 
 def thin(points: Points, most: int = MOST_POINTS) -> Points:
@@ -143,16 +141,16 @@ def draw_panels(figure: Figure, content: bytes, published: bool) -> list[Panel]:
         measured = [curve for curve in curves if len(curve[2])]
         missing = "not run" if isinstance(figure, TrainingCurves) else "not measured"
         legend = [(label, colour, "" if len(values) else missing) for label, colour, values in curves]
+        title = panel.title
         if not measured:
-            drawn.append(Panel(panel.title, None, legend))
+            charts = {title: None}
         elif isinstance(figure, TrainingCurves):
-            drawn.append(Panel(panel.title, _draw_training(panel.title, figure, measured, published), legend))
+            charts = {title: _draw_training(title, figure, measured, published)}
         elif isinstance(figure, Signals):
-            for column, name in NORMS.items():
-                title = f"{panel.title}: {name}"
-                drawn.append(Panel(title, _draw_signals(title, column, name, measured), legend))
+            charts = {f"{title}: {name}": _draw_norms(title, column, name, measured) for column, name in NORMS.items()}
         else:
-            drawn.append(Panel(panel.title, _draw_responses(panel.title, measured), legend))
+            charts = {title: _draw_responses(title, measured)}
+        drawn += [Panel(name, chart, legend) for name, chart in charts.items()]
     return drawn
 
 
@@ -189,7 +187,7 @@ def _limits(lines: list[Line]) -> tuple[float, float]:
     return 10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high) + 1e-9)
 
 
-def _draw_signals(title: str, column: str, name: str, curves: Curves) -> Markup:
+def _draw_norms(title: str, column: str, name: str, curves: Curves) -> Markup:
     lines = []
     for label, colour, values in curves:
         norms = values.fillna({column: 0}).assign(**{column: lambda v: v[column].clip(lower=FLOOR)})
@@ -199,7 +197,7 @@ def _draw_signals(title: str, column: str, name: str, curves: Curves) -> Markup:
             lines.append(Line(label, when, colour, points, dashed=not iteration))
     x = Axis(0, max(at for line in lines for at, _ in line.points), *HORIZONTAL)
     y = Axis(*_limits(lines), *VERTICAL, logarithmic=True)
-    return Chart(title, "unit (0: the stem)", lines, x, y, name).draw()
+    return Chart(f"{title}: {name}", "unit (0: the stem)", lines, x, y, name).draw()
 
 
 def _draw_responses(title: str, curves: Curves) -> Markup:
@@ -218,22 +216,15 @@ def draw_small_curve(curve: Sequence[tuple[int, float | None, float | None]]) ->
     if not curve:
         return Markup("")
     x, y = Axis(0, curve[-1][0], 1, 159), Axis(0, 100, 55, 3)
-    lines = {
-        "dashed": [(at, error) for at, error, _ in curve if error is not None],
-        "solid": [(at, test) for at, _, test in curve if test is not None],
-    }
-    paths = {
-        style: _path([(round(x.place(at)), round(y.place(value))) for at, value in thin(points, 40)])
-        for style, points in lines.items()
-        if points
-    }
+    paths = {}
+    for style, index in (("dashed", 1), ("solid", 2)):
+        points = thin([(row[0], row[index]) for row in curve if row[index] is not None], 40)
+        if points:
+            # Whole pixels, each relative to the one before: as short as SVG can say it.
+            places = [(round(x.place(at)), round(y.place(value))) for at, value in points]
+            ways = " ".join(f"{b[0] - a[0]} {b[1] - a[1]}" for a, b in pairwise(places)).replace(" -", "-")
+            paths[style] = f"M{places[0][0]} {places[0][1]}l{ways}"
     return render_markup("charts.svg.jinja", "small_curve", paths)
-
-
-def _path(points: list[tuple[int, int]]) -> str:
-    """A line through whole pixels, each relative to the one before: as short as SVG can say it."""
-    ways = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(points)]
-    return f"M{points[0][0]} {points[0][1]}l" + " ".join(f"{dx} {dy}" for dx, dy in ways).replace(" -", "-")
 
 
 def draw_interval(pair: Pair, span: float, beyond: float, gradient: bool, factor: float, published: bool) -> Markup:
@@ -270,72 +261,3 @@ def find_published_difference(pair: Pair) -> float | None:
     """The same of the published errors; None where one is "fail" or is not printed."""
     numbers = [value for value in pair.published if isinstance(value, (int, float))]
     return numbers[1] - numbers[0] if len(numbers) == 2 else None
-
-
-@dataclass(frozen=True)
-class Box:
-    """An operation of a residual unit, as `networks.unit_graph.Operation` has it, from a row of the figure's CSV."""
-
-    name: str
-    label: str
-    branch: str
-    inputs: tuple[str, ...]
-
-
-def draw_units(content: bytes) -> list[tuple[str, Markup]]:
-    """Residual units of a figure, by panel: the layout of `diagrams`, as small SVG."""
-    table = pandas.read_csv(io.BytesIO(content), keep_default_na=False)
-    drawn = []
-    for title, rows in table.groupby("panel", sort=False):
-        columns = (rows["operation"], rows["label"], rows["branch"], rows["inputs"].str.split())
-        drawn.append((title, _draw_unit([Box(*row[:3], tuple(row[3])) for row in zip(*columns, strict=True)])))
-    return drawn
-
-
-def _draw_unit(boxes: list[Box]) -> Markup:
-    from .diagrams import COLUMNS, FILL, find_rows  # needs torch
-
-    rows, used = find_rows(boxes), [COLUMNS[box.branch] for box in boxes]
-    left, step, width, height = min(used), 34, 92, 22
-    place = {
-        box.name: ((COLUMNS[box.branch] - left) * 78 + width / 2 + 10, rows[box.name] * step + height / 2 + 4)
-        for box in boxes
-    }
-    joins = {box.name for box in boxes if box.label in ("+", "×")}
-    half = {box.name: 9 if box.name in joins else height / 2 for box in boxes}
-
-    def route(source: str, target: str) -> str:
-        (a, b), (x, y) = place[source], place[target]
-        start = b + half[source]
-        if a == x and any(p[0] == x and b < p[1] < y for p in place.values()):  # around what stands between
-            return f"M{a - width / 2} {b}h-7V{y}H{x - half[target]}"
-        if a == x:
-            return f"M{a} {start}V{y - half[target]}"
-        if target in joins:
-            below = any(p[0] == a and b < p[1] < y for p in place.values())
-            bend = f"M{a + width / 2} {b}h7V{y}" if below else f"M{a} {start}V{y}"
-            return f"{bend}H{x + (half[target] if a > x else -half[target])}"
-        return f"M{a} {start}v{(step - height) / 4:g}H{x}V{y - half[target]}"
-
-    fed = {name for box in boxes for name in box.inputs}
-    trunk = [box for box in boxes if COLUMNS[box.branch] == 0][-1]
-    svg = render_markup(
-        "charts.svg.jinja",
-        "unit",
-        f"{(max(used) - left) * 78 + width + 20:.0f}",
-        max(rows.values()) * step + height + 24,
-        [route(source, box.name) for box in boxes for source in box.inputs],
-        [
-            {
-                "x": place[box.name][0],
-                "y": place[box.name][1],
-                "end": place[box.name][1] + half[box.name] if box.name not in fed or box is trunk else None,
-                "joins": box.name in joins,
-                "fill": "#fff" if box.label == "x" else next((FILL[kind] for kind in FILL if kind in box.label), ""),
-                "label": box.label,
-            }
-            for box in boxes
-        ],
-        (width, height),
-    )
-    return Markup(str(svg).replace(".0 ", " ").replace('.0"', '"'))

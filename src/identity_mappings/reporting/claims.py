@@ -163,8 +163,10 @@ def _compare(records: Records, claim: Claim, names: tuple[str, str]) -> Pair:
     elif claim.metric in GRADIENTS:
         found = _judge_gradients(*(side.value for side in sides), reporting.gradient_factor)
     else:
-        error = _standard_error(reporting, sides, datasets)
         of_test = claim.metric == TEST_ERROR
+        if of_test or min(len(side.finite) for side in sides) >= verdict.ENOUGH:  # else no spread is known
+            priors = [reporting.prior_deviation[name] for name in datasets]
+            error = math.sqrt(sum(map(verdict.variance, (side.values for side in sides), priors)))
         limits = [verdict.limit(reporting, name) if of_test else math.inf for name in datasets]
         margin = reporting.resolution[datasets[1]] if claim.is_no_worse(*names) else 0.0
         found = _judge([side.value for side in sides], error, limits, reporting.differs_beyond, margin)
@@ -182,11 +184,9 @@ def _find_printed(project: Project, name: str) -> Cell | None:
 def _judge_published(reporting: Reporting, cells: Sequence[Cell], datasets: Sequence[str]) -> str:
     """The verdict on two published numbers; "fail" is above all others."""
     values = [None if cell.published == verdict.FAIL else float(cell.published) for cell in cells]
-    total = 0.0
-    for cell, dataset in zip(cells, datasets, strict=True):
-        spread = reporting.prior_deviation[dataset] if cell.published_deviation is None else cell.published_deviation
-        total += verdict.variance_of_median(spread, cell.published_runs)
-    return _judge(values, math.sqrt(total), [math.inf] * 2, reporting.differs_beyond)
+    priors = [reporting.prior_deviation[dataset] for dataset in datasets]
+    error = math.sqrt(sum(map(verdict.published_variance, cells, priors)))
+    return _judge(values, error, [math.inf] * 2, reporting.differs_beyond)
 
 
 def measure_side(records: Records, metric: str, experiment: Experiment) -> Side | None:
@@ -194,8 +194,7 @@ def measure_side(records: Records, metric: str, experiment: Experiment) -> Side 
     if metric in GRADIENTS:
         return _measure_gradient(records, metric, experiment)
     runs = records.read_finished(experiment)
-    diverged = [record.metrics["status"] == "diverged" for record in runs]
-    values = [None if bad else record.metrics[METRICS[metric]] for record, bad in zip(runs, diverged, strict=True)]
+    values = [None if r.metrics["status"] == "diverged" else r.metrics[METRICS[metric]] for r in runs]
     return Side(experiment, metric, values, runs) if runs else None
 
 
@@ -217,14 +216,6 @@ def _measure_gradient(records: Records, metric: str, experiment: Experiment) -> 
     value = first / last if last else math.nan  # a dead network passes nothing anywhere
     records.signals[folder] = experiment
     return Side(experiment, metric, [value if math.isfinite(value) else None], signals=folder / SIGNALS_CSV)
-
-
-def _standard_error(reporting: Reporting, sides: Sequence[Side], datasets: Sequence[str]) -> float | None:
-    """Of the difference of two medians; None where too few runs say how they spread."""
-    if sides[0].metric != TEST_ERROR and min(len(side.finite) for side in sides) < verdict.ENOUGH:
-        return None
-    priors = [reporting.prior_deviation[name] for name in datasets]
-    return math.sqrt(sum(verdict.variance(side.values, prior) for side, prior in zip(sides, priors, strict=True)))
 
 
 def _judge(
@@ -264,9 +255,7 @@ def describe_origin(judged: Judged) -> str:
     """Source, metric, comparisons and runs behind a claim, in short."""
     claim, runs = judged.claim, [len(side.values) for pair in judged.pairs for side in pair.sides]
     words = ["ours" if claim.paper == "own" else f"{claim.paper}; {claim.source}", claim.metric]
-    if judged.counts:
-        words.append(f"comparisons: {count_words(judged.counts)}")
-        if runs:
-            most = f" to {max(runs)}" if max(runs) > min(runs) else ""
-            words.append(f"runs of a network: {min(runs)}{most}")
+    words += [f"comparisons: {count_words(judged.counts)}"] if judged.counts else []
+    if runs:
+        words.append(f"runs of a network: {min(runs)}" + (f" to {max(runs)}" if max(runs) > min(runs) else ""))
     return "; ".join(words)

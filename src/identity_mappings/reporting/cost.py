@@ -17,12 +17,11 @@ from ..networks.cost import count
 from ..parameters import Project, load
 from ..records import measurement, provenance
 from ..records.experiment import Experiment
-from ..records.files import canonical, json_bytes, parse_json, sha256
+from ..records.files import canonical, json_bytes, sha256
 from ..records.run import BadRecord
 from ..training.assembly import build
 from . import fingerprint, verdict
 from .cells import find_count
-from .rules import state_count_rule
 
 CONVENTIONS = {
     "with batch norm": "with BN",
@@ -83,13 +82,9 @@ def record(scale: str, root: Path = Path()) -> Path:
         "unit": "weights; multiply-adds of one image, forward: two FLOPs each",
         "networks": networks,
     }
-    origin = provenance.describe_measurement(
-        "cost",
-        f"identity-mappings cost --scale {scale} --record",
-        root,
-        parents={},
-        settings={"counter": "torch.utils.flop_counter.FlopCounterMode", "checked_by": "networks/closed_form.py"},
-    )
+    command = f"identity-mappings cost --scale {scale} --record"
+    settings = {"counter": "torch.utils.flop_counter.FlopCounterMode", "checked_by": "networks/closed_form.py"}
+    origin = provenance.describe_measurement("cost", command, root, parents={}, settings=settings)
     measurement.write(folder, measurement.COST_JSON, json_bytes(content), origin)
     print(f"{folder / measurement.COST_JSON}: {len(networks)} networks")
     return folder / measurement.COST_JSON
@@ -98,13 +93,11 @@ def record(scale: str, root: Path = Path()) -> Path:
 def _read_or_count(project: Project, scale: str) -> tuple[dict[str, dict[str, Any]], str]:
     """The cost record's entries if it is of the networks that there are now, else counted; and which of the two."""
     path = project.root / project.scale(scale).results / measurement.COST / measurement.COST_JSON
-    try:
-        if parse_json(path.read_bytes())["fingerprint"] == fingerprint.of_cost(project, scale):
+    if fingerprint.is_current(project, scale, path):
+        try:
             return measurement.read_costs(path.parents[1]) or {}, f"from {path}"
-    except BadRecord as error:
-        print(f"not believed: {error}", file=sys.stderr)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # missing, or no cost record
+        except BadRecord as error:
+            print(f"not believed: {error}", file=sys.stderr)
     return count_all(project, scale), "counted now"
 
 
@@ -117,8 +110,7 @@ def show(scale: str, root: Path = Path()) -> int:
     networks, origin = _read_or_count(project, scale)
     shown = Table(show_edge=False, pad_edge=False, box=SIMPLE_HEAD)
     for name in ("network", "layers", "weights", "without BN", "multiply-adds", "published", "paper", "agreement"):
-        left = name in ("network", "paper", "agreement")
-        shown.add_column(name, justify="left" if left else "right", no_wrap=True)
+        shown.add_column(name, justify="left" if name in ("network", "paper", "agreement") else "right", no_wrap=True)
     contradicted = False
     for digest, entry in networks.items():
         figures = _find_published(project, scale, digest, networks)
@@ -126,11 +118,11 @@ def show(scale: str, root: Path = Path()) -> int:
         places, texts, verdicts = ("\n".join(column) for column in zip(*figures, strict=True))
         counts = (f"{entry[name]:,}" for name in ("weights", "weights_without_batch_norm", "multiply_adds"))
         shown.add_row(entry["experiment"], str(entry["network"]["depth"]), *counts, texts, places, verdicts)
-    endless = Console(width=1000)
-    wanted = Measurement.get(endless, endless.options, shown).maximum
+    console = Console(width=1000)
+    wanted = Measurement.get(console, console.options, shown).maximum
     console = Console(width=max(wanted, Console().width))  # a narrower terminal would cut numbers off
     console.print(shown)
-    rule = state_count_rule().replace("**", "")
+    rule = verdict.state_count_rule().replace("**", "")
     console.print(f"{len(networks)} networks, {origin}. {EXPLANATION} {rule}", highlight=False)
     return int(contradicted)
 
@@ -142,11 +134,10 @@ def _find_published(
     figures: dict[tuple[str, str, str], None] = {}
     places: dict[str, None] = {}
     for table in project.tables.values():
+        place = f"{table.paper}, {table.table}"
         for cell in (cell for row in table.rows for cell in row.cells.values()):
-            resolved = [project.resolve(name, scale) for name in cell.experiments]
-            if digest not in [experiment.network_digest for experiment in resolved if experiment]:
+            if digest not in [found.network_digest for found in project.resolve_all(cell.experiments, scale)]:
                 continue
-            place = f"{table.paper}, {table.table}"
             places[place] = None
             if cell.is_cost and cell.published is not None:
                 value = find_count(project, scale, cell, networks)

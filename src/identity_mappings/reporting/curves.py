@@ -7,17 +7,17 @@ The line is the run with the median test error; the band spans all seeds.
 from itertools import cycle
 
 import pandas
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from ..parameters.reports import Curve, TrainingCurves
 from ..records import run
 from ..records.experiment import ARITHMETICS
 from .cells import NO_COUNTERPART, NOT_RUN, Records
-from .drawing import COLOURS, new_drawing
+from .drawing import COLOURS, join_data, new_drawing
 
 COLUMNS = ["panel", "curve", "seed", "iteration", "learning_rate", "training_loss", "training_error", "test_loss",
            "test_error"]  # fmt: skip
+LEGEND_LINE = 0.06  # of the height of the axes
 
 
 def find_typical(records: list[run.Record]) -> run.Record:
@@ -37,25 +37,16 @@ def load_curves(records: Records, curve: Curve) -> tuple[pandas.DataFrame | None
     found = records.read_finished(experiment) if experiment else []
     if not found:
         return None, None, f"{curve.label}: {NOT_RUN if experiment else NO_COUNTERPART}"
-    typical = find_typical(found).metrics
     rows = []
     for record in sorted(found, key=lambda record: record.metrics["seed"]):
         data = pandas.read_csv(record.path.parent / run.CURVE)
         data.insert(0, "curve", curve.label)
         data.insert(1, "seed", record.metrics["seed"])
         rows.append(data)
+    typical = find_typical(found).metrics
     ending = "diverged" if typical["test_error"] is None else f"{typical['test_error']:.2f} %"
-    arithmetic = "" if typical["arithmetic"] == ARITHMETICS[0] else f" ({typical['arithmetic']})"
-    return pandas.concat(rows, ignore_index=True), typical["seed"], f"{curve.label}: {ending}{arithmetic}"
-
-
-LEGEND_LINE = 0.06  # of the height of the axes
-
-
-def _draw_band(axes: Axes, data: pandas.DataFrame, column: str, colour: str) -> None:
-    """The lowest and the highest value over the seeds at each iteration."""
-    spread = data.dropna(subset=[column]).groupby("iteration")[column].agg(["min", "max"])
-    axes.fill_between(spread.index, spread["min"], spread["max"], color=colour, alpha=0.2, linewidth=0)
+    ending += "" if typical["arithmetic"] == ARITHMETICS[0] else f" ({typical['arithmetic']})"
+    return pandas.concat(rows, ignore_index=True), typical["seed"], f"{curve.label}: {ending}"
 
 
 def draw(records: Records, figure: TrainingCurves) -> tuple[Drawing, pandas.DataFrame]:
@@ -72,8 +63,7 @@ def draw(records: Records, figure: TrainingCurves) -> tuple[Drawing, pandas.Data
         left.set_xlabel("iterations")
         right.set_ylabel("test error, % (solid)" if with_loss else "error, %: training (dashed), test (solid)")
         if with_loss:
-            left.set_ylabel("training loss (dashed)")
-            left.set_yscale("log")
+            left.set(ylabel="training loss (dashed)", yscale="log")
         handles, limit = [], 0.0
         for colour, curve in zip(cycle(COLOURS), panel.curves, strict=False):
             data, seed, label = load_curves(records, curve)
@@ -82,9 +72,9 @@ def draw(records: Records, figure: TrainingCurves) -> tuple[Drawing, pandas.Data
                 continue
             line = data[data["seed"] == seed]
             tests = line.dropna(subset=["test_error"])
-            if data["seed"].nunique() > 1:
-                _draw_band(left, data, dashed, colour)
-                _draw_band(right, data, "test_error", colour)
+            for axes, column in ((left, dashed), (right, "test_error")) if data["seed"].nunique() > 1 else ():
+                band = data.dropna(subset=[column]).groupby("iteration")[column].agg(["min", "max"])
+                axes.fill_between(band.index, band["min"], band["max"], color=colour, alpha=0.2, linewidth=0)
             left.plot(line["iteration"], line[dashed], "--", color=colour, linewidth=0.7)
             handles += right.plot(tests["iteration"], tests["test_error"], color=colour, linewidth=1.2, label=label)
             limit = max(limit, data["iteration"].max())
@@ -103,4 +93,4 @@ def draw(records: Records, figure: TrainingCurves) -> tuple[Drawing, pandas.Data
         unused.set_visible(False)
     if any(data["seed"].nunique() > 1 for data in drawn):
         drawing.supxlabel("line: the median run; band: from the lowest to the highest of all runs", fontsize=8)
-    return drawing, pandas.concat(drawn, ignore_index=True) if drawn else pandas.DataFrame(columns=COLUMNS)
+    return drawing, join_data(drawn, COLUMNS)

@@ -1,7 +1,10 @@
 """Residual units as he2016 draws them (Figures 2, 4 and 5), laid out from the module graph of the real networks."""
 
+import io
+
 import pandas
 import torch
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import FancyBboxPatch, Rectangle
@@ -13,6 +16,7 @@ from ..parameters.reports import Drawn, Units
 from ..training.assembly import build
 from .cells import NO_COUNTERPART, Records
 from .drawing import new_drawing
+from .rendering import render_markup
 
 COLUMNS = {GATE: -1.35, TRUNK: 0.0, RESIDUAL: 1.35}
 FILL = {"conv": "#dbe7f5", "BN": "#f3e3c8", "ReLU": "#f6d5d0", "": "#e4e4e4"}
@@ -20,7 +24,7 @@ UNITS = ("#f1f4f1", "#f5f1f7")
 WIDTH, HEIGHT, RADIUS = 1.15, 0.56, 0.2
 
 
-def find_rows(operations: list[Operation]) -> dict[str, int]:
+def _find_rows(operations: list[Operation]) -> dict[str, int]:
     """The row of each operation: one below the lowest of those that feed it."""
     rows: dict[str, int] = {}
     for operation in operations:
@@ -28,26 +32,32 @@ def find_rows(operations: list[Operation]) -> dict[str, int]:
     return rows
 
 
-def _joins(operation: Operation) -> bool:
+def _is_join(operation: Operation) -> bool:
     return operation.label in ("+", "×")
 
 
+def _find_fill(operation: Operation) -> str:
+    return "#fff" if operation.label == "x" else next(FILL[kind] for kind in FILL if kind in operation.label)
+
+
+def _find_ends(operations: list[Operation]) -> list[Operation]:
+    """Those whose output leaves the units: that feed nothing, and the last of the trunk."""
+    fed = {name for operation in operations for name in operation.inputs}
+    last = [operation for operation in operations if operation.branch == TRUNK][-1]
+    return [operation for operation in operations if operation.name not in fed or operation is last]
+
+
 def _draw_panel(axes: Axes, found: list[Operation], deepest: int) -> None:
-    rows = find_rows(found)
+    rows = _find_rows(found)
     left = COLUMNS[GATE] if any(o.branch == GATE for o in found) else COLUMNS[TRUNK]
     edges = left - WIDTH / 2 - 0.25, COLUMNS[RESIDUAL] + WIDTH / 2 + 0.1
     place = {o.name: (COLUMNS[o.branch], -float(rows[o.name])) for o in found}
-    height = {o.name: RADIUS if _joins(o) else HEIGHT / 2 for o in found}
+    height = {o.name: RADIUS if _is_join(o) else HEIGHT / 2 for o in found}
     arrow = {"arrowstyle": "-|>", "color": "#333333", "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
     for unit in sorted({o.unit for o in found if o.unit >= 0}) if max(o.unit for o in found) else ():
         heights = [place[o.name][1] for o in found if o.unit == unit]
-        shade = Rectangle(
-            (edges[0], min(heights) - 0.42),
-            edges[1] - edges[0],
-            max(heights) - min(heights) + 0.84,
-            color=UNITS[unit % 2],
-        )
-        axes.add_patch(shade)
+        bottom, top = min(heights) - 0.42, max(heights) + 0.42
+        axes.add_patch(Rectangle((edges[0], bottom), edges[1] - edges[0], top - bottom, color=UNITS[unit % 2]))
     for operation in found:
         x, y = place[operation.name]
         for source in operation.inputs:
@@ -55,7 +65,7 @@ def _draw_panel(axes: Axes, found: list[Operation], deepest: int) -> None:
             start = b - height[source]
             if a == x:
                 axes.annotate("", (x, y + height[operation.name]), (a, start), arrowprops=arrow)
-            elif _joins(operation):  # a branch comes back: down, then sideways into the sign
+            elif _is_join(operation):  # a branch comes back: down, then sideways into the sign
                 if any(xo == a and y < yo < b for xo, yo in place.values()):  # around what stands below it
                     axes.plot([a - WIDTH / 2, a - WIDTH / 2 - 0.15], [b, b], color="#333333", linewidth=0.9)
                     a, start = a - WIDTH / 2 - 0.15, b
@@ -68,22 +78,17 @@ def _draw_panel(axes: Axes, found: list[Operation], deepest: int) -> None:
                 axes.annotate("", (x, y + height[operation.name]), (x, turn), arrowprops=arrow)
     for operation in found:
         x, y = place[operation.name]
-        if _joins(operation):
-            axes.text(
-                x, y, operation.label, ha="center", va="center", fontsize=9,
-                bbox={"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "#333333", "linewidth": 0.9},
-            )  # fmt: skip
+        if _is_join(operation):
+            circle = {"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "#333333", "linewidth": 0.9}
+            axes.text(x, y, operation.label, ha="center", va="center", fontsize=9, bbox=circle)
             continue
-        kind = next(kind for kind in FILL if kind in operation.label)
         box = FancyBboxPatch(
             (x - WIDTH / 2, y - HEIGHT / 2), WIDTH, HEIGHT, boxstyle="round,pad=0,rounding_size=0.1",
-            facecolor="white" if operation.label == "x" else FILL[kind], edgecolor="#333333", linewidth=0.8,
+            facecolor=_find_fill(operation), edgecolor="#333333", linewidth=0.8,
         )  # fmt: skip
         axes.add_patch(box)
         axes.text(x, y, operation.label, ha="center", va="center", fontsize=6.5)
-    fed = {name for o in found for name in o.inputs}
-    trunk = [o for o in found if o.branch == TRUNK][-1]
-    for end in (o for o in found if o.name not in fed or o is trunk):
+    for end in _find_ends(found):
         x, y = place[end.name]
         axes.annotate("", (x, y - height[end.name] - 0.45), (x, y - height[end.name]), arrowprops=arrow)
     axes.set_xlim(*edges)
@@ -113,7 +118,7 @@ def draw_units(records: Records, figure: Units) -> tuple[Drawing, pandas.DataFra
         UserError: a panel asks for units that its network does not have.
     """
     graphs = [_find_operations(records, panel) for panel in figure.panels]
-    deepest = max((max(find_rows(graph).values()) for graph in graphs if graph), default=1)
+    deepest = max((max(_find_rows(graph).values()) for graph in graphs if graph), default=1)
     ratios = [1.5 if graph and any(o.branch == GATE for o in graph) else 1.0 for graph in graphs]
     width = (1.9 if len(graphs) > 3 else 2.4) * sum(ratios) + 0.4
     drawing = new_drawing(records, figure, width, 0.55 * deepest + 1.3)
@@ -127,3 +132,58 @@ def draw_units(records: Records, figure: Units) -> tuple[Drawing, pandas.DataFra
             _draw_panel(axes, graph, deepest)
             drawn += [(panel.title, o.name, o.label, o.branch, o.unit, " ".join(o.inputs)) for o in graph]
     return drawing, pandas.DataFrame(drawn, columns=["panel", "operation", "label", "branch", "unit", "inputs"])
+
+
+def draw_small_units(content: bytes) -> list[tuple[str, Markup]]:
+    """The same units by panel, from the CSV of a figure, as small SVG for report.html."""
+    table = pandas.read_csv(io.BytesIO(content), keep_default_na=False)
+    columns = ["operation", "label", "inputs", "branch", "unit"]
+    table["inputs"] = table["inputs"].str.split().map(tuple)
+    return [
+        (title, _draw_small_unit([Operation(*row) for row in rows[columns].itertuples(index=False)]))
+        for title, rows in table.groupby("panel", sort=False)
+    ]
+
+
+def _draw_small_unit(operations: list[Operation]) -> Markup:
+    rows, used = _find_rows(operations), [COLUMNS[found.branch] for found in operations]
+    left, step, width, height = min(used), 34, 92, 22
+    place = {
+        found.name: ((COLUMNS[found.branch] - left) * 78 + width / 2 + 10, rows[found.name] * step + height / 2 + 4)
+        for found in operations
+    }
+    joins = {found.name for found in operations if _is_join(found)}
+    half = {found.name: 9 if found.name in joins else height / 2 for found in operations}
+
+    def route(source: str, target: str) -> str:
+        (a, b), (x, y) = place[source], place[target]
+        start = b + half[source]
+        below = any(p[0] == a and b < p[1] < y for p in place.values())  # something stands there, to go around
+        if a == x:
+            return f"M{a - width / 2} {b}h-7V{y}H{x - half[target]}" if below else f"M{a} {start}V{y - half[target]}"
+        if target in joins:
+            bend = f"M{a + width / 2} {b}h7V{y}" if below else f"M{a} {start}V{y}"
+            return f"{bend}H{x + (half[target] if a > x else -half[target])}"
+        return f"M{a} {start}v{(step - height) / 4:g}H{x}V{y - half[target]}"
+
+    ends = _find_ends(operations)
+    svg = render_markup(
+        "charts.svg.jinja",
+        "unit",
+        f"{(max(used) - left) * 78 + width + 20:.0f}",
+        max(rows.values()) * step + height + 24,
+        [route(source, found.name) for found in operations for source in found.inputs],
+        [
+            {
+                "x": place[found.name][0],
+                "y": place[found.name][1],
+                "end": place[found.name][1] + half[found.name] if found in ends else None,
+                "joins": found.name in joins,
+                "fill": _find_fill(found),
+                "label": found.label,
+            }
+            for found in operations
+        ],
+        (width, height),
+    )
+    return Markup(str(svg).replace(".0 ", " ").replace('.0"', '"'))

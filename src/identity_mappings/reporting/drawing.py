@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+import pandas
 from matplotlib.figure import Figure as Drawing
 
 from .cells import Records, name_place
@@ -29,17 +30,24 @@ def new_drawing(records: Records, figure: Any, width: float, height: float) -> D
     return drawing
 
 
-def fix_layout(drawing: Drawing) -> None:
-    """Compute the layout once for all forms, and round it: its last digits are not the same every time."""
+def join_data(drawn: list[pandas.DataFrame], columns: list[str]) -> pandas.DataFrame:
+    """What was drawn, one below the other; these columns where nothing was."""
+    return pandas.concat(drawn, ignore_index=True) if drawn else pandas.DataFrame(columns=columns)
+
+
+def to_files(drawing: Drawing, name: str) -> dict[str, bytes]:
+    """The drawing as SVG and PNG, by file name.
+
+    The layout is computed once for both, and rounded: its last digits are not the same every time.
+    """
     drawing.set_dpi(DPI)
     drawing.get_layout_engine().execute(drawing)
     drawing.set_layout_engine("none")
     for axes in drawing.axes:
         axes.set_position([round(value, 4) for value in axes.get_position(original=True).bounds])
-
-
-def to_bytes(drawing: Drawing, form: str) -> bytes:
-    buffer = io.BytesIO()
-    metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
-    drawing.savefig(buffer, format=form, dpi=DPI, metadata=metadata)
-    return buffer.getvalue()
+    files = {}
+    for form, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+        buffer = io.BytesIO()
+        drawing.savefig(buffer, format=form, dpi=DPI, metadata=metadata)
+        files[f"{name}.{form}"] = buffer.getvalue()
+    return files

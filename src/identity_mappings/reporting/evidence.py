@@ -5,9 +5,9 @@ Each check returns what the record is made of, in words, or raises a `Gap`.
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +35,17 @@ OTHER = "of another run, or of other weights than the run's"
 LEEWAY = 60  # seconds by which the clock on the wall may have been set
 
 
+Need = Callable[[object, str], None]  # of a condition, and what is wrong where it does not hold
+
+
 class Gap(Exception):
     """What is wrong with a record, and what to do."""
 
 
-class Need:
-    """Raises a `Gap` that names a place where a condition does not hold; `cure` ends its message."""
-
-    def __init__(self, place: object, cure: str = ""):
-        self.place, self.cure = place, cure
-
-    def __call__(self, condition: object, what: str) -> None:
-        if not condition:
-            raise Gap(f"{self.place}: {what}{self.cure}")
+def require(place: object, cure: str, condition: object, what: str) -> None:
+    """Raise a `Gap` that names a place where a condition does not hold; `cure` ends its message."""
+    if not condition:
+        raise Gap(f"{place}: {what}{cure}")
 
 
 class History:
@@ -94,9 +92,9 @@ class History:
         try:
             git.ask(self.root, "cat-file", "-e", f"{commit}^{{commit}}")
         except git.Untold:
-            other = "(git fetch --all --tags), or ask whoever made the record to push it"
-            cure = "git fetch --unshallow" if shallow else other
-            return f"this clone lacks commit {commit}: fetch the whole history{':' if shallow else ''} {cure}"
+            cure = " (git fetch --all --tags), or ask whoever made the record to push it"
+            cure = ": git fetch --unshallow" if shallow else cure
+            return f"this clone lacks commit {commit}: fetch the whole history{cure}"
         return None
 
     def commit_with(self, sources: dict[str, str], lock: str | None) -> str | None:
@@ -115,15 +113,19 @@ def check_test(project: Project, record: run.Record, path: Path, history: Histor
     protocol = path.stem.removeprefix("evaluation-")
     found = run.read_evaluation(record, protocol)
     same = found["weights_sha256"] == record.metrics["weights_sha256"]
-    Need(path)(same, "of other weights than the run's: test the run again")
+    require(path, "", same, "of other weights than the run's: test the run again")
     needed = SINGLE_VIEW_SOURCES if protocol in run.CIFAR_PROTOCOLS else TEST_SOURCES
     return f"{made_of}; tested by {check_code(path, found.get('made_by') or {}, history, needed)}"
+
+
+def check_imported_test(path: Path, history: History) -> str:
+    return check_code(path, run.read_imported(path)["made_by"], history, TEST_SOURCES)
 
 
 def check_run(project: Project, record: run.Record, history: History) -> str:
     """A run; reading its record compared hashes, digest, seed and parameters with one another already."""
     path, found, origin = record.path, record.metrics, record.provenance
-    need = Need(path.parent, f": not a record to believe: {RESTORE}")
+    need = partial(require, path.parent, f": not a record to believe: {RESTORE}")
     parameters = origin["params"]["resolved"]
     _check_parameters(need, project, origin["params"], (origin.get("data") or {}).get("dvc_md5"))
     counts = image_counts(parameters)
@@ -143,7 +145,7 @@ def check_run(project: Project, record: run.Record, history: History) -> str:
     need((origin.get("seed") or {}).get("world_size", 1) >= 1, "trained by no process")
     gpu = (origin.get("hardware") or {}).get("gpu")
     need(found["device"] == (gpu["model"] if gpu else "cpu"), "made on another device")
-    _check_sessions(need, found, origin.get("sessions") or [], history)
+    _check_sessions(need, path.parent, found, origin.get("sessions") or [], history)
     _check_curve(need, path.parent / run.CURVE, found, recipe)
     for test in filter(None, (found["test"], found["best"])):
         need(test["images"] == counts["test_images"], "a test of other images than the dataset's")
@@ -156,7 +158,9 @@ def check_run(project: Project, record: run.Record, history: History) -> str:
     return f"{check_code(path, origin, history, DETECTION_SOURCES)}; on a backbone of {backbone}"
 
 
-def _check_sessions(need: Need, found: dict[str, Any], sessions: list[dict[str, Any]], history: History) -> None:
+def _check_sessions(
+    need: Need, folder: Path, found: dict[str, Any], sessions: list[dict[str, Any]], history: History
+) -> None:
     ends = [session.get("to_iteration") for session in sessions]
     begins = [session.get("from_iteration") for session in sessions]
     need(begins[:1] == [0] and begins[1:] == ends[:-1], "its sessions do not follow one another")
@@ -166,7 +170,7 @@ def _check_sessions(need: Need, found: dict[str, Any], sessions: list[dict[str, 
         taken = max(session["seconds"], session.get("device_seconds", 0))
         need(taken <= (end - begin).total_seconds() + LEEWAY, "a session took longer than from its start to its end")
         if made := session.get("git"):  # older ones do not say
-            of_session = Need(f"{need.place}: session from iteration {session['from_iteration']}")
+            of_session = partial(require, f"{folder}: session from iteration {session['from_iteration']}", "")
             of_session(not made.get("dirty"), f"a session of changes that are in no commit: {AGAIN}")
             reason = history.explain_missing(made["commit"]) if made.get("commit") else None
             of_session(not reason, reason)
@@ -227,7 +231,7 @@ def check_signals(project: Project, scale: str, folder: Path, experiment: Experi
 
 def _check_settings(project: Project, path: Path, origin: dict[str, Any]) -> tuple[Need, dict[str, Any]]:
     """The settings of a measurement, whose parameters and data were checked; and how to check the rest."""
-    need = Need(path, ": restore it (git checkout), or move its folder away and measure it again")
+    need = partial(require, path, ": restore it (git checkout), or move its folder away and measure it again")
     settings = origin["settings"]
     _check_parameters(need, project, settings.get("params") or {}, (settings.get("data") or {}).get("md5"))
     return need, settings
@@ -259,7 +263,7 @@ def _check_parameters(need: Need, project: Project, params: dict[str, Any], data
 
 def check_code(path: Path, origin: dict[str, Any], history: History, needed: Collection[str] = ()) -> str:
     """A commit has the very sources and lock that made a record."""
-    need = Need(path)
+    need = partial(require, path, "")
     sources, environment, unknown = (origin.get(key) or {} for key in ("source", "env", "unknown"))
     commit = _find_commit(path, origin, history)
     need(sources, f"names no sources: {AGAIN}")
@@ -280,16 +284,14 @@ def check_code(path: Path, origin: dict[str, Any], history: History, needed: Col
 def _find_commit(path: Path, origin: dict[str, Any], history: History) -> str:
     """The commit that a record was made of; where git could not name one, the one here that has its sources."""
     sources, unknown, made = origin.get("source"), origin.get("unknown"), origin.get("git") or {}
-    commit = made.get("commit")
-    if made.get("dirty"):
-        raise Gap(f"{path}: made with changes that are in no commit: {AGAIN}")
+    commit, need = made.get("commit"), partial(require, path, "")
+    need(not made.get("dirty"), f"made with changes that are in no commit: {AGAIN}")
     if commit and (unknown or made.get("dirty") is False):
-        if reason := history.explain_missing(commit):
-            raise Gap(f"{path}: {reason}")
+        reason = history.explain_missing(commit)
+        need(not reason, reason)
         return commit
-    if unknown and sources and (found := history.commit_with(sources, (origin.get("env") or {}).get("lock_sha256"))):
-        return found
-    if unknown:
-        reasons = f"{', '.join(unknown)}; none of the last {SEARCHED} commits here has its sources"
-        raise Gap(f"{path}: made outside of any commit ({reasons}): fetch the history that it was made of")
-    raise Gap(f"{path}: made outside of any commit: {AGAIN}")
+    need(unknown, f"made outside of any commit: {AGAIN}")
+    found = history.commit_with(sources, (origin.get("env") or {}).get("lock_sha256")) if sources else None
+    reasons = f"{', '.join(unknown)}; none of the last {SEARCHED} commits here has its sources"
+    need(found, f"made outside of any commit ({reasons}): fetch the history that it was made of")
+    return found

@@ -20,6 +20,8 @@ def rebuild(
         complete: all experiments of the cell were run.
     """
     comparable = records.settings.published
+    errors = [tested.read_error(cell) for tested in tests]
+    median = verdict.median(errors)
     if cell.metric == SPLIT:
         data = tests[0].record.provenance.get("data") or {}
         if not {"training_images", "test_images"} <= data.keys():
@@ -27,8 +29,8 @@ def rebuild(
         value = text = f"{data['training_images'] / 1000:g}k/{data['test_images'] / 1000:g}k"
         judged = verdict.AGREES if text == cell.published else verdict.DIFFERS
     elif cell.metric == CHOSEN_BIAS:
-        diverged = verdict.median([tested.read_error(cell) for tested in tests]) is None
-        value = verdict.FAIL if diverged else f"{experiment.parameters['network']['shortcut']['gate_bias']:g}"
+        bias = experiment.parameters["network"]["shortcut"]["gate_bias"]
+        value = verdict.FAIL if median is None else f"{bias:g}"
         text = value if complete else f"{value}, not all biases run"
         judged = (verdict.AGREES if value == cell.published else verdict.DIFFERS) if complete else verdict.UNDECIDED
     elif cell.metric == TRAINING_TIME:
@@ -39,8 +41,6 @@ def rebuild(
             return None
         text, judged = f"{value:.3g} device hours", verdict.NOT_JUDGED
     else:
-        errors = [tested.read_error(cell) for tested in tests]
-        median = verdict.median(errors)
         text = verdict.FAIL if median is None else f"{median:.{cell.decimals}f}"
         value = verdict.FAIL if median is None else median
         judged = _judge_bound(records, cell, experiment, errors) if comparable else ""

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure as Drawing
 from ..errors import UserError
 from ..parameters import load
 from ..parameters.reports import Figure, Responses, Signals, Units
-from . import curves, fingerprint, propagation
+from . import curves, diagrams, fingerprint, propagation
 from .cells import Records
-from .drawing import STYLE, fix_layout, to_bytes
+from .drawing import STYLE, to_files
 
 ORIGIN = "figures.json"
 
@@ -20,8 +20,6 @@ ORIGIN = "figures.json"
 def draw(records: Records, figure: Figure) -> tuple[Drawing, pandas.DataFrame]:
     """The drawing, and the numbers in it."""
     if isinstance(figure, Units):
-        from . import diagrams  # needs torch
-
         return diagrams.draw_units(records, figure)
     if isinstance(figure, Signals):
         return propagation.draw_signals(records, figure)
@@ -42,8 +40,7 @@ def write(scale: str, root: Path = Path()) -> None:
                 drawing, data = draw(records, figure)
             except UserError as error:
                 raise UserError(f"{root / 'params' / 'figures' / name}.yaml: {error}") from None
-            fix_layout(drawing)
-            files |= {f"{name}.{form}": to_bytes(drawing, form) for form in ("svg", "png")}
+            files |= to_files(drawing, name)
             files[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
     for reason in records.bad:
         print(f"not believed: {reason}", file=sys.stderr)

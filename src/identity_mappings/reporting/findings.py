@@ -1,6 +1,7 @@
 """results/README.md: what the runs say of the papers' numbers and claims, and what they cost."""
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from ..parameters.claims import GRADIENTS
@@ -10,7 +11,6 @@ from . import claims, order, verdict
 from .cells import NO_COUNTERPART, Filled, Records, name_place
 from .claims import NOT_RUN, Judged, Pair
 from .rendering import format_hours, render
-from .rules import state_rules
 from .times import Left, measure_run, tabulate_times
 
 NAME = "README.md"
@@ -21,7 +21,7 @@ def render_findings(records: Records, cells: list[Filled], judged: list[Judged])
     runs = list(order.plan_runs(records))
     published = records.settings.published
     rebuilt = [cell for cell in cells if cell.measured is not None]
-    steps = {planned.step.name: planned.step for planned in runs}
+    steps = list({planned.step.name: planned.step for planned in runs}.values())
     return render(
         "findings.md.jinja",
         scale=records.scale,
@@ -31,27 +31,23 @@ def render_findings(records: Records, cells: list[Filled], judged: list[Judged])
             "a rebuilt error": _count(cell.verdict for cell in rebuilt if cell.cell.is_error),
             "a count (weights, multiply-adds)": _count(cell.verdict for cell in rebuilt if cell.cell.is_cost),
         },
-        claims_by_verdict=_count(
-            "made after it was seen" if result.claim.seen else result.verdict for result in judged
-        ),
+        claims_by_verdict=_count("made after it was seen" if each.claim.seen else each.verdict for each in judged),
         runs_by_state=_count(planned.state for planned in runs),
         judged=judged,
         describe_origin=claims.describe_origin,
         pictures=_find_pictures(records),
         errors=_error_rows([cell for cell in rebuilt if cell.cell.is_error], published),
-        rule=state_rules(records.project, records.scale)["claims"],
+        rule=verdict.state_rules(records.project, records.scale)["claims"],
         claims=[_claim_row(claim, published) for claim in judged],
         differing=_find_differing(cells),
-        suspicions=lambda name, metric: _test_suspicions(records, name, metric),
+        suspicions=partial(_test_suspicions, records),
         comparisons=[(result.claim, rows) for result in judged if (rows := _comparison_rows(result, published))],
-        steps=[
-            _step_row(step, [planned for planned in runs if planned.step.name == name]) for name, step in steps.items()
-        ],
+        steps=[_step_row(step, [planned for planned in runs if planned.step.name == step.name]) for step in steps],
         next_commands={
             device: next((commands for _, commands in order.plan_jobs(runs, records.scale, device)), None)
             for device in ("gpu", "cpu")
         },
-        on_cpus=all(step.device == "cpu" for step in steps.values()),
+        on_cpus=all(step.device == "cpu" for step in steps),
         summed_device=records.settings.device.upper(),
         times=[_time_row(row) for row in tabulate_times(records, runs)],
     )
@@ -136,28 +132,26 @@ def _comparison_rows(judged: Judged, published: bool) -> list[list[str]]:
 
 def _find_differing(cells: list[Filled]) -> dict[str, list[str]]:
     """{experiment: what differs from the paper}."""
-    differing: dict[str, list[str]] = {}
+    differing: dict[str, dict[str, None]] = {}
     for cell in cells:
         if cell.verdict == verdict.DIFFERS and cell.cell.is_error:
             text = f"{cell.text} where {cell.published_text} was published"
-            texts = differing.setdefault(cell.experiment.name, [])
-            texts += [] if text in texts else [text]
-    return differing
+            differing.setdefault(cell.experiment.name, {})[text] = None
+    return {name: list(texts) for name, texts in differing.items()}
 
 
 def _test_suspicions(records: Records, name: str, metric: str) -> list[dict[str, str]]:
     """The suspicions that params/claims.yaml names for an experiment or claim, and what their tests gave."""
     tested = []
-    for suspicion in records.project.claims.suspicions:
-        if suspicion.of == name:
-            sides, texts = [], []
-            for name_of_side in (suspicion.against, suspicion.tested_by):
-                experiment = records.project.resolve(name_of_side, records.scale)
-                side = claims.measure_side(records, metric, experiment) if experiment else None
-                sides.append(side)
-                texts.append(f"`{name_of_side}` " + (f"{side.text} (n = {len(side.values)})" if side else "not run"))
-            difference = "" if None in sides else claims.difference_text(*sides) or "no difference to be told"
-            tested.append({"says": suspicion.says, "texts": texts[::-1], "difference": difference})
+    for suspicion in (each for each in records.project.claims.suspicions if each.of == name):
+        sides, texts = [], []
+        for name_of_side in (suspicion.against, suspicion.tested_by):
+            experiment = records.project.resolve(name_of_side, records.scale)
+            side = claims.measure_side(records, metric, experiment) if experiment else None
+            sides.append(side)
+            texts.append(f"`{name_of_side}` " + (f"{side.text} (n = {len(side.values)})" if side else "not run"))
+        difference = "" if None in sides else claims.difference_text(*sides) or "no difference to be told"
+        tested.append({"says": suspicion.says, "texts": texts[::-1], "difference": difference})
     return tested
 
 

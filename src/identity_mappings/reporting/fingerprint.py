@@ -71,10 +71,14 @@ def write(folder: Path, files: dict[str, bytes], origin: str, facts: dict[str, A
 
 
 def is_current(project: Project, scale: str, origin: Path) -> bool:
-    """Whether the report that `origin` belongs to was made of what is there now, and has not been edited since."""
+    """Whether the report or measurement whose `origin` this is was made of what is there now, and not edited since."""
     try:
-        facts = parse_json(origin.read_text("utf-8"))
+        facts = parse_json(origin.read_bytes())
+        if origin.name == measurement.COST_JSON:
+            return facts["fingerprint"] == of_cost(project, scale)
         whole = all(sha256_of(origin.parent / name) == digest for name, digest in facts["files"].items())
+        if origin.name == measurement.SIGNALS_DONE:
+            return whole and facts["fingerprint"] == of_signals(project, scale)
         return whole and facts["fingerprint"] == fingerprint(project, scale, origin.stem)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -5,8 +5,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 from ..errors import UserError
 from ..networks.closed_form import closed_form
@@ -53,12 +53,12 @@ def devices_here(kind: str) -> Devices:
 
 
 @dataclass(frozen=True)
-class KindForecast:
-    """The runs that are left of one kind of network."""
+class Kind:
+    """The runs that are left of one kind of network; its fields are those of --json."""
 
-    name: str
+    kind: str
     runs: int
-    rests_on: str  # MEASURED, ESTIMATED (by multiply-adds), UNKNOWN or TOO_WIDE
+    basis: str  # MEASURED, ESTIMATED (by multiply-adds), UNKNOWN or TOO_WIDE
     seconds_an_iteration: float | None  # of the device, mean over the runs; None where unknown
     records: int  # runs, finished or begun, that it rests on
     estimated_from: str | None = None  # another kind of network
@@ -72,7 +72,7 @@ class Forecast:
     model: str | None  # of the device whose speed it rests on; None where nothing was trained on any of its kind
     seconds: float | None  # to the end of the last run, without those of unknown time; None if there is no other
     device_seconds: float  # of all of these together
-    kinds: list[KindForecast]
+    kinds: list[Kind]
 
     @property
     def runs(self) -> int:
@@ -82,10 +82,13 @@ class Forecast:
     def unknown_runs(self) -> int:
         return self.count(UNKNOWN, TOO_WIDE)
 
-    def count(self, *rests_on: str) -> int:
-        return sum(kind.runs for kind in self.kinds if kind.rests_on in rests_on)
+    def count(self, *bases: str) -> int:
+        return sum(kind.runs for kind in self.kinds if kind.basis in bases)
 
     def as_json(self) -> dict[str, Any]:
+        kinds = [asdict(kind) for kind in self.kinds]
+        for kind in kinds:
+            kind["seconds_an_iteration"] = kind["seconds_an_iteration"] and round(kind["seconds_an_iteration"], 6)
         return {
             "devices": str(self.devices),
             "model": self.model,
@@ -93,26 +96,15 @@ class Forecast:
             "device_seconds": round(self.device_seconds, 1),
             "runs": self.runs,
             "runs_of_unknown_time": self.unknown_runs,
-            "kinds": [
-                {
-                    "kind": kind.name,
-                    "runs": kind.runs,
-                    "basis": kind.rests_on,
-                    "seconds_an_iteration": kind.seconds_an_iteration and round(kind.seconds_an_iteration, 6),
-                    "records": kind.records,
-                    "estimated_from": kind.estimated_from,
-                }
-                for kind in self.kinds
-            ],
+            "kinds": kinds,
         }
 
 
-@dataclass(frozen=True)
-class Speed:
+class Speed(NamedTuple):
     """Seconds an iteration of an experiment, and what they rest on."""
 
     each: float | None
-    rests_on: str
+    basis: str
     model: str = ""  # of the device
     estimated_from: str | None = None  # another kind of network
 
@@ -145,7 +137,7 @@ class Speeds:
                 return Speed(each, MEASURED, model)
         for model in self.models:
             if found := self._estimate(experiment, model):
-                return Speed(found[0], ESTIMATED, model, found[1])
+                return found
         return Speed(None, UNKNOWN)
 
     def _multiply_adds(self, experiment: Experiment) -> int | None:
@@ -153,16 +145,16 @@ class Speeds:
         if experiment.detects:  # the cost of a detection depends on its images and boxes
             return None
         entry, parameters = self.costs.get(experiment.network_digest), experiment.parameters
-        dataset, network = parameters["dataset"], parameters["network"]
         if entry:
             of_image = entry["multiply_adds"]
         else:
-            found = closed_form(network, dataset["classes"], dataset["channels"], dataset["size"])
+            dataset = parameters["dataset"]
+            found = closed_form(parameters["network"], dataset["classes"], dataset["channels"], dataset["size"])
             of_image = found and found.multiply_adds
         return of_image and of_image * parameters["recipe"]["batch_size"]
 
-    def _estimate(self, experiment: Experiment, device: str) -> tuple[float, str] | None:
-        """Seconds an iteration by those of the measured network that is nearest in multiply-adds, and its kind."""
+    def _estimate(self, experiment: Experiment, device: str) -> Speed | None:
+        """By the measured network that is nearest in multiply-adds."""
         wanted, found = self._multiply_adds(experiment), []
         for (kind, example_device), example in self.examples.items():
             if example_device == device and wanted:
@@ -170,7 +162,10 @@ class Speeds:
                 each, known = self.clock.rate(alike, device), self._multiply_adds(example)
                 if each and known:
                     found.append((abs(math.log(known / wanted)), each * wanted / known, kind))
-        return min(found)[1:] if found else None
+        if not found:
+            return None
+        _, each, kind = min(found)
+        return Speed(each, ESTIMATED, device, kind)
 
 
 def forecast(
@@ -190,29 +185,23 @@ def forecast(
     records: Counter[str] = Counter()
     jobs = []
     for run in left:
-        kind, width = times.name_kind(run.experiment), _width(run.experiment, devices)
-        speed = speeds.find(run.experiment)
+        kind, speed = times.name_kind(run.experiment), speeds.find(run.experiment)
+        width = run.experiment.gpus
+        if devices.kind == times.CPU:  # its threads, which Snakemake cuts to the cores
+            width = min(run.experiment.parameters["recipe"]["cpu_threads"], devices.count)
         if width > devices.count:
             speed = Speed(None, TOO_WIDE)
         elif speed.each:
             jobs.append((speed.each * run.iterations_left, width))
             records[kind] = max(records[kind], speeds.counts[speed.estimated_from or kind, speed.model])
-        alike.setdefault((kind, speed.rests_on, speed.estimated_from), []).append(speed.each)
+        alike.setdefault((kind, speed.basis, speed.estimated_from), []).append(speed.each)
     kinds = []
-    for (kind, rests_on, estimated_from), found in alike.items():
-        known = [each for each in found if each]
-        mean = sum(known) / len(known) if known else None
-        kinds.append(KindForecast(kind, len(found), rests_on, mean, records[kind] if known else 0, estimated_from))
+    for (kind, basis, estimated_from), found in alike.items():
+        mean = None if None in found else sum(found) / len(found)  # of one basis: all are known, or none
+        kinds.append(Kind(kind, len(found), basis, mean, records[kind] if mean else 0, estimated_from))
     seconds = _end_of_last(jobs, devices) if jobs else (None if left else 0.0)
     model = speeds.models[0] if speeds.models else None
     return Forecast(devices, model, seconds, sum(seconds for seconds, _ in jobs), kinds)
-
-
-def _width(experiment: Experiment, devices: Devices) -> int:
-    """Devices that one run takes: the GPUs of an experiment, or its CPU threads, which Snakemake cuts to the cores."""
-    if devices.kind == times.GPU:
-        return experiment.gpus
-    return min(experiment.parameters["recipe"]["cpu_threads"], devices.count)
 
 
 def _end_of_last(jobs: Sequence[tuple[float, int]], devices: Devices) -> float:
@@ -221,7 +210,6 @@ def _end_of_last(jobs: Sequence[tuple[float, int]], devices: Devices) -> float:
     The seconds of a run that takes several GPUs are those of all of them together; those of a CPU's threads are not.
     """
     free = [0.0] * devices.count
-    heapq.heapify(free)
     for seconds, width in jobs:
         taken = [heapq.heappop(free) for _ in range(width)]
         end = taken[-1] + seconds / (width if devices.kind == times.GPU else 1)

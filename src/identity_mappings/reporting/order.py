@@ -65,13 +65,12 @@ def find_run(records: Records, experiment: Experiment, seed: int) -> tuple[Exper
 
     Tables show an experiment in one arithmetic, that of its finished runs; the others would be trained for nothing.
     """
-    finished = records.read_finished(experiment)
-    for record in finished:
-        if record.metrics["seed"] == seed:
-            return experiment.in_arithmetic(record.metrics["arithmetic"]), seed, record
-    choices = [experiment, *experiment.alternatives]
+    finished, choices = records.read_finished(experiment), [experiment, *experiment.alternatives]
     if finished:
         choices = [experiment.in_arithmetic(finished[0].metrics["arithmetic"])]
+    for record in finished:
+        if record.metrics["seed"] == seed:
+            return choices[0], seed, record
     for alternative in choices:
         if record := records.read_unfinished(alternative, seed):
             return alternative, seed, record
@@ -125,7 +124,8 @@ def show_next(scale: str, device: str, count: int, at_once: int, root: Path = Pa
     records = Records(load(root), scale)
     runs = list(plan_runs(records))
     print(f"# {sum(planned.done for planned in runs)} of {len(runs)} runs are done")
-    jobs, step = list(islice(plan_jobs(runs, scale, device, at_once), count)), None
+    jobs = list(islice(plan_jobs(runs, scale, device, at_once), count))
+    step = None
     for job, commands in jobs:
         if job[0].step != step:
             step = job[0].step

@@ -2,18 +2,19 @@
 
 import io
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
 import pandas
 from matplotlib.figure import Figure as Drawing
 
-from ..parameters.reports import Curve, Panel, Responses, Signals
+from ..parameters.reports import Panel, Responses, Signals
 from ..records import measurement
 from ..records.experiment import Experiment
 from ..records.measurement import RESPONSES_CSV, SIGNALS_CSV, responses_of, signals_of
 from .cells import NO_COUNTERPART, Records
-from .drawing import COLOURS, new_drawing
+from .drawing import COLOURS, join_data, new_drawing
 
 NOT_MEASURED = "not measured"
 NORMS = {"forward_norm": "norm of the signal", "gradient_norm": "norm of the gradient"}
@@ -21,41 +22,33 @@ FLOOR = 1e-300  # of what a logarithmic axis shows
 
 
 def _read(
-    records: Records, curve: Curve, folder_of: Callable[[Experiment], Path], name: str
-) -> tuple[pandas.DataFrame | None, str]:
-    """The record of a curve and its label, or None and why there is none; a bad one is noted with `records`."""
-    experiment = records.project.resolve(curve.experiment, records.scale)
-    if experiment is None:
-        return None, f"{curve.label}: {NO_COUNTERPART}"
-    alternatives = experiment.alternatives
-    experiment = next((other for other in alternatives if (folder_of(other) / name).is_file()), experiment)
-    folder = folder_of(experiment)
-    content = records.try_reading(lambda: measurement.read_of(folder, name, experiment))
-    try:
-        data = None if content is None else pandas.read_csv(io.BytesIO(content))
-    except ValueError as error:  # pandas: no columns, or no table
-        records.note_problem(f"{folder / name}: not a table ({error}): remove the folder to have it made again")
-        data = None
-    if data is None:
-        return None, f"{curve.label}: {NOT_MEASURED}"
-    data.insert(0, "curve", curve.label)
-    return data, curve.label
-
-
-def _read_panel(
     records: Records, panel: Panel, folder_of: Callable[[Experiment], Path], name: str, drawn: list[pandas.DataFrame]
 ) -> Iterator[tuple[str, pandas.DataFrame | None, str]]:
-    """Colour, record and label of each curve; the records are added to `drawn` too."""
+    """Colour, record and label of each curve of a panel; where there is no record None, and why.
+
+    The records are added to `drawn` too; a bad one is noted with `records`.
+    """
     for colour, curve in zip(cycle(COLOURS), panel.curves, strict=False):
-        data, label = _read(records, curve, folder_of, name)
-        if data is not None:
-            data.insert(0, "panel", panel.title)
-            drawn.append(data)
-        yield colour, data, label
-
-
-def _concatenate(drawn: list[pandas.DataFrame], columns: list[str]) -> pandas.DataFrame:
-    return pandas.concat(drawn, ignore_index=True) if drawn else pandas.DataFrame(columns=columns)
+        experiment = records.project.resolve(curve.experiment, records.scale)
+        if experiment is None:
+            yield colour, None, f"{curve.label}: {NO_COUNTERPART}"
+            continue
+        alternatives = experiment.alternatives
+        experiment = next((other for other in alternatives if (folder_of(other) / name).is_file()), experiment)
+        folder = folder_of(experiment)
+        content = records.try_reading(partial(measurement.read_of, folder, name, experiment))
+        try:
+            data = None if content is None else pandas.read_csv(io.BytesIO(content))
+        except ValueError as error:  # pandas: no columns, or no table
+            records.note_problem(f"{folder / name}: not a table ({error}): remove the folder to have it made again")
+            data = None
+        if data is None:
+            yield colour, None, f"{curve.label}: {NOT_MEASURED}"
+            continue
+        data.insert(0, "panel", panel.title)
+        data.insert(1, "curve", curve.label)
+        drawn.append(data)
+        yield colour, data, curve.label
 
 
 def draw_signals(records: Records, figure: Signals) -> tuple[Drawing, pandas.DataFrame]:
@@ -63,38 +56,30 @@ def draw_signals(records: Records, figure: Signals) -> tuple[Drawing, pandas.Dat
     iterations = records.settings.signal_iterations
     drawing = new_drawing(records, figure, 11, 2.7 * len(figure.panels) + 0.6)
     drawn: list[pandas.DataFrame] = []
-
-    def folder_of(experiment: Experiment) -> Path:
-        return signals_of(records.results, experiment, iterations)
-
+    folder_of = partial(signals_of, records.results, iterations=iterations)
     for row, panel in zip(drawing.subplots(len(figure.panels), 2, squeeze=False), figure.panels, strict=True):
         handles = []
-        for colour, data, label in _read_panel(records, panel, folder_of, SIGNALS_CSV, drawn):
+        for colour, data, label in _read(records, panel, folder_of, SIGNALS_CSV, drawn):
             for axes, column in zip(row, NORMS, strict=True):
                 for iteration, norms in data.groupby("iteration") if data is not None else ():
                     style, width = ("-", 1.2) if iteration else ("--", 0.8)
                     axes.plot(norms["unit"], norms[column].clip(lower=FLOOR), style, color=colour, linewidth=width)
             handles += row[1].plot([], [], color=colour, label=label)
         for axes, text in zip(row, NORMS.values(), strict=True):
-            axes.set_yscale("log")
-            axes.set_xlabel("unit (0: the stem)")
-            axes.set_ylabel(text)
+            axes.set(yscale="log", xlabel="unit (0: the stem)", ylabel=text)
             axes.set_title(panel.title, fontsize=8)
         row[1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7)
     drawing.supxlabel(f"dashed: at initialization; solid: after {iterations} iterations of the recipe", fontsize=8)
-    return drawing, _concatenate(drawn, ["panel", "curve", "iteration", "unit", "channels", "size", *NORMS])
+    return drawing, join_data(drawn, ["panel", "curve", "iteration", "unit", "channels", "size", *NORMS])
 
 
 def draw_responses(records: Records, figure: Responses) -> tuple[Drawing, pandas.DataFrame]:
     """Above in the order of the layers, below sorted by size, as the paper shows them; of seed 0."""
     drawing = new_drawing(records, figure, 5.5 * len(figure.panels), 5.2)
     drawn: list[pandas.DataFrame] = []
-
-    def folder_of(experiment: Experiment) -> Path:
-        return responses_of(records.results, experiment, 0)
-
+    folder_of = partial(responses_of, records.results, seed=0)
     for column, panel in zip(drawing.subplots(2, len(figure.panels), squeeze=False).T, figure.panels, strict=True):
-        for colour, data, label in _read_panel(records, panel, folder_of, RESPONSES_CSV, drawn):
+        for colour, data, label in _read(records, panel, folder_of, RESPONSES_CSV, drawn):
             if data is None:
                 column[0].plot([], [], color=colour, label=label)
                 continue
@@ -102,10 +87,8 @@ def draw_responses(records: Records, figure: Responses) -> tuple[Drawing, pandas
             column[0].plot(data["layer"], values, color=colour, linewidth=1, label=label)
             column[1].plot(data["layer"], values.sort_values(ascending=False), color=colour, linewidth=1)
         column[0].set_title(panel.title, fontsize=8)
-        column[0].set_xlabel("layer, in order")
-        column[1].set_xlabel("layer, sorted by response")
         column[0].legend(fontsize=7)
-        for axes in column:
-            axes.set_ylabel("standard deviation")
+        for axes, text in zip(column, ("layer, in order", "layer, sorted by response"), strict=True):
+            axes.set(xlabel=text, ylabel="standard deviation")
             axes.set_ylim(bottom=0)
-    return drawing, _concatenate(drawn, ["panel", "curve", "layer", "name", "standard_deviation"])
+    return drawing, join_data(drawn, ["panel", "curve", "layer", "name", "standard_deviation"])

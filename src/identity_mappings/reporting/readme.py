@@ -21,11 +21,9 @@ def render(project: Project) -> str | None:
     text = path.read_text("utf-8") if path.is_file() else ""
     if BEGIN not in text or END not in text:
         return None
-    made = render_template(
-        "readme.md.jinja",
-        scales={scale: cells for scale in SCALES if (cells := _read_cells(project, scale))},
-        errors=_tabulate_errors,
-    )
+    origins = {scale: project.root / project.scale(scale).results / "tables.json" for scale in SCALES}
+    cells = {scale: parse_json(path.read_bytes())["cells"] for scale, path in origins.items() if path.is_file()}
+    made = render_template("readme.md.jinja", scales=cells, errors=_tabulate_errors)
     return re.sub(f"(?<={re.escape(BEGIN)}).*(?={re.escape(END)})", lambda _: f"\n{made}", text, flags=re.DOTALL)
 
 
@@ -37,11 +35,6 @@ def write(project: Project) -> None:
 def is_current(project: Project) -> bool:
     text = render(project)
     return text is None or text == Path(project.root / NAME).read_text("utf-8")
-
-
-def _read_cells(project: Project, scale: str) -> list[dict[str, Any]]:
-    path = project.root / project.scale(scale).results / "tables.json"
-    return parse_json(path.read_bytes())["cells"] if path.is_file() else []
 
 
 def _tabulate_errors(cells: list[dict[str, Any]]) -> str:

@@ -13,8 +13,8 @@ from ..records import heartbeat, run
 from ..records.experiment import Experiment
 from . import order, times
 from .cells import Records
+from .order import DIVERGED, FINISHED
 
-FINISHED, DIVERGED = run.FINAL
 RUNNING, INTERRUPTED, FAILED, WAITING, NO_DATA = "running", "interrupted", "failed", "waiting", "no data"
 STATES = (FINISHED, DIVERGED, RUNNING, INTERRUPTED, FAILED, WAITING, NO_DATA)
 # Behind a registration, or not fetched unless asked for: no run on it is wanted until it is here.
@@ -59,16 +59,11 @@ class RunProgress:
         return max(recorded, self.beat.iteration if self.beat else 0, self.checkpoint or 0)
 
     @property
-    def saved(self) -> int:
-        """The iteration from which it goes on when it is started again."""
-        return self.checkpoint or 0
-
-    @property
     def iterations_left(self) -> int:
         """Still to be computed; an interrupted run repeats those since its checkpoint."""
         if self.is_done:
             return 0
-        return max(0, self.iterations - (self.iteration if self.state == RUNNING else self.saved))
+        return max(0, self.iterations - (self.iteration if self.state == RUNNING else self.checkpoint or 0))
 
     @cached_property
     def measurements(self) -> list[times.Spent]:
@@ -155,11 +150,12 @@ class _Finder:
         by_folder = self._by_folder[id(wanted)]
         beat, written, folder = None, None, experiment.folder
         for name in (folder, *by_folder):
-            found = name in self.with_checkpoints and heartbeat.read(self._checkpoints(name, seed))
-            if found:
+            if name in self.with_checkpoints and (found := heartbeat.read(self._checkpoints(name, seed))):
                 (beat, written), folder, experiment = found, name, by_folder.get(name, experiment)
                 break
-        checkpoint = self._find_checkpoint(folder, seed)
+        names = _list(self._checkpoints(folder, seed)) if folder in self.with_checkpoints else ()
+        matches = (re.fullmatch(r"checkpoint-(\d+)-[0-9a-f]+\.pt", name) for name in names)
+        checkpoint = max((int(match[1]) for match in matches if match), default=None)
         log, message = None, None
         if beat and beat.is_alive(max(0.0, time.time() - written)):
             state = RUNNING
@@ -170,20 +166,13 @@ class _Finder:
         elif beat or record or checkpoint is not None:
             state = INTERRUPTED
         else:
-            state = NO_DATA if self._lacks_data(experiment) else WAITING
+            name, data = experiment.parameters["dataset"]["name"], self.project.root / "data"
+            lacking = name in BY_HAND and not ((data / name).is_dir() or (data / "shards" / name).is_dir())
+            state = NO_DATA if lacking else WAITING
         return RunProgress(experiment, seed, state, record, beat, written, checkpoint, log, message)
 
     def _checkpoints(self, folder: str, seed: int) -> Path:
         return self.results / "checkpoints" / folder / f"seed{seed}"
-
-    def _find_checkpoint(self, folder: str, seed: int) -> int | None:
-        names = _list(self._checkpoints(folder, seed)) if folder in self.with_checkpoints else ()
-        found = [int(match[1]) for name in names if (match := re.fullmatch(r"checkpoint-(\d+)-[0-9a-f]+\.pt", name))]
-        return max(found, default=None)
-
-    def _lacks_data(self, experiment: Experiment) -> bool:
-        name, data = experiment.parameters["dataset"]["name"], self.project.root / "data"
-        return name in BY_HAND and not ((data / name).is_dir() or (data / "shards" / name).is_dir())
 
     def _find_failure(self, folder: str, seed: int, since: float) -> tuple[Path, str] | None:
         """The newest log of a job of this run that ended with an error after `since`, and its last line."""
@@ -191,17 +180,13 @@ class _Finder:
             return None
         if folder not in self._failures:
             names = [name for name in _list(self.logs / folder) if name.endswith(".log")]
-            paths = [self.logs / folder / name for name in names if not re.fullmatch(r"seed\d+-.*\.log", name)]  # tests
-            read = [(path, _last_line(path)) for path in paths]
-            self._failures[folder] = [(_time_of(path), path, line) for path, line in read if line]
+            trainings = [name for name in names if not re.fullmatch(r"seed\d+-.*\.log", name)]
+            read = (_read_failure(self.logs / folder / name) for name in trainings)
+            self._failures[folder] = list(filter(None, read))
         # The last heartbeat of a training that fails and the last line of its log are of one moment.
-        of_run = [
-            failure for failure in self._failures[folder] if _is_of(failure[1].name, seed) and failure[0] > since - 10
-        ]
-        if not of_run:
-            return None
-        _, path, line = max(of_run)
-        return path.relative_to(self.project.root), line
+        of_run = (found for found in self._failures[folder] if _is_of(found[1].name, seed) and found[0] > since - 10)
+        _, path, line = max(of_run, default=(0, None, ""))
+        return path and (path.relative_to(self.project.root), line)
 
 
 def _is_of(name: str, seed: int) -> bool:
@@ -219,24 +204,17 @@ def _list(folder: Path) -> set[str]:
         return set()
 
 
-def _time_of(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _last_line(path: Path) -> str | None:
-    """The last line of a log that ends with an error; None of another log."""
+def _read_failure(path: Path) -> tuple[float, Path, str] | None:
+    """When a log that ends with an error was written, and its last line; None of another log."""
     try:
         with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - TAIL))
-            lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
+            written = os.fstat(file.fileno()).st_mtime
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return None
     last = next((text for line in reversed(lines) if (text := _shorten(line))), "")
-    return last if _ERROR.search(last) else None
+    return (written, path, last) if _ERROR.search(last) else None
 
 
 def _shorten(line: str) -> str:

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,9 +115,9 @@ def find_status(project: Project, scale: str, devices: Devices | None = None) ->
 
 
 def show(
-    scale: str, *, watch: bool = False, as_json: bool = False, what_if: str | None = None, root: Path = Path()
-) -> int:
-    """Print the status of a scale; 0.
+    scale: str, watch: bool = False, as_json: bool = False, what_if: str | None = None, root: Path = Path()
+) -> None:
+    """Print the status of a scale.
 
     Args:
         watch: show it again every few seconds, until Ctrl-C; in a pipe it is shown once.
@@ -141,16 +141,15 @@ def show(
     status = find_status(project, scale, devices)
     if as_json:
         print(json.dumps(status.as_json(), indent=1, ensure_ascii=False))
-        return 0
+        return
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH_OF_A_PIPE)
     if status.what_if:
-        for line in describe_forecast(status.what_if):
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
-        return 0
+        text = render("forecast.txt.jinja", forecast=status.what_if, format_duration=format_duration)
+        console.print(text, end="", soft_wrap=True, markup=False, highlight=False)
+        return
     console.print(_layout(status, whole=True))
     if watch:
         print("shown once: standard output is not a terminal", file=sys.stderr)
-    return 0
 
 
 def format_duration(seconds: float) -> str:
@@ -164,80 +163,60 @@ def format_duration(seconds: float) -> str:
 
 def _layout(status: Status, whole: bool = False) -> Group:
     """Of a terminal; `whole`: with the runs that are done and waiting, by experiment."""
-    tables = [_experiments(status)] if whole else []
-    tables += filter(None, (_running(status), _interrupted(status), _failed(status)))
+    tables = [_tabulate_experiments(status)] if whole else []
+    begun = ("experiment", "seed", "iteration")
+    running = [run for run in (*status.runs, *status.others) if run.beat and run.state == RUNNING]
+    columns = (*begun, "loss", "test error", "images/s", "left", "device")
+    tables.append(_tabulate("running", "green", columns, map(_describe_running, running)))
+    interrupted = status.of_state(INTERRUPTED)
+    heard = [f"{datetime.fromtimestamp(run.written):%d %b %H:%M}" if run.written else "" for run in interrupted]
+    rows = ((*_begin(run), f"{run.checkpoint or 0:,}", when) for run, when in zip(interrupted, heard, strict=True))
+    tables.append(_tabulate("interrupted", "yellow", (*begun, "goes on from", "last heard of"), rows))
+    rows = (
+        (*_begin(run)[:2], f"{run.log.as_posix() if run.log else 'no log'}: {run.message or 'no message'}")
+        for run in status.of_state(FAILED)
+    )
+    tables.append(_tabulate("failed", "red", (*begun[:2], "log and its last line"), rows))
     summary = render("status.txt.jinja", status=status, states=STATES, format_duration=format_duration).splitlines()
-    parts: list[Any] = [part for table in tables for part in (table, "")]
+    parts: list[Any] = [part for table in tables if table.rows for part in (table, "")]
     return Group(*parts, *map(Text, summary), *(Text(f"not believed: {reason}", style="red") for reason in status.bad))
 
 
-def _table(title: str, style: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table | None:
-    """A table, whose last column is folded where it is wide; None without rows."""
+def _tabulate(title: str, style: str, columns: Sequence[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A table, whose last column is folded where it is wide."""
     table = Table(title=title, title_justify="left", title_style=f"bold {style}", show_edge=False, box=None)
-    *_, last = columns
     for name in columns:
         right = name in ("seed", "iteration", "loss", "test error", "images/s", "left", "goes on from")
-        fold = name == last and name in ("device", "log and its last line")
+        fold = name in ("device", "log and its last line")
         table.add_column(name, justify="right" if right else "left", no_wrap=not fold, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    return table if table.rows else None
+    return table
 
 
-def _experiments(status: Status) -> Table:
+def _tabulate_experiments(status: Status) -> Table:
     states = [state for state in STATES if status.counts[state]]
     by_folder: dict[str, list[RunProgress]] = {}
     for run in status.runs:
         by_folder.setdefault(run.experiment.folder, []).append(run)
     counts = ((runs[0].experiment, Counter(run.state for run in runs)) for runs in by_folder.values())
     rows = ((e.name, e.digest, *(str(count[state] or "") for state in states)) for e, count in counts)
-    return _table("experiments", "default", ("experiment", "digest", *states), rows)
-
-
-def _running(status: Status) -> Table | None:
-    def row(run: RunProgress) -> tuple[str, ...]:
-        beat = run.beat
-        rate, left = beat.images_per_second, beat.seconds_left
-        shared = f", {beat.runs_at_once} runs at once" if beat.runs_at_once > 1 else ""
-        return (
-            *_begin(run),
-            "" if beat.training_loss is None else f"{beat.training_loss:.3f}",
-            "" if beat.test_error is None else f"{beat.test_error:.2f} %",
-            f"{rate:,.0f}" if rate and rate >= 10 else f"{rate:.2g}" if rate else "",
-            "" if left is None else format_duration(left),
-            f"{beat.gpu or beat.cpu}" + (f", {beat.world_size} processes" if beat.world_size > 1 else shared),
-        )
-
-    columns = ("experiment", "seed", "iteration", "loss", "test error", "images/s", "left", "device")
-    return _table(
-        "running",
-        "green",
-        columns,
-        map(row, (r for r in (*status.runs, *status.others) if r.beat and r.state == RUNNING)),
-    )
+    return _tabulate("experiments", "default", ("experiment", "digest", *states), rows)
 
 
 def _begin(run: RunProgress) -> tuple[str, str, str]:
     return run.experiment.name, str(run.seed), f"{run.iteration:,} of {run.iterations:,}"
 
 
-def _interrupted(status: Status) -> Table | None:
-    def heard(run: RunProgress) -> str:
-        return datetime.fromtimestamp(run.written).strftime("%d %b %H:%M") if run.written else ""
-
-    rows = ((*_begin(run), f"{run.saved:,}", heard(run)) for run in status.of_state(INTERRUPTED))
-    columns = ("experiment", "seed", "iteration", "goes on from", "last heard of")
-    return _table("interrupted", "yellow", columns, rows)
-
-
-def _failed(status: Status) -> Table | None:
-    rows = (
-        (*_begin(run)[:2], f"{run.log.as_posix() if run.log else 'no log'}: {run.message or 'no message'}")
-        for run in status.of_state(FAILED)
+def _describe_running(run: RunProgress) -> tuple[str, ...]:
+    beat = run.beat
+    rate, left = beat.images_per_second, beat.seconds_left
+    shared = f", {beat.runs_at_once} runs at once" if beat.runs_at_once > 1 else ""
+    return (
+        *_begin(run),
+        "" if beat.training_loss is None else f"{beat.training_loss:.3f}",
+        "" if beat.test_error is None else f"{beat.test_error:.2f} %",
+        f"{rate:,.0f}" if rate and rate >= 10 else f"{rate:.2g}" if rate else "",
+        "" if left is None else format_duration(left),
+        f"{beat.gpu or beat.cpu}" + (f", {beat.world_size} processes" if beat.world_size > 1 else shared),
     )
-    return _table("failed", "red", ("experiment", "seed", "log and its last line"), rows)
-
-
-def describe_forecast(forecast: Forecast) -> list[str]:
-    """The answer in one line, then what it rests on, a line for each kind of network."""
-    return render("forecast.txt.jinja", forecast=forecast, format_duration=format_duration).splitlines()

@@ -3,6 +3,7 @@
 import re
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from . import claims, detections, findings, fingerprint, readme, verdict
 from .cells import Filled, Records, fill, round_numbers
 from .claims import Judged
 from .rendering import format_padded, pad_columns, render
-from .rules import state_rules
 
 ORIGIN = "tables.json"
 COUNTED_VERDICTS = (verdict.AGREES, verdict.CUT_OFF, verdict.DIFFERS, verdict.UNDECIDED)
@@ -34,15 +34,10 @@ def documents(records: Records, cells: list[Filled]) -> tuple[str, str]:
             for attribute in ("text", "published_text")
         )
         tables.append((table, pad_columns([[table.columns, *rebuilt], [table.columns, *published]])))
+    values = {"scale": records.scale, "settings": records.settings, "titles": TITLES}
     rebuilt, published = (
-        render(
-            "tables.md.jinja",
-            scale=records.scale,
-            settings=records.settings,
-            titles=TITLES,
-            tables=[(table, format_padded(versions[index])) for table, versions in tables],
-        )
-        for index in (0, 1)
+        render("tables.md.jinja", **values, tables=[(table, format_padded(texts[version])) for table, texts in tables])
+        for version in (0, 1)
     )
     return rebuilt, published
 
@@ -59,7 +54,7 @@ def compare(records: Records, cells: list[Filled]) -> str:
         "comparison.md.jinja",
         scale=records.scale,
         settings=records.settings,
-        rules=state_rules(records.project, records.scale),
+        rules=verdict.state_rules(records.project, records.scale),
         bad=records.bad,
         tables=[(table, [_compare(cell, records) for cell in cells if cell.table is table]) for table in tables],
     )
@@ -110,17 +105,15 @@ def metrics(cells: list[Filled]) -> dict[str, Any]:
 
 def render_imported(records: Records) -> str:
     """Networks and detections on imported weights: tables of their own, whose numbers rebuild no cell."""
-    tests = sorted((records.results / run.IMPORTED).glob("*/evaluation-*.json"))
+    paths = sorted((records.results / run.IMPORTED).glob("*/evaluation-*.json"))
+    tests = [records.try_reading(partial(run.read_imported, path)) for path in paths]
     folders = detections.imported_folders(records.results)
+    found = [records.try_reading(partial(detections.read_imported, folder)) for folder in folders]
     return render(
         "imported.md.jinja",
         kind=run.IMPORTED_KIND,
-        tests=[test for path in tests if (test := records.try_reading(lambda: run.read_imported(path)))],  # noqa: B023
-        detections=[
-            (record.metrics, record.provenance["params"]["resolved"]["backbone"])
-            for folder in folders
-            if (record := records.try_reading(lambda: detections.read_imported(folder)))  # noqa: B023
-        ],
+        tests=list(filter(None, tests)),
+        detections=[(r.metrics, r.provenance["params"]["resolved"]["backbone"]) for r in found if r],
     )
 
 
@@ -133,17 +126,11 @@ class Report:
     claims: list[Judged]
     pages: dict[str, bytes]  # by file name
 
-    @property
-    def bad(self) -> list[str]:
-        """Why records were not believed."""
-        return self.records.bad
-
 
 def make_report(project: Project, scale: str) -> Report:
     """tables.md, paper.md, comparison.md, README.md and metrics.json of a scale."""
     records = Records(project, scale)
-    cells = list(fill(records))
-    judged = list(claims.judge(records))
+    cells, judged = list(fill(records)), list(claims.judge(records))
     rebuilt, published = documents(records, cells)
     rebuilt += render_imported(records)
     findings_page = findings.render_findings(records, cells, judged)  # notes bad records, which `compare` lists
@@ -161,7 +148,7 @@ def write(scale: str, root: Path = Path()) -> None:
     """Make the pages of a scale, and tables.json, which says from what."""
     project = load(root)
     report = make_report(project, scale)
-    for reason in report.bad:
+    for reason in report.records.bad:
         print(f"not believed: {reason}", file=sys.stderr)
     facts = {
         "scale": scale,

@@ -1,6 +1,6 @@
 """The time that runs took, and what those that are not done will take."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,12 +46,11 @@ def measure_run(record: run.Record) -> Spent:
     processes = (origin.get("seed") or {}).get("world_size", 1) if gpu else 1
     peak = max((session.get("peak_memory_bytes", 0) for session in sessions), default=0) or None
     device = name_device(gpu and gpu["model"], hardware.get("cpu", ""), record.metrics["arithmetic"])
-    return Spent(device, processes * sum(map(_device_seconds, sessions)), record.metrics["iterations"], peak)
-
-
-def _device_seconds(session: dict[str, Any]) -> float:
-    """Older records have the seconds of the process alone."""
-    return session.get("device_seconds", session.get("seconds", 0) / (session.get("runs_at_once") or 1))
+    seconds = sum(  # older records have those of the process alone
+        session.get("device_seconds", session.get("seconds", 0) / (session.get("runs_at_once") or 1))
+        for session in sessions
+    )
+    return Spent(device, processes * seconds, record.metrics["iterations"], peak)
 
 
 def name_device(gpu: str | None, cpu: str, arithmetic: str) -> str:
@@ -110,8 +109,7 @@ class Clock:
     """How fast the runs that have a record were, by network and device."""
 
     def __init__(self, runs: Iterable[PlannedRun]):
-        self.of_network: dict[tuple[tuple[str, str], str], Rate] = {}
-        self.of_kind: dict[tuple[str, str], Rate] = {}
+        self.rates: defaultdict[tuple[Any, str], Rate] = defaultdict(Rate)  # by network or kind, and device
         self.iterations: Counter[str] = Counter()
         for planned in runs:
             if planned.record:
@@ -120,8 +118,8 @@ class Clock:
     def add(self, experiment: Experiment, spent: Spent) -> None:
         """Count what a run of an experiment took."""
         self.iterations[spent.device] += spent.iterations
-        self.of_network.setdefault((network_key(experiment), spent.device), Rate()).add(spent)
-        self.of_kind.setdefault((name_kind(experiment), spent.device), Rate()).add(spent)
+        self.rates[network_key(experiment), spent.device].add(spent)
+        self.rates[name_kind(experiment), spent.device].add(spent)
 
     def devices(self, kind: str) -> list[str]:
         """Those of a kind, GPU or CPU; that with the most iterations first."""
@@ -133,23 +131,19 @@ class Clock:
         suffix = next((word for word in map(_suffix, ARITHMETICS[1:]) if device.endswith(word)), "")
         if _suffix(experiment.parameters["recipe"]["arithmetic"]) != suffix:
             return None
-        for rates, key in ((self.of_network, network_key(experiment)), (self.of_kind, name_kind(experiment))):
-            if (rate := rates.get((key, device))) and rate.each:
-                return rate.each
-        return None
+        keys = ((network_key(experiment), device), (name_kind(experiment), device))
+        return next((self.rates[key].each for key in keys if key in self.rates and self.rates[key].each), None)
 
     def left(self, runs: Iterable[PlannedRun], devices: Iterable[str]) -> Left:
         """What runs will take on the first of these devices on which something like them was run."""
-        seconds, unknown, count = 0.0, [], 0
-        for planned in runs:
-            if planned.iterations_left:
-                count += 1
-                each = next(filter(None, (self.rate(planned.experiment, device) for device in devices)), None)
-                if each is None:
-                    unknown.append(name_kind(planned.experiment))
-                else:
-                    seconds += each * planned.iterations_left
-        return Left(count, seconds, len(unknown), len(set(unknown)))
+        seconds, unknown, left = 0.0, [], [planned for planned in runs if planned.iterations_left]
+        for planned in left:
+            each = next(filter(None, (self.rate(planned.experiment, device) for device in devices)), None)
+            if each is None:
+                unknown.append(name_kind(planned.experiment))
+            else:
+                seconds += each * planned.iterations_left
+        return Left(len(left), seconds, len(unknown), len(set(unknown)))
 
 
 def network_key(experiment: Experiment) -> tuple[str, str]:
@@ -204,9 +198,8 @@ def count_operations_left(runs: list[PlannedRun], costs: dict[str, dict[str, Any
     """
     total = 0
     for planned in runs:
-        entry = costs.get(planned.experiment.network_digest)
-        if entry is None:
+        if (entry := costs.get(planned.experiment.network_digest)) is None:
             return None
-        batch = planned.experiment.parameters["recipe"]["batch_size"]
-        total += PASSES * entry["multiply_adds"] * batch * planned.iterations_left
+        images = planned.experiment.parameters["recipe"]["batch_size"] * planned.iterations_left
+        total += PASSES * entry["multiply_adds"] * images
     return total

@@ -1,16 +1,19 @@
-"""Whether a rebuilt number agrees with the published one, by the rules in templates/rules.md.jinja."""
+"""Whether a rebuilt number agrees with the published one, by rules whose words are in templates/rules.md.jinja."""
 
 import math
 import re
 import statistics
 from collections.abc import Sequence
 
+from ..parameters import Project
 from ..parameters.reports import Cell, Reporting
+from .rendering import render_macro
 
 AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
 CUT_OFF, NOT_JUDGED = "cut off", "not judged"
 FAIL = "fail"
 ENOUGH = 3  # runs, for a spread of their own
+RUNS_OF_THE_PAPERS = 5  # behind each of their medians
 MEDIAN_VARIANCE = math.pi / 2  # of the median of many normal values, in units of the mean's
 UNITS = {"M": 10**6, "×10^9": 10**9, "%": 1}  # of published counts
 
@@ -68,11 +71,16 @@ def variance_of_median(deviation: float, n: int, of_mean: bool = False) -> float
     return deviation**2 / n * (MEDIAN_VARIANCE if n >= ENOUGH and not of_mean else 1)
 
 
+def published_variance(cell: Cell, prior: float, of_mean: bool = False) -> float:
+    """The variance of a published median (or mean), by the deviation that stands beside it or the prior one."""
+    deviation = prior if cell.published_deviation is None else cell.published_deviation
+    return variance_of_median(deviation, cell.published_runs, of_mean)
+
+
 def standard_error(errors: Errors, cell: Cell, dataset: str, reporting: Reporting, of_mean: bool = False) -> float:
     """The standard error of the difference between a statistic of `errors` and the published one, in points."""
     prior = reporting.prior_deviation[dataset]
-    published = prior if cell.published_deviation is None else cell.published_deviation
-    return math.sqrt(variance(errors, prior, of_mean) + variance_of_median(published, cell.published_runs, of_mean))
+    return math.sqrt(variance(errors, prior, of_mean) + published_variance(cell, prior, of_mean))
 
 
 def judge(
@@ -85,8 +93,7 @@ def judge(
     of_mean: bool = False,
 ) -> str:
     """The verdict on a rebuilt median or mean `value` (None: diverged) of the runs' `errors`."""
-    failed = fails(value, reporting, dataset)
-    if failed:
+    if fails(value, reporting, dataset):
         return AGREES if published == FAIL else DIFFERS
     se = standard_error(errors, cell, dataset, reporting, of_mean)
     if published == FAIL:
@@ -96,3 +103,24 @@ def judge(
         return DIFFERS
     band = reporting.agrees_within * se
     return AGREES if distance <= band <= reporting.resolution[dataset] else UNDECIDED
+
+
+def state_rules(project: Project, scale: str) -> dict[str, str]:
+    """The rules for errors, counts, bounds and claims in words, with their constants, each as one line."""
+    reporting = project.reporting
+    names = {name for claim in project.claims.claims for pair in claim.pairs() for name in pair}
+    compared = {found.parameters["dataset"]["name"] for found in project.resolve_all(sorted(names), scale)}
+    smallest = {
+        name: float(f"{reporting.differs_beyond * math.sqrt(2 * variance_of_median(prior, RUNS_OF_THE_PAPERS)):.2g}")
+        for name, prior in reporting.prior_deviation.items()
+    }
+    return {
+        "errors": render_macro("rules.md.jinja", "errors", reporting, project.datasets_shown(scale)),
+        "counts": state_count_rule(),
+        "bounds": render_macro("rules.md.jinja", "bounds", reporting),
+        "claims": render_macro("rules.md.jinja", "claims", reporting, compared, smallest),
+    }
+
+
+def state_count_rule() -> str:
+    return render_macro("rules.md.jinja", "counts")

@@ -60,30 +60,16 @@ class Walk:
 
     @property
     def texts(self) -> dict[str, str]:
-        """The texts of the cell by what is shown."""
-        cell = self.cell
-        return {
-            "rebuilt": cell.text,
-            "published": cell.published_text,
-            "difference": difference_text(cell),
-            "spread": spread_text(cell),
-        }
-
-
-def spread_text(cell: Filled) -> str:
-    """Mean and standard deviation of the runs, and how many there are; empty where nothing was trained."""
-    if not cell.records:
-        return ""
-    mean = "no mean" if cell.mean is None else f"{cell.mean:.{cell.cell.decimals}f}"
-    spread = "" if cell.deviation is None else f" ± {cell.deviation:.{cell.cell.decimals}f}"
-    return f"{mean}{spread} (n = {len(cell.records)})"
-
-
-def difference_text(cell: Filled) -> str:
-    """Rebuilt minus published, in points; empty where the two are not of the same experiment."""
-    if cell.difference is None or cell.verdict == NOT_COMPARABLE:
-        return ""
-    return f"{cell.difference:+.{cell.cell.decimals}f}".replace("-", "−")
+        """The texts of the cell by what is shown; difference and spread are empty where there is none."""
+        cell, decimals = self.cell, self.cell.cell.decimals
+        difference = spread = ""
+        if cell.difference is not None and cell.verdict != NOT_COMPARABLE:  # of the same experiment
+            difference = f"{cell.difference:+.{decimals}f}".replace("-", "−")
+        if cell.records:
+            spread = "no mean" if cell.mean is None else f"{cell.mean:.{decimals}f}"
+            spread += "" if cell.deviation is None else f" ± {cell.deviation:.{decimals}f}"
+            spread += f" (n = {len(cell.records)})"
+        return {"rebuilt": cell.text, "published": cell.published_text, "difference": difference, "spread": spread}
 
 
 class Walks:
@@ -101,11 +87,12 @@ class Walks:
         return times.Clock(self._order)
 
     def walk(self, cell: Filled) -> Walk:
-        """The way back from a cell."""
         parameters = {}
         if cell.experiment:
             found = cell.records[0].provenance["params"]["resolved"] if cell.records else cell.experiment.parameters
-            parameters = {name: _as_text(found[name]) for name in ("dataset", "network", "recipe") if found[name]}
+            for part in (part for part in ("dataset", "network", "recipe") if found[part]):
+                lines = [f"{key}: {json.dumps(value)}" for key, value in found[part].items() if value is not None]
+                parameters[part] = "\n".join(lines)
         runs, shared = [self._describe_run(cell, tested) for tested in (*cell.tests, *cell.others)], {}
         if len(runs) > 1:
             first, *others = [run.facts for run in runs]
@@ -137,19 +124,14 @@ class Walks:
 
     def _reason(self, cell: Filled) -> str:
         """Why the verdict is what it is, in the words of reasons.md.jinja."""
-        judged = {}
+        judged, settings, reporting = {}, self.records.settings, self.project.reporting
         published, cell_of_rule = parse_published(cell.cell)
         numbers = isinstance(published, float | int) and isinstance(cell.measured, float)
-        if numbers and cell.cell.is_error and self.records.settings.published:
-            reporting, dataset = self.project.reporting, cell.experiment.parameters["dataset"]["name"]
-            of_mean = cell.cell.metric == MEAN
+        if numbers and cell.cell.is_error and settings.published:
+            dataset, of_mean = cell.experiment.parameters["dataset"]["name"], cell.cell.metric == MEAN
             error = verdict.standard_error(cell.errors, cell_of_rule, dataset, reporting, of_mean)
-            judged = {
-                "size": abs(cell.measured - published),
-                "error": error,
-                "resolution": reporting.resolution[dataset],
-            }
-        settings, reporting = self.records.settings, self.project.reporting
+            size, resolution = abs(cell.measured - published), reporting.resolution[dataset]
+            judged = {"size": size, "error": error, "resolution": resolution}
         return render_macro("reasons.md.jinja", "reason", cell, judged, self.scale, settings, reporting)
 
     def _describe_run(self, cell: Filled, tested: Tested) -> Run:
@@ -184,15 +166,19 @@ class Walks:
     def _missing(self, cell: Filled) -> Missing | None:
         if cell.cell.quoted or cell.cell.not_rebuilt or cell.cell.is_cost:
             return None
-        resolved = [self.project.resolve(name, self.scale) for name in cell.cell.experiments]
-        trainable = [experiment for experiment in resolved if experiment and not experiment.untrainable]
+        resolved = self.project.resolve_all(cell.cell.experiments, self.scale)
+        trainable = [experiment for experiment in resolved if not experiment.untrainable]
         lacking = [planned for experiment in trainable for planned in self._lacking(experiment)]
         if not lacking:
             return None
-        device = self.records.settings.device
-        commands = dict.fromkeys(self._train_command(planned.experiment, device, lacking) for planned in lacking)
+        commands = []
+        for experiment in (planned.experiment for planned in lacking):
+            seeds = [str(planned.seed) for planned in lacking if planned.experiment.name == experiment.name]
+            options = training_options(self.scale, experiment.parameters["recipe"]["arithmetic"])
+            words = [experiment.name, "--seed", *seeds, "--device", self.records.settings.device, *options]
+            commands.append(shlex.join(["identity-mappings", "train", *words]))
         dataset = trainable[0].parameters["dataset"]["name"]
-        return Missing(len(lacking), self.describe_cost(lacking), list(commands), dataset)
+        return Missing(len(lacking), self.describe_cost(lacking), list(dict.fromkeys(commands)), dataset)
 
     def _lacking(self, experiment: Experiment) -> list[PlannedRun]:
         """The runs of an experiment that are wanted and not done, as the order of work has them or beside it."""
@@ -203,18 +189,11 @@ class Walks:
         seeds = self.project.seeds(experiment)
         return [PlannedRun(UNPLANNED, experiment, seed, None) for seed in seeds if seed not in done]
 
-    def _train_command(self, experiment: Experiment, device: str, lacking: list[PlannedRun]) -> str:
-        seeds = [str(planned.seed) for planned in lacking if planned.experiment.name == experiment.name]
-        options = training_options(self.scale, experiment.parameters["recipe"]["arithmetic"])
-        words = ["identity-mappings", "train", experiment.name, "--seed", *seeds, "--device", device, *options]
-        return shlex.join(words)
-
     def describe_cost(self, lacking: list[PlannedRun]) -> str:
         """What runs would cost: measured hours, else counted work at a speed that was measured."""
         operations = times.count_operations_left(lacking, self.records.costs)
         work = "" if operations is None else f"{operations:.2g} multiply-adds".replace("e+", "×10^")
-        # GPUs first, each with the most iterations first.
-        devices = list(dict.fromkeys([*self._clock.devices(times.GPU), *self._clock.devices("")]))
+        devices = [*self._clock.devices(times.GPU), *self._clock.devices(times.CPU)]
         for device in devices:
             left = self._clock.left(lacking, [device])
             if not left.unknown_runs:
@@ -263,11 +242,6 @@ def _commit(git: dict[str, Any] | None) -> str:
     if not commit:
         return ""
     return f"{commit} (with changes that are in no commit)" if git.get("dirty") else commit
-
-
-def _as_text(parameters: dict[str, Any]) -> str:
-    """Parameters a person can read: a line each, nulls left out."""
-    return "\n".join(f"{key}: {json.dumps(value)}" for key, value in parameters.items() if value is not None)
 
 
 def _commands(folder: str, metrics: dict[str, Any], origin: dict[str, Any]) -> dict[str, str]:
