@@ -1,13 +1,10 @@
 """A copy of the project that a test may change, with a scale that trains in a second."""
 
-import atexit
-import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -67,16 +64,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no Chromium here: apt-get install chromium chromium-driver"))
 
 
-@functools.cache
-def warm_commands() -> Path:
-    """The folder of the commands of this worker's fork server, which ends with the worker."""
-    folder = Path(tempfile.mkdtemp(prefix="commands-"))
-    server = fork_server.start_server(folder)
-    atexit.register(shutil.rmtree, folder)
-    atexit.register(server.communicate)  # closes its standard input, which ends it
-    return folder
-
-
 class Copy:
     """A copy of the project's files in a folder of its own.
 
@@ -121,7 +108,7 @@ class Copy:
         Python's commands are forked from `fork_server`. `self.environment` alone, as the fixture `trained` takes it,
         starts them as a user does.
         """
-        folder = warm_commands()
+        folder = fork_server.find_commands()
         warm = {**self.environment, "PATH": f"{folder}{os.pathsep}{self.environment['PATH']}"}
         return subprocess.run(
             [str(folder / "python") if command[0] == sys.executable else command[0], *command[1:]],

@@ -6,23 +6,29 @@ imported after the fork, from the caller's PYTHONPATH, so that a copy of the pro
 server share Python's hash seed: what is compared byte for byte should have a side that was started without it.
 """
 
+import atexit
 import contextlib
+import functools
 import importlib
 import io
 import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
 
 LIBRARIES = (
     "torch",
+    "torch.distributed.run",
     "torch.utils.data",
     "torch.optim",
     "torchvision",
@@ -41,11 +47,12 @@ LIBRARIES = (
 CLIENT = """#!{python} -ISE
 import json, os, signal, socket, sys
 name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
-if name == "python" and words[:2] != ["-m", "identity_mappings"] and words[:2] != ["-m", "snakemake"]:
+options = words[words[:1] == ["-u"]:]
+if name == "python" and not (options[:1] == ["-m"] or options[:1] and options[0].endswith(".py")):
     os.execv({python!r}, [{python!r}, *words])
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
-call = json.dumps([name, words, os.getcwd(), dict(os.environ), os.getpgrp(), os.umask(0)]).encode()
+call = json.dumps([name, options, os.getcwd(), dict(os.environ), os.getpgrp(), os.umask(0)]).encode()
 socket.send_fds(server, [len(call).to_bytes(4, "big")], [0, 1, 2])
 server.sendall(call)
 answers = server.makefile()
@@ -58,6 +65,16 @@ if status < 0:
     os.kill(os.getpid(), -status)
 sys.exit(status)
 """
+
+
+@functools.cache
+def find_commands() -> Path:
+    """The folder of the commands of this process's server, which ends with the process."""
+    folder = Path(tempfile.mkdtemp(prefix="commands-"))
+    server = start_server(folder)
+    atexit.register(shutil.rmtree, folder)
+    atexit.register(server.communicate)  # closes its standard input
+    return folder
 
 
 def start_server(folder: Path) -> subprocess.Popen:
@@ -147,19 +164,17 @@ def fork(caller: socket.socket, unused: list[socket.socket], commands: Path) -> 
 
 def run(commands: Path, name: str, words: list[str]) -> int:
     """Run a command as Python does, and return its exit status."""
-    import atexit
-    import threading
-
-    if name == "snakemake":
-        sys.executable = str(commands / "python")  # whose folder the workflow's jobs look for commands in
+    sys.executable = str(commands / "python")  # of torchrun's workers; Snakemake's jobs take commands from its folder
     sys.argv = [str(commands / name), *words]
     status = 0
     try:
         try:
             if name == "python":
-                sys.argv = words[1:]
-                sys.path.insert(0, str(Path.cwd()))
-                runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+                module = words[0] == "-m"
+                sys.argv = words[module:]
+                sys.path.insert(0, str(Path.cwd() if module else Path(words[0]).resolve().parent))
+                run_main = functools.partial(runpy.run_module, alter_sys=True) if module else runpy.run_path
+                run_main(sys.argv[0], run_name="__main__")
             elif name == "snakemake":
                 import snakemake.cli
 

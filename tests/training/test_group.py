@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from fork_server import find_commands
 from identity_mappings.data import small_imagenet
 from identity_mappings.data.prepare import prepare
 from identity_mappings.parameters import load
@@ -64,7 +64,7 @@ sys.exit(main(["train", *sys.argv[2:]]))
 def start(processes: int, program: Path, *words: object) -> subprocess.CompletedProcess:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, *(launcher if processes > 1 else []), str(program), *map(str, words)]
+    words = [find_commands() / "python", *(launcher if processes > 1 else []), str(program), *map(str, words)]
     return subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
