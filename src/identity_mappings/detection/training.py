@@ -92,6 +92,7 @@ class DetectionTrainer(Trainer):
     ):
         self.recipe = recipe = recipe_of(experiment)
         self.seed, self.device, self.group = seed, device, group or Group()
+        self.device_name = devices.name_of(device)
         self.run = {"digest": experiment.digest, "seed": seed}
         state, self.parents = backbone.load(experiment, options)
         self.feed = Images(
