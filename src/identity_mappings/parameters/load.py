@@ -1,7 +1,7 @@
 """Reading params/: every mistake becomes one line that names the file, the key and the cure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,7 @@ class Project:
     claims: Claims
     order: Order
     detections: detection.Detections
+    resolved: dict[tuple[str, str], Resolved | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def scale(self, name: str) -> models.Scale:
         if name not in self.scales:
@@ -105,6 +106,11 @@ class Project:
         Raises:
             UserError: no such experiment or scale, or the scale makes something of it that cannot be.
         """
+        if (name, scale) not in self.resolved:
+            self.resolved[name, scale] = self._resolve(name, scale)
+        return self.resolved[name, scale]
+
+    def _resolve(self, name: str, scale: str) -> Resolved | None:
         if name in self.detections.experiments:
             return detection.resolve(self, name, scale)
         if name not in self.experiments:

@@ -1,6 +1,7 @@
 """An experiment with every parameter resolved, and the digest that is its identity."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,12 @@ class Experiment:
         recipe = {**self.parameters["recipe"], "arithmetic": arithmetic}
         return replace(self, parameters={**self.parameters, "recipe": recipe})
 
-    @property
+    @cached_property
     def alternatives(self) -> list["Experiment"]:
         """Itself in every arithmetic, in the order in which tables prefer them."""
         return [self.in_arithmetic(arithmetic) for arithmetic in ARITHMETICS] if self.parameters["recipe"] else [self]
 
-    @property
+    @cached_property  # reports ask for it many thousand times
     def digest(self) -> str:
         """12 hexadecimal digits; never of a name, a commit, a time, a host or a path."""
         return sha256(canonical({"numerics": NUMERICS, **identity(self.parameters)}))[:12]
