@@ -69,7 +69,10 @@ sys.exit(status)
 
 @functools.cache
 def find_commands() -> Path:
-    """The folder of the commands of this process's server, which ends with the process."""
+    """The folder of the commands of this process's server, which ends with the process; elsewhere than on Linux, of
+    the environment's own commands."""
+    if not hasattr(os, "pidfd_open"):
+        return Path(sys.executable).parent
     folder = Path(tempfile.mkdtemp(prefix="commands-"))
     server = start_server(folder)
     atexit.register(shutil.rmtree, folder)
