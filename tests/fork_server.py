@@ -43,8 +43,10 @@ LIBRARIES = (
     "snakemake.workflow",
     "sklearn.datasets",
 )
-# Runs without site-packages, so that it starts in a few hundredths of a second.
-CLIENT = """#!{python} -ISE
+# Runs without site-packages, so that it starts in a few hundredths of a second; by a shell, for paths with spaces.
+CLIENT = """#!/bin/sh
+'''exec' "{python}" -ISE "$0" "$@"
+' '''
 import json, os, signal, socket, sys
 name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
 options = words[words[:1] == ["-u"]:]
@@ -73,7 +75,7 @@ def find_commands() -> Path:
     the environment's own commands."""
     if not hasattr(os, "pidfd_open"):
         return Path(sys.executable).parent
-    folder = Path(tempfile.mkdtemp(prefix="commands-"))
+    folder = Path(tempfile.mkdtemp(prefix="commands-", dir="/tmp"))  # a socket's path may have 107 letters
     server = start_server(folder)
     atexit.register(shutil.rmtree, folder)
     atexit.register(server.communicate)  # closes its standard input

@@ -93,7 +93,7 @@ class Project:
     claims: Claims
     order: Order
     detections: detection.Detections
-    resolved: dict[tuple[str, str], Resolved | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    resolved: dict[tuple[str, str], Resolved | None] = field(default_factory=dict, init=False, compare=False)
 
     def scale(self, name: str) -> models.Scale:
         if name not in self.scales:
