@@ -49,12 +49,12 @@ CLIENT = """#!/bin/sh
 ' '''
 import json, os, signal, socket, sys
 name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
-options = words[words[:1] == ["-u"]:]
-if name == "python" and not (options[:1] == ["-m"] or options[:1] and options[0].endswith(".py")):
+command = words[words[:1] == ["-u"]:]
+if name == "python" and not (command[:1] == ["-m"] or command[:1] and command[0].endswith(".py")):
     os.execv({python!r}, [{python!r}, *words])
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
-call = json.dumps([name, options, os.getcwd(), dict(os.environ), os.getpgrp(), os.umask(0)]).encode()
+call = json.dumps([name, command, os.getcwd(), dict(os.environ), os.getpgrp(), os.umask(0)]).encode()
 socket.send_fds(server, [len(call).to_bytes(4, "big")], [0, 1, 2])
 server.sendall(call)
 answers = server.makefile()

@@ -64,8 +64,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {  # that several commands have
     "--device": {"choices": ("gpu", "cpu"), "default": "gpu", "help": "the CPU is never taken silently"},
     "--workers": {"type": _whole, "help": "processes that decode images (default: as many as suit)"},
 }
-_OF_EXPERIMENT = ("--scale", "--arithmetic", "--digest")
-_OF_RUN = (*_OF_EXPERIMENT, "--results", "--data", "--device")
+_EXPERIMENT_OPTIONS = ("--scale", "--arithmetic", "--digest")
+_RUN_OPTIONS = (*_EXPERIMENT_OPTIONS, "--results", "--data", "--device")
 _EXPERIMENT = "name of an experiment, or a .json file made by `resolve`"
 
 
@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
             added.add_argument(option, **_OPTIONS[option])
         return added
 
-    added = command("train", "train runs to their records, or go on with them; several at once", *_OF_RUN)
+    added = command("train", "train runs to their records, or go on with them; several at once", *_RUN_OPTIONS)
     added.add_argument("experiments", nargs="+", help=_EXPERIMENT)
     text = "of each experiment; several runs are trained at once (default: 0)"
     added.add_argument("--seed", type=_whole, nargs="+", default=[0], help=text)
@@ -98,13 +98,13 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--backbone-name", type=_name, help="of these weights: lower case, digits and dashes")
     added.add_argument("--backbone-source", help="where they come from, in words; stands in the table")
 
-    added = command("verify", "train the first iterations again, and compare bit by bit", *_OF_RUN, "--seed")
+    added = command("verify", "train the first iterations again, and compare bit by bit", *_RUN_OPTIONS, "--seed")
     text = "experiments, with --twice; or folders of records, results/runs/EXPERIMENT/seedK"
     added.add_argument("experiments", nargs="+", help=text)
     added.add_argument("--twice", action="store_true", help="compare two trainings with each other, not with a record")
     added.add_argument("--iterations", type=_positive, default=50, metavar="N", help="at most 50 of a record")
 
-    added = command("evaluate", "test a trained run again", *_OF_RUN, "--seed", "--workers")
+    added = command("evaluate", "test a trained run again", *_RUN_OPTIONS, "--seed", "--workers")
     added.add_argument("experiment", help=_EXPERIMENT)
     text, protocols = "(default: on CIFAR single-view, on ImageNet all)", (*CIFAR_PROTOCOLS, *IMAGENET_PROTOCOLS)
     added.add_argument("--protocol", nargs="+", default=(), choices=protocols, help=text)
@@ -130,13 +130,13 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--track", action="store_true", help="put models/ into DVC's cache and write models.dvc")
 
     text = "measure the layer responses of a trained network (he2015, Figure 7)"
-    added = command("responses", text, *_OF_RUN, "--seed")
+    added = command("responses", text, *_RUN_OPTIONS, "--seed")
     added.add_argument("experiment", help=_EXPERIMENT)
     text = "(default: the run's weights or last checkpoint)"
     added.add_argument("--checkpoint", type=Path, metavar="FILE", help=text)
 
     added = command(
-        "signals", "measure norms of signal and gradient by unit, before and after a short training", *_OF_RUN
+        "signals", "measure norms of signal and gradient by unit, before and after a short training", *_RUN_OPTIONS
     )
     added.add_argument("experiment", nargs="?", help=f"{_EXPERIMENT} (default: the figures')")
     added.add_argument("--iterations", type=_whole, metavar="N", help="of the training (default: the scale's)")
@@ -146,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--record", action="store_true", help="write the cost record, from which tables take them")
 
     added = command(
-        "resolve", "write an experiment with all its parameters; `train` takes the file anywhere", *_OF_EXPERIMENT
+        "resolve", "write an experiment with all its parameters; `train` takes the file anywhere", *_EXPERIMENT_OPTIONS
     )
     added.add_argument("experiment", help=_EXPERIMENT)
     added.add_argument("--output", "-o", type=Path, metavar="FILE.json")
@@ -173,7 +173,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--patience", type=float, default=86400, metavar="S", help="seconds to wait (default: a day)")
     added.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
 
-    added = command("device", "say whether there is a device for an experiment", *_OF_EXPERIMENT, "--device")
+    added = command("device", "say whether there is a device for an experiment", *_EXPERIMENT_OPTIONS, "--device")
     added.add_argument("experiment", help=_EXPERIMENT)
 
     text = "say in two minutes whether this machine will do; exit status 1 if something is wrong"

@@ -188,7 +188,7 @@ def import_weights(arguments: argparse.Namespace) -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    from .training.export import export, track
+    from .reporting.export import export, track
     from .training.trainer import Options
 
     if arguments.track and arguments.output:

@@ -85,7 +85,7 @@ def make_images(size: int) -> Images:
     return Images(pixels, labels, pixels[:BATCH], labels[:BATCH])
 
 
-def make_trainer(experiment: Experiment, device: torch.device, cpu_threads: int, eager: bool = False) -> Trainer:
+def _make_short_trainer(experiment: Experiment, device: torch.device, cpu_threads: int, eager: bool = False) -> Trainer:
     devices.prepare(experiment.parameters["recipe"]["arithmetic"], cpu_threads)
     options = Options(Path(), device="gpu" if device.type == "cuda" else "cpu", eager=eager)
     return Trainer(experiment, 0, device, options, make_images(experiment.parameters["dataset"]["size"]))
@@ -93,7 +93,7 @@ def make_trainer(experiment: Experiment, device: torch.device, cpu_threads: int,
 
 def train_steps(experiment: Experiment, device: torch.device, steps: int, eager: bool) -> tuple[list[float], str]:
     """The losses of a network's first steps, and the hash of its weights behind them."""
-    trainer = make_trainer(experiment, device, 1, eager)
+    trainer = _make_short_trainer(experiment, device, 1, eager)
     losses = [trainer.step(iteration)[0] for iteration in range(steps)]
     return torch.stack(losses).tolist(), checkpoint.weights_sha256(trainer.state()["network"])
 
@@ -198,7 +198,7 @@ def measure_step(device: torch.device) -> tuple[float, float]:
     experiment = make_experiment("ResNet-110", network, 32, "float32")
     experiment.parameters["recipe"] |= {"batch_size": 128, "batch_norm_samples": 64}
     steps, threads = (3, 2) if device.type == "cpu" else (50, 1)
-    trainer = make_trainer(experiment, device, threads)
+    trainer = _make_short_trainer(experiment, device, threads)
 
     def run(begin: int) -> float:
         start = time.perf_counter()

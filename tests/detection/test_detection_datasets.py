@@ -78,7 +78,7 @@ def test_a_damaged_archive_is_named(tmp_path):
     datasets.fetch("coco-small", tmp_path)
     path = tmp_path / "coco-small" / "val2014.zip"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    [found] = datasets.problems("coco-small", tmp_path)
+    [found] = datasets.list_problems("coco-small", tmp_path)
     assert found.startswith(f"{path}: MD5 ") and "damaged, or another file" in found
     with pytest.raises(UserError, match=r"val2014.zip: MD5 .*: damaged"):
         datasets.verify("coco-small", tmp_path)
@@ -100,9 +100,10 @@ def test_damaged_and_missing_images_are_named(tmp_path):
 def test_an_index_that_is_no_index_is_refused(tmp_path):
     datasets.prepare("voc-small", tmp_path)
     path = tmp_path / "detection" / "voc-small" / datasets.INDEX
-    path.write_text("{")
-    with pytest.raises(UserError, match=r"index.json: damaged"):
-        datasets.read_index("voc-small", tmp_path)
+    for content in ("{", "[]"):
+        path.write_text(content)
+        with pytest.raises(UserError, match=r"index.json: damaged"):
+            datasets.read_index("voc-small", tmp_path)
     path.unlink()
     with pytest.raises(UserError, match=r"not prepared: call `identity-mappings data prepare voc-small`"):
         datasets.read_index("voc-small", tmp_path)

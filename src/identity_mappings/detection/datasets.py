@@ -6,8 +6,8 @@ them is one code: `prepare` checks the archives, unpacks them into data/detectio
 
 import contextlib
 import json
-import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -36,7 +36,7 @@ def read_entry(name: str) -> "Dataset":
     return read(DETECTION, "detection").datasets[name]
 
 
-def problems(name: str, folder: Path) -> list[str]:
+def list_problems(name: str, folder: Path) -> list[str]:
     """What is wrong with the archives of data/NAME, a line for each."""
     archives = read_entry(name).archives
     wrong = {file: list_wrong(folder / name, {file: archive.md5}) for file, archive in archives.items()}
@@ -50,7 +50,7 @@ def fetch(name: str, folder: Path) -> str:
         UserError: no network, or a file is not the published one.
     """
     entry = read_entry(name)
-    if problems(name, folder):
+    if list_problems(name, folder):
         if entry.is_made_here:
             from ..data.small_imagenet import write_pinned
             from .small import archives
@@ -74,19 +74,25 @@ def prepare(name: str, folder: Path) -> str:
             return f"{target}: prepared before"
     if entry.is_made_here:
         fetch(name, folder)
-    if found := problems(name, folder):
+    if found := list_problems(name, folder):
         raise UserError("\n".join([*found, f"{name}: `identity-mappings data fetch {name}` gets what is missing"]))
     (target / INDEX).unlink(missing_ok=True)
     for file in entry.files:
-        try:
-            options = {"filter": "data"} if file.endswith(".tar") else {}  # of a zip no path leaves the folder anyway
-            shutil.unpack_archive(folder / name / file, target, **options)
-        except tarfile.FilterError as error:
-            raise UserError(f"{folder / name / file}: {error.tarinfo.name!r} leaves the folder: refused") from None
+        _unpack(folder / name / file, target)
     content = (_read_voc if entry.kind == "voc" else _read_coco)(target)
     index = {"format": FORMAT, "archives": entry.files, "files": list_files(target), **content}
     write_atomically(target / INDEX, json_bytes(index))
     return f"{target}: {len(content['training']):,} training and {len(content['test']):,} test images"
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Extract an archive. Names are checked here, because Python before 3.11.4 has no filter for tar files."""
+    is_zip = archive.suffix == ".zip"
+    with zipfile.ZipFile(archive) if is_zip else tarfile.open(archive) as packed:
+        for name in packed.namelist() if is_zip else packed.getnames():
+            if not (target / name).resolve().is_relative_to(target.resolve()):
+                raise UserError(f"{archive}: {name!r} leaves the folder: refused")
+        packed.extractall(target)
 
 
 def verify(name: str, folder: Path) -> str:
@@ -97,7 +103,7 @@ def verify(name: str, folder: Path) -> str:
     """
     target, found = folder / "detection" / name, []
     if not (target / INDEX).is_file() or (folder / name).is_dir():
-        found += problems(name, folder)
+        found += list_problems(name, folder)
     if (target / INDEX).is_file():
         found += list_wrong(target, read_index(name, folder)["files"])
     if found:
@@ -115,8 +121,8 @@ def read_index(name: str, folder: Path) -> dict[str, Any]:
     try:
         index = json.loads(path.read_bytes())
     except (OSError, ValueError):
-        index = {}
-    if index.get("format") != FORMAT:
+        index = None
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
         state = "damaged, or of another version" if path.is_file() else "missing"
         raise UserError(f"{path}: {state}: {name} is not prepared: call `identity-mappings data prepare {name}`")
     return index

@@ -77,7 +77,7 @@ def _make_coco(split: str, folder: str) -> tuple[dict[str, bytes], bytes]:
                 "bbox": [left, top, width, height], "area": width * height,
                 "iscrowd": int((number + index) % 11 == 0), "segmentation": [],
             })  # fmt: skip
-    categories = [{"id": one, "name": name} for one, name in zip(CATEGORIES, CLASSES, strict=True)]
+    categories = [{"id": category, "name": name} for category, name in zip(CATEGORIES, CLASSES, strict=True)]
     return files, json.dumps({"images": images, "annotations": annotations, "categories": categories}).encode()
 
 

@@ -78,7 +78,7 @@ def record(scale: str, root: Path = Path()) -> Path:
     networks = count_all(project, scale)
     content = {
         "format": measurement.COST_FORMAT,
-        "fingerprint": fingerprint.of_cost(project, scale),
+        "fingerprint": fingerprint.hash_cost_inputs(project, scale),
         "unit": "weights; multiply-adds of one image, forward: two FLOPs each",
         "networks": networks,
     }

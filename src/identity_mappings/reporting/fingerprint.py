@@ -17,13 +17,13 @@ def _hash_files(folder: Path, *patterns: str) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
 
 
-def of_cost(project: Project, scale: str) -> str:
+def hash_cost_inputs(project: Project, scale: str) -> str:
     """Hash of all that the cost record is made of: the networks of a scale and the code that builds and counts them."""
     digests = [experiment.network_digest for experiment in project.counted(scale)]
     return sha256(canonical([digests, _hash_files(NETWORKS, "*.py")]))[:16]
 
 
-def of_signals(project: Project, scale: str) -> str:
+def hash_signal_inputs(project: Project, scale: str) -> str:
     """Hash of what is to be in the signal records of a scale: which experiments, and how long they train."""
     digests = [experiment.folder for experiment in project.propagated(scale)]
     return sha256(canonical([digests, project.scale(scale).signal_iterations]))[:16]
@@ -75,10 +75,10 @@ def is_current(project: Project, scale: str, origin: Path) -> bool:
     try:
         facts = parse_json(origin.read_bytes())
         if origin.name == measurement.COST_JSON:
-            return facts["fingerprint"] == of_cost(project, scale)
+            return facts["fingerprint"] == hash_cost_inputs(project, scale)
         whole = all(sha256_of(origin.parent / name) == digest for name, digest in facts["files"].items())
         if origin.name == measurement.SIGNALS_DONE:
-            return whole and facts["fingerprint"] == of_signals(project, scale)
+            return whole and facts["fingerprint"] == hash_signal_inputs(project, scale)
         return whole and facts["fingerprint"] == fingerprint(project, scale, origin.stem)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

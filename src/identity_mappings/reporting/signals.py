@@ -7,7 +7,7 @@ from ..parameters import load
 from ..records.files import json_bytes, sha256_of, write_atomically
 from ..records.measurement import SIGNALS, SIGNALS_CSV, SIGNALS_DONE
 from ..training.trainer import Options
-from .fingerprint import of_signals
+from .fingerprint import hash_signal_inputs
 
 
 def measure_all(scale: str, data_folder: Path, device: str, root: Path = Path()) -> None:
@@ -20,5 +20,5 @@ def measure_all(scale: str, data_folder: Path, device: str, root: Path = Path())
         measure_signals(experiment, settings.signal_iterations, options) for experiment in project.propagated(scale)
     ]
     files = {f"{folder.name}/{SIGNALS_CSV}": sha256_of(folder / SIGNALS_CSV) for folder in folders}
-    done = {"scale": scale, "fingerprint": of_signals(project, scale), "files": files}
+    done = {"scale": scale, "fingerprint": hash_signal_inputs(project, scale), "files": files}
     write_atomically(results / SIGNALS / SIGNALS_DONE, json_bytes(done))

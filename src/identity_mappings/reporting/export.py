@@ -14,11 +14,12 @@ from ..networks import families
 from ..records import run
 from ..records.experiment import Experiment
 from ..records.files import json_bytes, write_atomically
-from . import checkpoint, verify
-from .assembly import arguments_of, recipe_of
-from .feeds import Resident
-from .group import Group
-from .trainer import Options
+from ..training import checkpoint, verify
+from ..training.assembly import arguments_of, recipe_of
+from ..training.feeds import Resident
+from ..training.group import Group
+from ..training.trainer import Options
+from .rendering import render
 
 CARD, PACKAGE = "README.md", "network"
 MODULES = ("cifar", "imagenet", "vgg", "residual", "units", "shortcuts", "batch_norm", "depth")
@@ -71,7 +72,7 @@ def _find_normalization(experiment: Experiment, seed: int, options: Options) -> 
         return torch.tensor(recipe.channel_mean).view(-1, 1, 1), torch.tensor(recipe.channel_deviation).view(-1, 1, 1)
     deviation = torch.ones(dataset["channels"], 1, 1)
     if experiment.streamed:
-        from .streamed import Streamed  # needs torchvision and Pillow
+        from ..training.streamed import Streamed  # needs torchvision and Pillow
 
         feed = Streamed(dataset, recipe, seed, cpu, Group(), options.data_folder, options.workers)
         mean = feed.normalize.image[0].contiguous()
@@ -83,8 +84,6 @@ def _find_normalization(experiment: Experiment, seed: int, options: Options) -> 
 
 def _render_card(experiment: Experiment, record: run.Record, tensors: dict[str, Tensor]) -> bytes:
     """The model card: a YAML head with the model-index that model hubs read, and a page for people."""
-    from ..reporting.rendering import render  # needs jinja2, which a machine that only trains may lack
-
     parameters = experiment.parameters
     text = render(
         "model-card.md.jinja",

@@ -15,10 +15,10 @@ from identity_mappings import data
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
 from identity_mappings.records import run
+from identity_mappings.reporting.export import export
 from identity_mappings.training import checkpoint
 from identity_mappings.training.assembly import build
 from identity_mappings.training.evaluate import evaluate
-from identity_mappings.training.export import export
 from identity_mappings.training.loop import train
 from identity_mappings.training.trainer import Options
 
