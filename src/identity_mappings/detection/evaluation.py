@@ -34,37 +34,25 @@ def average_precision(found: Sequence[Boxes], objects: Sequence[Boxes], label: i
     Args:
         found, objects: by image, in the same order.
     """
-    ranked, wanted = [], 0
+    verdicts, wanted = [], 0  # of each detection that counts: its score, and whether it is right
     for detected, truth in zip(found, objects, strict=True):
         chosen, of_class = detected["labels"] == label, truth["labels"] == label
-        shares = box_iou(detected["boxes"][chosen].double(), truth["boxes"][of_class]).tolist()
-        difficult, taken = truth["difficult"][of_class].tolist(), set()
-        ranked += [
-            (score, share, difficult, taken)
-            for score, share in zip(detected["scores"][chosen].tolist(), shares, strict=True)
-        ]
+        shares = box_iou(detected["boxes"][chosen].double(), truth["boxes"][of_class])
+        scores, difficult, taken = detected["scores"][chosen], truth["difficult"][of_class].tolist(), set()
         wanted += difficult.count(False)
+        for number in scores.argsort(descending=True, stable=True).tolist():
+            best = int(shares[number].argmax()) if difficult else None
+            overlaps = best is not None and float(shares[number, best]) >= OVERLAP
+            if not (overlaps and difficult[best]):
+                verdicts.append((float(scores[number]), overlaps and best not in taken))
+                taken |= {best} if overlaps else set()
     if not wanted:
         return None
-    ranked.sort(key=lambda entry: -entry[0])  # stable: of equal scores the first image's goes first
-    right = wrong = 0
-    curve = []
-    for _, shares, difficult, taken in ranked:
-        best = max(range(len(shares)), key=shares.__getitem__, default=None)
-        if best is None or shares[best] < OVERLAP:
-            wrong += 1
-        elif difficult[best]:
-            continue
-        elif best in taken:
-            wrong += 1
-        else:
-            taken.add(best)
-            right += 1
-        curve.append((right, right / (right + wrong)))
-    reached = [
-        max((precision for hits, precision in curve if (POINTS - 1) * hits >= point * wanted), default=0.0)
-        for point in range(POINTS)
-    ]
+    verdicts.sort(key=lambda entry: -entry[0])  # stable: of equal scores the first image's goes first
+    right = torch.tensor([is_right for _, is_right in verdicts]).cumsum(0)
+    precision = right / torch.arange(1, len(verdicts) + 1, dtype=torch.float64)
+    steps = ((POINTS - 1) * right >= point * wanted for point in range(POINTS))
+    reached = [float(precision[step].max()) if step.any() else 0.0 for step in steps]
     return 100 * sum(reached) / POINTS
 
 
