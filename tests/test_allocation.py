@@ -89,7 +89,7 @@ def test_time_is_that_of_records_of_the_network_else_of_its_products(project):
 
 def test_a_run_of_imagenet_is_spread_over_nodes():
     needs, imagenet = jobs(IMAGENET, nodes=2)
-    assert (needs.gpus(imagenet), needs.gpus_of_node(imagenet), needs.tasks(imagenet)) == (8, 4, 2)
+    assert (needs.gpus(imagenet), needs.gpus_per_node(imagenet), needs.tasks(imagenet)) == (8, 4, 2)
     assert (needs.mpi(imagenet), needs.gres(imagenet), needs.tasks_per_gpu(imagenet)) == ("srun", "gpu:4", 0)
     assert needs.granted_to_node(imagenet, SimpleNamespace(gpu=4)) == 2, "which the lease refuses"
     start = needs.on_each_node(imagenet)
@@ -98,7 +98,7 @@ def test_a_run_of_imagenet_is_spread_over_nodes():
     alone, _ = jobs(IMAGENET)
     assert alone.on_each_node(imagenet) == "" and alone.mpi(imagenet) is None
     assert "--standalone --nproc-per-node 8" in alone.launcher(imagenet)
-    assert needs.memory_of_training(imagenet, 1) < alone.memory_of_training(imagenet, 1), "of each node"
+    assert needs.training_memory(imagenet, 1) < alone.training_memory(imagenet, 1), "of each node"
 
 
 def test_a_run_of_cifar_stays_on_one_node():
@@ -123,4 +123,4 @@ def test_settings_of_a_cluster_outside_their_sense_are_refused(config):
 def test_a_longer_limit_of_the_queue_is_used():
     short, cifar = jobs("cifar10-resnet1202", time_limit=60)
     longer, _ = jobs("cifar10-resnet1202", time_limit=100_000)
-    assert short.minutes_of_training(cifar, 1) == 60 < longer.minutes_of_training(cifar, 1)
+    assert short.training_minutes(cifar, 1) == 60 < longer.training_minutes(cifar, 1)

@@ -59,9 +59,9 @@ def estimate_memory(work: Work, attempt: int = 1) -> int:
     if experiment.streamed:
         images = 4 * 4 * image * recipe["batch_size"]  # of a batch, made ahead
     kept = count_activations(experiment) if work.kind == CPU else 0  # a GPU has a memory of its own
-    of_run = processes * (weights + kept) + images
+    run_bytes = processes * (weights + kept) + images
     decoding = WORKER_MB * WORKERS * processes if experiment.streamed and work.kind == GPU else 0
-    needed = PROCESS_MB * processes + decoding + 2 * work.runs * of_run / 1e6  # twice: freed memory is kept
+    needed = PROCESS_MB * processes + decoding + 2 * work.runs * run_bytes / 1e6  # twice: freed memory is kept
     return math.ceil(needed * min(1 + (attempt - 1) / 2, 2))
 
 

@@ -13,7 +13,7 @@ from .parameters import load
 from .parameters.load import nearest
 from .records import measurement, run
 from .records.experiment import ARITHMETICS, Experiment
-from .records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, responses_of
+from .records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, get_responses_folder
 from .reporting.run_states import BY_HAND
 
 # runs_per_gpu: how many runs of an experiment one job trains at once on a GPU.
@@ -70,7 +70,7 @@ class Graph:
         """The records of every wanted run; one that several tables share stands here once."""
         results = Path(self.project.scale(scale).results)
         return [
-            (run.folder_of(results, experiment, seed) / run.METRICS).as_posix()
+            (run.get_folder(results, experiment, seed) / run.METRICS).as_posix()
             for experiment in self._wanted(scale)
             for seed in self.project.seeds(experiment)
         ]
@@ -82,8 +82,8 @@ class Graph:
         for experiment in self._wanted(scale):
             protocols = self.project.protocols(experiment)
             for seed in self.project.seeds(experiment) if protocols else ():
-                folder = run.folder_of(results, experiment, seed)
-                tests = [run.evaluation_of(folder, protocol) for protocol in protocols]
+                folder = run.get_folder(results, experiment, seed)
+                tests = [run.get_evaluation_path(folder, protocol) for protocol in protocols]
                 paths += [test.as_posix() for test in tests if self._can_have(test, experiment, seed)]
         return paths
 
@@ -97,7 +97,7 @@ class Graph:
         shown = {name for figure in figures for name in figure.experiments}
         paths = [results / measurement.COST / measurement.COST_JSON]
         for experiment in self._wanted(scale):
-            path = responses_of(results, experiment, 0) / RESPONSES_CSV
+            path = get_responses_folder(results, experiment, 0) / RESPONSES_CSV
             if experiment.name in shown and self._can_have(path, experiment, 0):
                 paths.append(path)
         if self.project.propagated(scale):
@@ -110,8 +110,8 @@ class Graph:
         root = self.project.root
         return (
             self._exists(path)
-            or not self._exists(run.folder_of(results, experiment, seed) / run.METRICS)
-            or run.weights_of(root / results, experiment, seed, root) is not None
+            or not self._exists(run.get_folder(results, experiment, seed) / run.METRICS)
+            or run.find_weights(root / results, experiment, seed, root) is not None
         )
 
     def reports(self, scale: str) -> list[str]:
@@ -147,7 +147,7 @@ class Graph:
         """Seeds that one job trains at once on a GPU: {(folder of results, seeds): experiments}."""
         groups: dict[tuple[str, tuple[int, ...]], list[str]] = {}
         for root, scale in self.roots.items():
-            if self.runs_per_gpu == 1 or self.device_of_scale(scale) != "gpu":
+            if self.runs_per_gpu == 1 or self.choose_device(scale) != "gpu":
                 continue
             for experiment in self.project.wanted(scale):
                 seeds = self.project.seeds(experiment)
@@ -169,28 +169,28 @@ class Graph:
 
     # A job whose record exists has none: Snakemake would execute it again because another job made its inputs.
 
-    def dataset_of_run(self, wildcards: Any) -> list[str]:
+    def training_dataset(self, wildcards: Any) -> list[str]:
         """The stamp of the dataset of runs that are to be trained. Its time means nothing: a digest has its hash."""
-        return [] if self._is_trained(wildcards) else _ancient(self._stamps(self.experiment_of(wildcards)))
+        return [] if self._is_trained(wildcards) else _ancient(self._stamps(self.get_experiment(wildcards)))
 
-    def dataset_of_test(self, wildcards: Any) -> list[str]:
-        folder, experiment = Path(_folder(wildcards)), self.experiment_of(wildcards)
+    def test_dataset(self, wildcards: Any) -> list[str]:
+        folder, experiment = Path(_folder(wildcards)), self.get_experiment(wildcards)
         one = getattr(wildcards, "protocol", None)
         protocols = [one] if one else self.project.protocols(experiment)
-        tested = all(self._exists(run.evaluation_of(folder, protocol)) for protocol in protocols)
+        tested = all(self._exists(run.get_evaluation_path(folder, protocol)) for protocol in protocols)
         return [] if tested else _ancient(self._stamps(experiment))
 
-    def dataset_of_responses(self, wildcards: Any) -> list[str]:
+    def responses_dataset(self, wildcards: Any) -> list[str]:
         measured = self._exists(f"{_folder(wildcards)}/{wildcards.partial}{RESPONSES}/{RESPONSES_CSV}")
-        return [] if measured else _ancient(self._stamps(self.experiment_of(wildcards)))
+        return [] if measured else _ancient(self._stamps(self.get_experiment(wildcards)))
 
-    def backbone_of_run(self, wildcards: Any) -> list[str]:
+    def backbone_record(self, wildcards: Any) -> list[str]:
         """The record of the run on ImageNet from whose weights a detection begins."""
-        backbone = self.experiment_of(wildcards).parameters["backbone"]
+        backbone = self.get_experiment(wildcards).parameters["backbone"]
         folder = f"{wildcards.root}/runs/{backbone['experiment']}-{backbone['digest']}/seed{backbone['seed']}"
         return [] if self._is_trained(wildcards) else _ancient([f"{folder}/{run.METRICS}"])
 
-    def datasets_of_signals(self, wildcards: Any) -> list[str]:
+    def signals_datasets(self, wildcards: Any) -> list[str]:
         experiments = self.project.propagated(self.roots[wildcards.root])
         return _ancient(dict.fromkeys(stamp for experiment in experiments for stamp in self._stamps(experiment)))
 
@@ -200,32 +200,32 @@ class Graph:
         return [f"{wildcards.root}/.device-gpu"] if self.device(wildcards) == "gpu" and not trained else []
 
     def all_records(self, wildcards: Any) -> list[str]:
-        return self.records(self.scale_of(wildcards))
+        return self.records(self.get_scale(wildcards))
 
     # Parameters.
 
-    def scale_of(self, wildcards: Any) -> str:
+    def get_scale(self, wildcards: Any) -> str:
         return self.roots[wildcards.root]
 
     def device(self, wildcards: Any) -> str:
-        return self.device_of_scale(self.roots[wildcards.root])
+        return self.choose_device(self.roots[wildcards.root])
 
-    def device_of_scale(self, scale: str) -> str:
+    def choose_device(self, scale: str) -> str:
         return self.chosen_device or self.project.scale(scale).device
 
-    def arithmetic_of_run(self, wildcards: Any) -> str:
+    def get_arithmetic(self, wildcards: Any) -> str:
         """The arithmetic in which an experiment has a digest."""
-        experiment = self.experiment_of(wildcards)
+        experiment = self.get_experiment(wildcards)
         found = (other for other in experiment.alternatives if other.digest == wildcards.digest)
         return next(found, experiment).parameters["recipe"]["arithmetic"]
 
     def first_experiment(self, wildcards: Any) -> str:
-        scale = self.scale_of(wildcards)
+        scale = self.get_scale(wildcards)
         if wanted := self.project.wanted(scale):
             return wanted[0].name
         raise UserError(f"scale {scale} wants no experiment that can be trained: name one in params/scales")
 
-    def experiment_of(self, wildcards: Any) -> Experiment:
+    def get_experiment(self, wildcards: Any) -> Experiment:
         scale = self.roots[wildcards.root]
         experiment = self.project.resolve(wildcards.experiment, scale)
         if experiment is None:
@@ -237,7 +237,7 @@ class Graph:
         if hasattr(wildcards, "seed"):
             return self._exists(f"{_folder(wildcards)}/{run.METRICS}")
         folder = f"{wildcards.root}/runs/{wildcards.experiment}-{wildcards.digest}"
-        seeds = self.project.seeds(self.experiment_of(wildcards))
+        seeds = self.project.seeds(self.get_experiment(wildcards))
         return all(self._exists(f"{folder}/seed{seed}/{run.METRICS}") for seed in seeds)
 
     def _wanted(self, scale: str) -> list[Experiment]:

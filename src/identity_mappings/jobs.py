@@ -25,7 +25,7 @@ class Jobs:
 
     def processes(self, wildcards: Any) -> int:
         """How many processes train a run, on all nodes together: on GPUs one for each."""
-        experiment = self.graph.experiment_of(wildcards)
+        experiment = self.graph.get_experiment(wildcards)
         if not experiment.streamed:
             return 1
         least = self.graph.nodes if self.graph.device(wildcards) == "cpu" else experiment.gpus
@@ -34,22 +34,22 @@ class Jobs:
 
     def nodes(self, wildcards: Any) -> int:
         """Over how many nodes these processes are spread."""
-        return self.graph.nodes if self.graph.experiment_of(wildcards).streamed else 1
+        return self.graph.nodes if self.graph.get_experiment(wildcards).streamed else 1
 
     def gpus(self, wildcards: Any) -> int:
         """GPUs of a training, on all nodes together."""
         if self.graph.device(wildcards) != "gpu":
             return 0
-        experiment = self.graph.experiment_of(wildcards)
+        experiment = self.graph.get_experiment(wildcards)
         return self.processes(wildcards) if experiment.streamed else experiment.gpus
 
-    def processes_of_node(self, wildcards: Any) -> int:
-        return self._of_node(wildcards, self.processes(wildcards))
+    def processes_per_node(self, wildcards: Any) -> int:
+        return self._divide_by_nodes(wildcards, self.processes(wildcards))
 
-    def gpus_of_node(self, wildcards: Any) -> int:
-        return self._of_node(wildcards, self.gpus(wildcards))
+    def gpus_per_node(self, wildcards: Any) -> int:
+        return self._divide_by_nodes(wildcards, self.gpus(wildcards))
 
-    def _of_node(self, wildcards: Any, processes: int) -> int:
+    def _divide_by_nodes(self, wildcards: Any, processes: int) -> int:
         """What each node has of all processes.
 
         Raises:
@@ -73,41 +73,41 @@ class Jobs:
 
     def cpu_threads(self, wildcards: Any) -> int:
         """Threads of a test, or of each process of a training."""
-        return self.graph.experiment_of(wildcards).parameters["recipe"]["cpu_threads"]
+        return self.graph.get_experiment(wildcards).parameters["recipe"]["cpu_threads"]
 
-    def threads_of_training(self, wildcards: Any) -> int:
+    def training_threads(self, wildcards: Any) -> int:
         return self.processes(wildcards) * self.cpu_threads(wildcards)
 
-    def threads_of_signals(self, wildcards: Any) -> int:
+    def signals_threads(self, wildcards: Any) -> int:
         works = self._signals(wildcards)
         return max((work.experiment.parameters["recipe"]["cpu_threads"] for work in works), default=1)
 
     # Of a cluster.
 
-    def cpus_of_training(self, wildcards: Any) -> int:
+    def training_cpus(self, wildcards: Any) -> int:
         """CPUs of each node, with those of the processes that decode images."""
-        return self._cpus(wildcards, self.processes_of_node(wildcards))
+        return self._cpus(wildcards, self.processes_per_node(wildcards))
 
-    def cpus_of_test(self, wildcards: Any) -> int:
+    def test_cpus(self, wildcards: Any) -> int:
         return self._cpus(wildcards, 1)
 
-    def memory_of_training(self, wildcards: Any, attempt: int) -> int:
+    def training_memory(self, wildcards: Any, attempt: int) -> int:
         """MB of each node."""
         return allocation.estimate_memory(self._training(wildcards), attempt)
 
-    def memory_of_test(self, wildcards: Any, attempt: int) -> int:
+    def test_memory(self, wildcards: Any, attempt: int) -> int:
         return allocation.estimate_memory(self._test(wildcards), attempt)
 
-    def memory_of_signals(self, wildcards: Any, attempt: int) -> int:
+    def signals_memory(self, wildcards: Any, attempt: int) -> int:
         return max(allocation.estimate_memory(work, attempt) for work in self._signals(wildcards))
 
-    def minutes_of_training(self, wildcards: Any, attempt: int) -> int:
+    def training_minutes(self, wildcards: Any, attempt: int) -> int:
         return self._minutes(wildcards, attempt, [self._training(wildcards)])
 
-    def minutes_of_test(self, wildcards: Any, attempt: int) -> int:
+    def test_minutes(self, wildcards: Any, attempt: int) -> int:
         return self._minutes(wildcards, attempt, [self._test(wildcards)])
 
-    def minutes_of_signals(self, wildcards: Any, attempt: int) -> int:
+    def signals_minutes(self, wildcards: Any, attempt: int) -> int:
         return self._minutes(wildcards, attempt, self._signals(wildcards))
 
     # Several nodes: Slurm's srun starts torchrun on each, and that the processes of one run.
@@ -126,12 +126,12 @@ class Jobs:
 
     def gres(self, wildcards: Any) -> str | None:
         """The same number of GPUs on each node; unset where there is one node."""
-        gpus = self.gpus_of_node(wildcards)
+        gpus = self.gpus_per_node(wildcards)
         return f"gpu:{gpus}" if gpus and self.nodes(wildcards) > 1 else None
 
     def on_each_node(self, wildcards: Any) -> str:
         """What starts the rest of a command once on each node, which sees its own GPUs; nothing for one node."""
-        nodes, cpus, gpus = self.nodes(wildcards), self.cpus_of_training(wildcards), self.gpus_of_node(wildcards)
+        nodes, cpus, gpus = self.nodes(wildcards), self.training_cpus(wildcards), self.gpus_per_node(wildcards)
         if nodes == 1:
             return ""
         words = f"srun --nodes {nodes} --ntasks {nodes} --ntasks-per-node 1 --cpus-per-task {cpus} "
@@ -142,7 +142,7 @@ class Jobs:
 
         On several nodes the first one's shell expands its name and a port that follows from the job's number.
         """
-        nodes, processes = self.nodes(wildcards), self.processes_of_node(wildcards)
+        nodes, processes = self.nodes(wildcards), self.processes_per_node(wildcards)
         if nodes > 1:
             meeting = '--rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" '
             meeting += '--rdzv-endpoint "$(uname -n):$((20000 + SLURM_JOB_ID % 10000))" '
@@ -153,26 +153,26 @@ class Jobs:
         return GPU if self.graph.device(wildcards) == "gpu" else CPU
 
     def _cpus(self, wildcards: Any, processes: int) -> int:
-        streams = self.graph.experiment_of(wildcards).streamed and self._kind(wildcards) == GPU
+        streams = self.graph.get_experiment(wildcards).streamed and self._kind(wildcards) == GPU
         return processes * (self.cpu_threads(wildcards) + (allocation.WORKERS if streams else 0))
 
     def _training(self, wildcards: Any) -> Work:
-        experiment, runs = self.graph.experiment_of(wildcards), 1
+        experiment, runs = self.graph.get_experiment(wildcards), 1
         if not hasattr(wildcards, "seed"):  # several seeds at once
             runs = min(self.graph.runs_per_gpu, len(self.graph.project.seeds(experiment)))
         return Work(experiment, self._kind(wildcards), runs, self.processes(wildcards), self.nodes(wildcards))
 
     def _test(self, wildcards: Any) -> Work:
-        return Work(self.graph.experiment_of(wildcards), self._kind(wildcards), share=SHARE_OF_TEST)
+        return Work(self.graph.get_experiment(wildcards), self._kind(wildcards), share=SHARE_OF_TEST)
 
     def _signals(self, wildcards: Any) -> list[Work]:
-        project, scale, kind = self.graph.project, self.graph.scale_of(wildcards), self._kind(wildcards)
+        project, scale, kind = self.graph.project, self.graph.get_scale(wildcards), self._kind(wildcards)
         iterations = project.scale(scale).signal_iterations
         experiments = project.propagated(scale)
         return [Work(e, kind, share=iterations / e.parameters["recipe"]["iterations"]) for e in experiments]
 
     def _minutes(self, wildcards: Any, attempt: int, works: list[Work]) -> int:
-        scale = self.graph.scale_of(wildcards)
+        scale = self.graph.get_scale(wildcards)
         if scale not in self._clocks:
             self._clocks[scale] = Clock(plan_runs(Records(self.graph.project, scale)))
         seconds = sum(allocation.estimate_seconds(work, self._clocks[scale]) for work in works)

@@ -173,7 +173,7 @@ def lay_down(root: Path, model: str | None, name: str = "cifar10-resnet110", lay
         "bounds": {"float32": {"copy_bytes_per_second": 1e10, "operations_per_second": 2e11, "seconds": 0.5}},
         "profiles": {"ours, float32": operations, "eager, float32": operations}, "kept_for_backward_bytes": 5e8,
     }  # fmt: skip
-    folder = measurement.bench_of(root / "results", hardware, name)
+    folder = measurement.get_bench_folder(root / "results", hardware, name)
     measurement.write(folder, measurement.BENCH_JSON, json.dumps(entry).encode(), {"settings": {"cpu_threads": 2}})
     return folder
 

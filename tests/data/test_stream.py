@@ -206,9 +206,9 @@ def test_a_batch_has_the_crops_and_numbers_of_its_images(crop, decoder):
             source = decode.read(JPEGS[index], decoder, "")
             uniform, flip = random.random(crops.DRAWS), random.random() < 0.5
             if crop == "scale":
-                part = crops.scale(*crops.size_of(source), uniform, [32, 60], CROP)
+                part = crops.scale(*crops.get_size(source), uniform, [32, 60], CROP)
             else:
-                part = crops.scale_and_aspect_ratio(*crops.size_of(source), uniform, CROP)
+                part = crops.scale_and_aspect_ratio(*crops.get_size(source), uniform, CROP)
             expected = torch.tensor(crops.cut(source, part, CROP)).permute(2, 0, 1)
             assert torch.equal(image, expected.flip(2) if flip else expected)
             assert torch.equal(drawn, torch.from_numpy(colour.draw(random, "pca-and-jitter")))

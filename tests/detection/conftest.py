@@ -14,7 +14,7 @@ from identity_mappings.records import run
 from identity_mappings.records.experiment import Experiment
 from identity_mappings.records.files import json_bytes, write_atomically
 from identity_mappings.training import checkpoint, devices
-from identity_mappings.training.assembly import build, initialize, recipe_of
+from identity_mappings.training.assembly import build, get_recipe, initialize
 from identity_mappings.training.trainer import Options
 
 SHORT = {
@@ -58,7 +58,7 @@ def options(data, root_of_project):
             detection = project.resolve(name, "demo")
             trained = project.resolve(detection.parameters["backbone"]["experiment"], "demo")
             network = build(trained)
-            initialize(network, recipe_of(trained), 0)
+            initialize(network, get_recipe(trained), 0)
             noise = torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))
             recompute_statistics(network, [60 * noise])
             record, weights = backbone.folders(detection, results)

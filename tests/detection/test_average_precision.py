@@ -13,7 +13,7 @@ from identity_mappings.errors import UserError
 CLASSES = ("circle", "square", "triangle")
 
 
-def boxes_of(boxes, labels, **others) -> Boxes:
+def to_boxes(boxes, labels, **others) -> Boxes:
     tensors = {"boxes": boxes, "labels": labels, **others}
     return {name: torch.from_numpy(numpy.asarray(value)) for name, value in tensors.items()}
 
@@ -82,12 +82,12 @@ def random_set(seed: int) -> tuple[list[Boxes], list[Boxes]]:
     for _ in range(8):
         count = int(random.integers(0, 6))
         boxes, labels = random_boxes(random, count), random.integers(1, 4, count)
-        objects.append(boxes_of(boxes, labels, difficult=random.random(count) < 0.25))
+        objects.append(to_boxes(boxes, labels, difficult=random.random(count) < 0.25))
         near = boxes.repeat(2, 0) + random.integers(-3, 4, (2 * count, 4))
         near[:, 2:] = numpy.maximum(near[:, 2:], near[:, :2] + 1)
         others = int(random.integers(0, 5))
         found.append(
-            boxes_of(
+            to_boxes(
                 numpy.vstack([near, random_boxes(random, others)]),
                 numpy.concatenate([labels.repeat(2), random.integers(1, 4, others)]),
                 scores=random.permutation(2 * count + others).astype(float) + random.random(),  # no two alike
@@ -111,12 +111,12 @@ BOX, FAR = [0.0, 0.0, 10.0, 10.0], [30.0, 30.0, 40.0, 40.0]
 
 
 def objects(*boxes, difficult=()):
-    return boxes_of(boxes, numpy.ones(len(boxes), int), difficult=[i in difficult for i in range(len(boxes))])
+    return to_boxes(boxes, numpy.ones(len(boxes), int), difficult=[i in difficult for i in range(len(boxes))])
 
 
 def detections(*scored):
     boxes = numpy.array([box for box, _ in scored]).reshape(-1, 4)
-    return boxes_of(boxes, numpy.ones(len(scored), int), scores=numpy.array([score for _, score in scored], float))
+    return to_boxes(boxes, numpy.ones(len(scored), int), scores=numpy.array([score for _, score in scored], float))
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,8 @@ def coco_file(folder: Path) -> Path:
 
 
 def coco_detections(scale: float) -> list[Boxes]:
-    first = boxes_of([[0, 0, 50, 50 * scale]], [1], scores=numpy.array([0.9], numpy.float32))
-    second = boxes_of([[20.0, 20, 60, 60]], [2], scores=numpy.array([0.8], numpy.float32))
+    first = to_boxes([[0, 0, 50, 50 * scale]], [1], scores=numpy.array([0.9], numpy.float32))
+    second = to_boxes([[20.0, 20, 60, 60]], [2], scores=numpy.array([0.8], numpy.float32))
     return [first, second]
 
 
@@ -171,5 +171,5 @@ def test_coco_by_hand(tmp_path):
     assert score_coco(coco_detections(0.72), [7, 9], [3, 5], path) == {"map_50": 100.0, "map": 75.0}
     swapped = [{**one, "labels": 3 - one["labels"]} for one in coco_detections(1)]
     assert score_coco(swapped, [7, 9], [3, 5], path) == {"map_50": 0.0, "map": 0.0}
-    nothing = [boxes_of(numpy.zeros((0, 4)), numpy.zeros(0, int), scores=numpy.zeros(0))] * 2
+    nothing = [to_boxes(numpy.zeros((0, 4)), numpy.zeros(0, int), scores=numpy.zeros(0))] * 2
     assert score_coco(nothing, [7, 9], [3, 5], path) == {"map_50": 0.0, "map": 0.0}

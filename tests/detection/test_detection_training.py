@@ -26,7 +26,7 @@ from identity_mappings.training.loop import train
 
 
 def record_of(results: Path, experiment) -> dict[str, bytes]:
-    folder = run.folder_of(results, experiment, 0)
+    folder = run.get_folder(results, experiment, 0)
     return {name: (folder / name).read_bytes() for name in (run.METRICS, run.CURVE)}
 
 
@@ -44,14 +44,14 @@ def whole(alternating, options, tmp_path_factory):
 
 
 def test_a_record_is_whole(whole, alternating):
-    folder = run.folder_of(whole, alternating, 0)
+    folder = run.get_folder(whole, alternating, 0)
     record = run.read(folder, alternating, 0)
     found = record.metrics
     assert found["status"] == "finished" and found["protocol"] == "voc-11-point"
     assert found["test"]["images"] == 24 and 0 <= found["test"]["map_50"] <= 100
     assert found["test_error"] == round(100 - found["test"]["mean_average_precision"], 6)
     assert len(found["first_losses"]) == 8 and all(loss > 0 for loss in found["first_losses"])
-    weights = checkpoint.read(run.checkpoints_of(whole, alternating, 0) / run.WEIGHTS)
+    weights = checkpoint.read(run.get_checkpoints(whole, alternating, 0) / run.WEIGHTS)
     assert checkpoint.weights_sha256(weights) == found["weights_sha256"]
     sources = record.provenance["source"]
     assert {f"src/identity_mappings/detection/{name}.py" for name in ("networks", "training", "evaluation")} <= set(
@@ -65,7 +65,7 @@ def test_a_record_is_whole(whole, alternating):
 def test_stopped_and_resumed_it_is_the_same_bytes(whole, alternating, options, tmp_path, stop):
     chosen = options(tmp_path)
     assert train(alternating, 0, options(tmp_path, stop_after=stop)) == 0
-    assert not (run.folder_of(tmp_path, alternating, 0) / run.METRICS).exists()
+    assert not (run.get_folder(tmp_path, alternating, 0) / run.METRICS).exists()
     assert train(alternating, 0, chosen) == 0
     assert record_of(tmp_path, alternating) == record_of(whole, alternating)
 
@@ -90,7 +90,7 @@ def test_killed_and_resumed_it_is_the_same_bytes(whole, alternating, options, da
     )
     started = command(sys.executable, *words, "--device", "cpu", "--checkpoint-seconds", "0", root=root_of_project)
     process = subprocess.Popen(**started)
-    folder = run.checkpoints_of(tmp_path, alternating, 0)
+    folder = run.get_checkpoints(tmp_path, alternating, 0)
     deadline = time.monotonic() + 200
     while process.poll() is None and (checkpoint.newest(folder) or 0) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -121,14 +121,14 @@ def test_two_processes_take_the_same_steps(detection, options, data, tmp_path, r
         ]
         done = subprocess.run(**command(sys.executable, *words, "--device", "cpu", root=root_of_project), text=True)
         assert done.returncode == 0, done.stdout
-        record = run.read(run.folder_of(results, experiment, 0), experiment, 0)
+        record = run.read(run.get_folder(results, experiment, 0), experiment, 0)
         assert record.provenance["seed"]["world_size"] == processes
         losses.append(record.metrics["first_losses"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 def test_verify_trains_a_recorded_beginning_again(whole, alternating, options, capsys, monkeypatch):
-    folder = run.folder_of(whole, alternating, 0)
+    folder = run.get_folder(whole, alternating, 0)
     assert verify.verify_record(folder, options(whole), 4) == 0
     assert "bit by bit" in capsys.readouterr().out
     provenance = json.loads((folder / run.PROVENANCE).read_bytes())
@@ -138,7 +138,7 @@ def test_verify_trains_a_recorded_beginning_again(whole, alternating, options, c
 def test_coco_is_scored_by_its_library(detection, options, tmp_path):
     experiment = detection("coco-vgg16", iterations=4, log_every=4, evaluate_every=4, learning_rate=[[0, 0.01]])
     assert train(experiment, 0, options(tmp_path)) == 0
-    test = run.read(run.folder_of(tmp_path, experiment, 0), experiment, 0).metrics["test"]
+    test = run.read(run.get_folder(tmp_path, experiment, 0), experiment, 0).metrics["test"]
     assert test["mean_average_precision"] == test["map"] <= test["map_50"]
 
 

@@ -33,7 +33,7 @@ def randomized(network):
     return network
 
 
-def network_of(name):
+def describe_network(name):
     return randomized(CifarResNet(**NETWORKS[name]))
 
 
@@ -62,7 +62,7 @@ def mean_norm(tensor):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_signals_are_those_of_the_unit_outputs(name):
     """Of a batch in training mode; moving statistics are of no account. The gradient is that of the losses' sum."""
-    network, (x, y) = network_of(name), batch()
+    network, (x, y) = describe_network(name), batch()
     loss, outputs, gradients = by_hand(network, x, y)
     found_loss, found = propagation.compute_signals(network, x, y)
     assert found_loss == pytest.approx(loss, rel=1e-6)  # scores are rounded to float32
@@ -74,7 +74,7 @@ def test_signals_are_those_of_the_unit_outputs(name):
 
 def test_signals_of_twice_the_images_are_the_same():
     """Means over the images, and each image's gradient is its own: a mean loss would halve it."""
-    network, (x, y) = network_of("original"), batch()
+    network, (x, y) = describe_network("original"), batch()
     once, twice = (
         propagation.compute_signals(network, x, y),
         propagation.compute_signals(network, torch.cat([x, x]), torch.cat([y, y])),
@@ -112,7 +112,7 @@ def with_gradients(network):
 
 @pytest.mark.parametrize("name", ["original", "two replicas", "bottleneck"])
 def test_signals_leave_weights_statistics_and_no_gradients(name):
-    network, (x, y) = network_of(name), batch()
+    network, (x, y) = describe_network(name), batch()
     before = state_of(network)
     first = propagation.compute_signals(network, x, y)
     assert_unchanged(network, before)
@@ -121,7 +121,7 @@ def test_signals_leave_weights_statistics_and_no_gradients(name):
 
 def test_signals_leave_gradients_that_are_there():
     """Those of a training iteration before, whose tensors backward would add to."""
-    network, (x, y) = with_gradients(network_of("original")), batch()
+    network, (x, y) = with_gradients(describe_network("original")), batch()
     before, tensors = state_of(network), [p.grad for p in network.parameters()]
     propagation.compute_signals(network, x, y)
     assert all(p.grad is tensor for p, tensor in zip(network.parameters(), tensors, strict=True))
@@ -130,7 +130,7 @@ def test_signals_leave_gradients_that_are_there():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_signals_leave_the_mode(training):
-    network, (x, y) = network_of("original").train(training), batch()
+    network, (x, y) = describe_network("original").train(training), batch()
     propagation.compute_signals(network, x, y)
     assert {module.training for module in network.modules()} == {training}
 
@@ -143,7 +143,7 @@ class Failing(nn.Module):
 @pytest.mark.parametrize("place", ["linear", "units", "labels"])
 def test_signals_leave_everything_when_they_fail(place):
     """In the middle of the forward pass, at its end, and in the loss."""
-    network, (x, y) = network_of("original"), batch()
+    network, (x, y) = describe_network("original"), batch()
     if place == "units":
         network.units[3].post = Failing()
     elif place == "linear":
@@ -287,7 +287,7 @@ def test_responses_are_not_spoiled_by_a_large_mean():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_responses_leave_mode_statistics_and_gradients(training):
-    network = with_gradients(network_of("original")).train(training)
+    network = with_gradients(describe_network("original")).train(training)
     before = state_of(network)
     propagation.compute_responses(network, images(), normalize, 4)
     assert_unchanged(network, before)
@@ -295,7 +295,7 @@ def test_responses_leave_mode_statistics_and_gradients(training):
 
 
 def test_responses_leave_everything_when_they_fail():
-    network = network_of("original")
+    network = describe_network("original")
     network.linear = Failing()
     before = state_of(network)
     with pytest.raises(ArithmeticError):
@@ -305,7 +305,7 @@ def test_responses_leave_everything_when_they_fail():
 
 
 def test_responses_track_no_gradients():
-    network, seen = network_of("original"), []
+    network, seen = describe_network("original"), []
     network.linear.register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad))
     propagation.compute_responses(network, images(), normalize, 6)
     assert seen == [False, False]

@@ -58,7 +58,7 @@ def randomized(network):
     return network
 
 
-def names_of(theirs, after_pooling):
+def get_names(theirs, after_pooling):
     """{module of theirs: module of ours}, for every module of theirs that has a state."""
     names = {"stem.conv": "stem.0", "norm": "last.0", "head.fc": "linear"}
     unit = 0
@@ -85,7 +85,7 @@ def ours_with(theirs, after_pooling=True, **arguments):
     with torch.device("meta"):
         ours = ImageNetResNet(**arguments)
     ours = ours.double().to_empty(device="cpu")
-    theirs_state, modules = theirs.state_dict(), names_of(theirs, after_pooling)
+    theirs_state, modules = theirs.state_dict(), get_names(theirs, after_pooling)
     names, state = {}, {}
     for name, tensor in theirs_state.items():
         module, _, kind = name.rpartition(".")
@@ -116,7 +116,7 @@ def to_the_papers_layout(theirs):
         block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
-def arguments_of(depth, keys=TIMMS_KEYS):
+def get_arguments(depth, keys=TIMMS_KEYS):
     return {"depth": depth, "unit": "bottleneck" if depth >= 50 else "basic", **PRE_ACTIVATION, **keys}
 
 
@@ -155,14 +155,14 @@ def assert_same(ours, theirs, names, size, training, of_weights=True):
 def pair_50():
     """Ours, theirs and the names, of 50 layers: to be copied."""
     theirs = randomized(timms(50))
-    ours, names = ours_with(theirs, **arguments_of(50))
+    ours, names = ours_with(theirs, **get_arguments(50))
     return ours, theirs, names
 
 
 @pytest.mark.parametrize("depth", [50, 101, 152])
 def test_network_is_timms(depth):
     theirs = randomized(timms(depth))
-    ours, names = ours_with(theirs, **arguments_of(depth))
+    ours, names = ours_with(theirs, **get_arguments(depth))
     for training in (False, True):
         assert_same(ours, theirs, names, (64, 64), training, of_weights=depth <= 50)
 
@@ -171,11 +171,11 @@ def test_basic_network_shares_its_first_activation_where_timms_does_not():
     """he2016, Appendix: the first activation is before the split. timm's first basic unit adds what the pooling gives;
     bottleneck units project there, which shares it."""
     theirs = randomized(timms(18))
-    ours, names = ours_with(theirs, **arguments_of(18))
+    ours, names = ours_with(theirs, **get_arguments(18))
     with pytest.raises(AssertionError, match=DIFFERENT):
         assert_same(ours, theirs, names, (64, 64), training=False)
     move_the_first_norm(theirs, "conv", "pool", "norm")
-    ours, names = ours_with(theirs, **arguments_of(18))
+    ours, names = ours_with(theirs, **get_arguments(18))
     for training in (False, True):
         assert_same(ours, theirs, names, (64, 64), training)
 
@@ -191,7 +191,7 @@ def test_papers_layout_is_timms_modules_moved(depth, modes):
     """he2016, Appendix: the first activation is the stem's; the stride is he2015's. 200 layers: he2016, Section 5."""
     theirs = randomized(timms(depth))
     to_the_papers_layout(theirs)
-    ours, names = ours_with(theirs, after_pooling=False, **arguments_of(depth, PAPERS_KEYS))
+    ours, names = ours_with(theirs, after_pooling=False, **get_arguments(depth, PAPERS_KEYS))
     assert len(ours.units) == (depth - 2) / 3
     for training in modes:
         assert_same(ours, theirs, names, (33, 47), training, of_weights=depth <= 50)
@@ -211,7 +211,7 @@ def test_the_papers_layout_is_another_function_than_timms(pair_50, keys):
     ours, theirs, names = deepcopy(pair_50)
     after_pooling = keys["stem_activation"] == "after-pooling"
     with torch.device("meta"):
-        others = ImageNetResNet(**arguments_of(50, keys))
+        others = ImageNetResNet(**get_arguments(50, keys))
     others = others.double().to_empty(device="cpu")
     state = ours.state_dict()
     if not after_pooling:

@@ -22,7 +22,7 @@ DIFFERENT = r"^output: Tensor-likes are not close"  # the message of the compari
 OPTION_C = {"shortcut": {"kind": "convolution"}, "shape_change": "B"}
 
 
-def arguments_of(depth, bottleneck_stride="3x3"):
+def get_arguments(depth, bottleneck_stride="3x3"):
     if depth < 50:
         return {"depth": depth, "unit": "basic", "shape_change": "B"}
     return {"depth": depth, "unit": "bottleneck", "shape_change": "B", "bottleneck_stride": bottleneck_stride}
@@ -63,7 +63,7 @@ def blocks_of(theirs):
     return [block for stage in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4) for block in stage]
 
 
-def names_of(theirs):
+def get_names(theirs):
     """{module of theirs: module of ours}, for every module of theirs that has a state."""
     names = {"conv1": "stem.0", "bn1": "stem.1", "fc": "linear"}
     unit = 0
@@ -84,7 +84,7 @@ def ours_with(theirs, **arguments):
     with torch.device("meta"):
         ours = ImageNetResNet(**arguments)
     ours = ours.double().to_empty(device="cpu")
-    names, modules = {}, names_of(theirs)
+    names, modules = {}, get_names(theirs)
     for name in theirs.state_dict():
         module, _, kind = name.rpartition(".")
         if kind != "num_batches_tracked":  # only counts; ours has a fixed momentum
@@ -135,14 +135,14 @@ def assert_same(ours, theirs, names, size, training, of_weights=True):
 def pair_50():
     """Ours, theirs and the names, of 50 layers: to be copied."""
     theirs = randomized(torchvision_of(50))
-    ours, names = ours_with(theirs, **arguments_of(50))
+    ours, names = ours_with(theirs, **get_arguments(50))
     return ours, theirs, names
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
 def test_network_is_torchvisions(depth):
     theirs = randomized(torchvision_of(depth))
-    ours, names = ours_with(theirs, **arguments_of(depth))
+    ours, names = ours_with(theirs, **get_arguments(depth))
     before = {name: buffer.clone() for name, buffer in ours.named_buffers()}
     for training in (False, True):
         assert_same(ours, theirs, names, (64, 64), training, of_weights=depth <= 50)
@@ -162,8 +162,8 @@ def test_papers_stride_is_on_the_first_1x1():
     theirs = randomized(torchvision_of(50))
     for block in blocks_of(theirs):
         block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-    ours, names = ours_with(theirs, **arguments_of(50, None))
-    others, _ = ours_with(theirs, **arguments_of(50, "3x3"))
+    ours, names = ours_with(theirs, **get_arguments(50, None))
+    others, _ = ours_with(theirs, **get_arguments(50, "3x3"))
     for training in (False, True):
         assert_same(ours, theirs, names, (64, 64), training)
         with pytest.raises(AssertionError, match=DIFFERENT):

@@ -151,7 +151,7 @@ FIGURES = {
 }  # fmt: skip
 
 
-def network_of(name: str) -> str:
+def describe_network(name: str) -> str:
     parameters = PROJECT.resolve(name).parameters
     network, recipe, dataset = (parameters[key] for key in ("network", "recipe", "dataset"))
     shortcut, depth = network["shortcut"], network["depth"]
@@ -181,8 +181,8 @@ def network_of(name: str) -> str:
 def made_by(row: str, cell: Cell) -> str:
     """The network of a cell as the lists above name it."""
     if cell.experiments:
-        share = f" of {network_of(cell.share_of)}" if cell.share_of else ""
-        return "; ".join(map(network_of, cell.experiments)) + share
+        share = f" of {describe_network(cell.share_of)}" if cell.share_of else ""
+        return "; ".join(map(describe_network, cell.experiments)) + share
     dataset = {"VOC 2012 test": "VOC 2012 ", "ImageNet": "", "CIFAR-10": "cifar10 ", "CIFAR-100": "cifar100 "}[
         cell.dataset
     ]
@@ -274,7 +274,7 @@ def test_runs_behind_a_number():
 def test_a_figure_shows_the_networks_that_the_papers_does(paper, name):
     [figure] = [f for f in PROJECT.figures.values() if (f.paper, f.figure) == (paper, name)]
     panels = [getattr(panel, "curves", [panel]) for panel in figure.panels]
-    shown = [[network_of(curve.experiment).removeprefix("cifar10 ") for curve in panel] for panel in panels]
+    shown = [[describe_network(curve.experiment).removeprefix("cifar10 ") for curve in panel] for panel in panels]
     assert shown == FIGURES[paper, name]
     if paper == "he2015":
         assert [[curve.label for curve in panel] for panel in panels] == shown, "no curve under another's name"

@@ -251,7 +251,7 @@ def test_a_file_that_vanishes_meanwhile(repository, monkeypatch):
         path.unlink()
         raise FileNotFoundError(2, "No such file or directory", str(path))
 
-    monkeypatch.setattr(asking, "sha256_of", vanish)
+    monkeypatch.setattr(asking, "hash_file", vanish)
     assert describe(repository)["unknown"] == ["src/new.py: No such file or directory"]
 
 
@@ -261,7 +261,7 @@ def test_a_file_that_cannot_be_read_is_a_change_and_named(repository, monkeypatc
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(asking, "sha256_of", refuse)
+    monkeypatch.setattr(asking, "hash_file", refuse)
     found = describe(repository)
     assert found["dirty"] is True and found["unknown"] == ["params/secret.yaml: Permission denied"]
 
@@ -272,7 +272,7 @@ def test_a_file_that_cannot_be_read_is_a_change_and_named(repository, monkeypatc
 def test_a_source_that_is_gone_or_has_changed_since_it_was_imported_is_named(tmp_path, monkeypatch):
     before = provenance.sources()
     name = "src/identity_mappings/records/files.py"
-    real = provenance.sha256_of
+    real = provenance.hash_file
     for answer, said in ((lambda: "0" * 64, "has changed since it was imported"), (None, "No such file")):
 
         def hashed(path: Path, answer=answer) -> str:
@@ -280,7 +280,7 @@ def test_a_source_that_is_gone_or_has_changed_since_it_was_imported_is_named(tmp
                 raise FileNotFoundError(2, "No such file or directory", str(path))
             return answer() if path.name == "files.py" else real(path)
 
-        monkeypatch.setattr(provenance, "sha256_of", hashed)
+        monkeypatch.setattr(provenance, "hash_file", hashed)
         problems: list[str] = []
         assert provenance.sources(problems) == before, "of what runs, not of what is there now"
         assert len(problems) == 1 and problems[0].startswith(f"{name}: {said}")

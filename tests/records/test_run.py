@@ -48,7 +48,7 @@ def write(folder: Path, **changes: Any) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return run.folder_of(tmp_path / "results", EXPERIMENT, 3)
+    return run.get_folder(tmp_path / "results", EXPERIMENT, 3)
 
 
 def names(folder: Path) -> set[str]:
@@ -58,7 +58,7 @@ def names(folder: Path) -> set[str]:
 def test_a_run_has_a_folder_of_its_experiment_digest_and_seed(folder, tmp_path):
     place = f"digits-resnet20-{EXPERIMENT.digest}/seed3"
     assert folder == tmp_path / "results" / "runs" / place
-    assert run.checkpoints_of(tmp_path / "results", EXPERIMENT, 3) == tmp_path / "results" / "checkpoints" / place
+    assert run.get_checkpoints(tmp_path / "results", EXPERIMENT, 3) == tmp_path / "results" / "checkpoints" / place
 
 
 def test_a_record_comes_back_as_it_was_written(folder):

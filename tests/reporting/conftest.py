@@ -43,7 +43,7 @@ class Bench:
 
     def folder(self, name: str, seed: int = 0, scale: str = "paper", arithmetic: str = "float32") -> Path:
         results = self.root / self.project.scale(scale).results
-        return run.folder_of(results, self.project.resolve(name, scale).in_arithmetic(arithmetic), seed)
+        return run.get_folder(results, self.project.resolve(name, scale).in_arithmetic(arithmetic), seed)
 
     def record(
         self,

@@ -47,7 +47,7 @@ def root(made, tmp_path) -> Path:
 
 
 def folder(root: Path, seed: int = 0) -> Path:
-    return run.folder_of(root / "results/tiny", load(root).resolve(NAME, "tiny"), seed)
+    return run.get_folder(root / "results/tiny", load(root).resolve(NAME, "tiny"), seed)
 
 
 def forge(root: Path, change: Callable[[dict, dict, list[str]], object], pages: bool = True) -> None:
@@ -207,7 +207,7 @@ def test_an_honest_unfinished_run_is_believed(made, tmp_path, capsys, stops):
     root = tmp_path / "project"
     shutil.rmtree(folder(root))
     experiment = load(root).resolve(NAME, "tiny")
-    shutil.rmtree(run.checkpoints_of(root / "results/tiny", experiment, 0))  # with the copy of its record
+    shutil.rmtree(run.get_checkpoints(root / "results/tiny", experiment, 0))  # with the copy of its record
     for stop in stops:
         options = Options(root / "results/tiny", root / "data", root, "cpu", stop_after=stop)
         assert train(experiment, 0, options) == 0
@@ -423,7 +423,7 @@ TEST_FORGED = {
 
 @pytest.mark.parametrize(("change", "message"), TEST_FORGED.values(), ids=TEST_FORGED)
 def test_a_forged_test_that_no_page_shows_is_found(tested, tmp_path, capsys, change, message):
-    root = edited(tested, tmp_path, lambda record: run.evaluation_of(record, "single-view-recomputed"), change)
+    root = edited(tested, tmp_path, lambda record: run.get_evaluation_path(record, "single-view-recomputed"), change)
     assert message in gap(root, capsys)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from identity_mappings.parameters.claims import Claim
 from identity_mappings.records import measurement
-from identity_mappings.records.measurement import SIGNALS_CSV, signals_of
+from identity_mappings.records.measurement import SIGNALS_CSV, get_signals_folder
 from identity_mappings.reporting import claims
 from identity_mappings.reporting.cells import Records
 
@@ -222,7 +222,7 @@ def signals(bench, name: str, first: float, last: float, later: tuple[float, flo
     for iteration, norms in ((0, (first, last)), (iterations, later)):
         rows += [f"{iteration},{unit},16,32,1,{norm}" for unit, norm in ((0, norms[0]), (1, 7), (2, norms[1]))]
     content = "\n".join([*rows, ""]).encode()
-    folder = signals_of(bench.root / "results", experiment, iterations)
+    folder = get_signals_folder(bench.root / "results", experiment, iterations)
     measurement.write(folder, SIGNALS_CSV, content, {"settings": {"digest": experiment.digest}})
 
 
@@ -256,7 +256,7 @@ def test_gradients_are_compared_by_size(bench, judge, lower, higher, verdict):
 def test_what_is_no_table_of_signals_is_said(bench, judge, content):
     signals(bench, IDENTITY, 1, 1)
     experiment = bench.project.resolve(GATE)
-    folder = signals_of(bench.root / "results", experiment, bench.project.scale("paper").signal_iterations)
+    folder = get_signals_folder(bench.root / "results", experiment, bench.project.scale("paper").signal_iterations)
     measurement.write(folder, SIGNALS_CSV, content, {"settings": {"digest": experiment.digest}})
     assert judge(claim(FIRST)).verdict == "not run"
     [problem] = judge.bad
@@ -267,7 +267,7 @@ def test_a_changed_record_of_signals_is_not_believed(bench, judge):
     signals(bench, IDENTITY, 1, 1)
     signals(bench, GATE, 100, 1)
     experiment = bench.project.resolve(GATE)
-    folder = signals_of(bench.root / "results", experiment, bench.project.scale("paper").signal_iterations)
+    folder = get_signals_folder(bench.root / "results", experiment, bench.project.scale("paper").signal_iterations)
     (folder / SIGNALS_CSV).write_text((folder / SIGNALS_CSV).read_text().replace("100", "1"))
     assert judge(claim(FIRST)).verdict == "not run"
     assert "was changed after it was made" in judge.bad[0]

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from identity_mappings.records import measurement, run
-from identity_mappings.records.measurement import RESPONSES_CSV, SIGNALS_CSV, responses_of, signals_of
+from identity_mappings.records.measurement import RESPONSES_CSV, SIGNALS_CSV, get_responses_folder, get_signals_folder
 from identity_mappings.reporting import figures
 from identity_mappings.reporting.cells import Records
 from identity_mappings.reporting.fingerprint import fingerprint
@@ -369,10 +369,10 @@ def measured(bench, name: str, rows: list[str], kind: str = "signals", **provena
     results = bench.root / settings.results
     origin = {"settings": {"digest": experiment.digest}, **provenance}
     if kind == "signals":
-        folder, file = signals_of(results, experiment, settings.signal_iterations), SIGNALS_CSV
+        folder, file = get_signals_folder(results, experiment, settings.signal_iterations), SIGNALS_CSV
         header = "iteration,unit,channels,size,forward_norm,gradient_norm"
     else:
-        folder, file = responses_of(results, experiment, 0), RESPONSES_CSV
+        folder, file = get_responses_folder(results, experiment, 0), RESPONSES_CSV
         header = "layer,name,standard_deviation"
     measurement.write(folder, file, "\n".join([header, *rows, ""]).encode(), origin)
 

@@ -8,7 +8,7 @@ from identity_mappings import cli
 from identity_mappings.networks.closed_form import closed_form
 from identity_mappings.parameters.claims import Order
 from identity_mappings.records import machine
-from identity_mappings.reporting.forecast import Devices, _end_of_last, devices_here, parse_devices
+from identity_mappings.reporting.forecast import Devices, _simulate_queue, devices_here, parse_devices
 
 RESNET20, PLAIN20, RESNET110 = "cifar10-resnet20", "cifar10-plain20", "cifar10-resnet110"
 H200, H100 = ({"cpu": "a cpu", "gpu": {"model": f"NVIDIA {name}"}} for name in ("H200", "H100"))
@@ -117,10 +117,10 @@ def test_an_extra_seed_tells_how_fast_too(bench, what_if):
 
 def test_the_order_is_that_of_the_work(bench):
     """A long run that comes last is alone in the end."""
-    assert _end_of_last([(1, 1), (1, 1), (10, 1)], Devices("CPU", 2)) == 11
-    assert _end_of_last([(10, 1), (1, 1), (1, 1)], Devices("CPU", 2)) == 10
-    assert _end_of_last([(8, 2), (8, 1)], Devices("GPU", 2)) == 12, "two GPUs for 4 s each, then one for 8 s"
-    assert _end_of_last([(8, 2), (8, 1)], Devices("CPU", 2)) == 16, "both cores for 8 s"
+    assert _simulate_queue([(1, 1), (1, 1), (10, 1)], Devices("CPU", 2)) == 11
+    assert _simulate_queue([(10, 1), (1, 1), (1, 1)], Devices("CPU", 2)) == 10
+    assert _simulate_queue([(8, 2), (8, 1)], Devices("GPU", 2)) == 12, "two GPUs for 4 s each, then one for 8 s"
+    assert _simulate_queue([(8, 2), (8, 1)], Devices("CPU", 2)) == 16, "both cores for 8 s"
     assert isinstance(bench.project.order, Order)
 
 

@@ -332,7 +332,7 @@ def fill_folder(bench, experiment, seed: int) -> None:
     """A record, or for every tenth run a heartbeat; without asking the project again for each."""
     results = bench.root / "results"
     if seed % 10 == 9:
-        folder = run.checkpoints_of(results, experiment, seed)
+        folder = run.get_checkpoints(results, experiment, seed)
         folder.mkdir(parents=True)
         heartbeat.write(folder, BEAT)
         return
@@ -357,7 +357,7 @@ def fill_folder(bench, experiment, seed: int) -> None:
     rows = "".join(f"{n},0.1,{1 / n:.9g},{50 / n:.9g},0.5,7\n" for n in range(100, length + 1, 100))
     origin = {"params": {"resolved": experiment.parameters}, "seed": {"seed": seed}, **timed(3600)}
     origin["sources"] = {f"src/file{n}.py": "0" * 64 for n in range(60)}
-    files = run.folder_of(results, experiment, seed)
+    files = run.get_folder(results, experiment, seed)
     files.mkdir(parents=True)
     content, curve = json_bytes(metrics), rows.encode()
     outputs = {run.METRICS: run.sha256(content), run.CURVE: run.sha256(curve)}

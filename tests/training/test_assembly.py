@@ -10,11 +10,11 @@ from identity_mappings.networks.batch_norm import BatchNorm2d
 from identity_mappings.networks.cifar import CifarResNet
 from identity_mappings.networks.shortcuts import Gate
 from identity_mappings.parameters import load
-from identity_mappings.training.assembly import build, decayed, initialize, recipe_of
+from identity_mappings.training.assembly import build, decayed, get_recipe, initialize
 
 PROJECT = load(Path(__file__).parents[2])
-HE2016 = recipe_of(PROJECT.resolve("cifar10-resnet20"))
-RELEASED = recipe_of(PROJECT.resolve("cifar10-resnet1001-full-pre-activation-released-code"))
+HE2016 = get_recipe(PROJECT.resolve("cifar10-resnet20"))
+RELEASED = get_recipe(PROJECT.resolve("cifar10-resnet1001-full-pre-activation-released-code"))
 RECIPES = {"he2016-cifar": HE2016, "released-code": RELEASED}
 GATED = {"kind": "exclusive-gate", "gate_bias": -6.0}
 
@@ -116,13 +116,13 @@ def test_biases_of_other_convolutions_are_zero():
     assert not network[0].bias.any()
 
 
-def names_of(network, parameters):
+def get_names(network, parameters):
     by_id = {id(p): name for name, p in network.named_parameters()}
     return [by_id[id(p)] for p in parameters]
 
 
 def split(network, kinds):
-    return [names_of(network, parameters) for parameters in decayed(network, kinds)]
+    return [get_names(network, parameters) for parameters in decayed(network, kinds)]
 
 
 @pytest.mark.parametrize("arguments", [{"depth": 14, "shortcut": GATED}, {"depth": 20, "unit": "bottleneck"}])

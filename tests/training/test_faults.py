@@ -124,7 +124,7 @@ def test_what_lies_beside_the_sources_costs_no_run_its_record(short, tmp_path, b
     elif beside == "name":
         (root / "params" / os.fsdecode(b"\xff\n")).touch()
     assert train(short(), 0, Options(results, root=root, device="cpu")) == 0
-    record = records.read(records.folder_of(results, short(), 0), short(), 0)
+    record = records.read(records.get_folder(results, short(), 0), short(), 0)
     assert record.metrics["status"] == "finished"
     unknown = record.provenance.get("unknown", [])
     if beside == "lock":

@@ -170,4 +170,4 @@ def test_more_processes_than_replicas_are_refused(saved, program, tmp_path):
 
 @pytest.mark.parametrize(("size", "shares"), [(1, [[0, 1, 2, 3]]), (3, [[0, 3], [1], [2]]), (4, [[0], [1], [2], [3]])])
 def test_replicas_are_dealt_out(size, shares):
-    assert [Group(rank, size).share_of(4) for rank in range(size)] == shares
+    assert [Group(rank, size).get_share(4) for rank in range(size)] == shares

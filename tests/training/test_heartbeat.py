@@ -22,7 +22,7 @@ def every_moment(monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_HEARTBEATS", 0.0)
 
 
-def folder_of(tmp_path: Path, experiment, seed: int = 0) -> Path:
+def get_folder(tmp_path: Path, experiment, seed: int = 0) -> Path:
     return tmp_path / "results/checkpoints" / experiment.folder / f"seed{seed}"
 
 
@@ -46,15 +46,15 @@ def test_a_training_says_how_far_it_is_and_takes_it_back_when_it_has_its_record(
     assert last.test_error is not None and last.training_loss > 0 and last.images_per_second > 0
     assert last.device_seconds <= last.seconds + 0.1 and last.gpu is None and last.cpu == machine.cpu_model()
     assert last.is_alive(1e9), "this process is there"
-    assert not list(folder_of(tmp_path, short()).glob("*heartbeat*"))
+    assert not list(get_folder(tmp_path, short()).glob("*heartbeat*"))
 
 
 def test_a_training_that_is_stopped_says_so_and_goes_on(short, run, tmp_path):
     run(short(), stop_after=5)
-    beat, _ = heartbeat.read(folder_of(tmp_path, short()))
+    beat, _ = heartbeat.read(get_folder(tmp_path, short()))
     assert (beat.state, beat.iteration) == ("stopped", 5) and not beat.is_alive(0)
     run(short())
-    assert heartbeat.read(folder_of(tmp_path, short())) is None
+    assert heartbeat.read(get_folder(tmp_path, short())) is None
 
 
 def test_a_training_that_fails_says_why(short, tmp_path, monkeypatch):
@@ -68,7 +68,7 @@ def test_a_training_that_fails_says_why(short, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "step", broken)
     with pytest.raises(RuntimeError):
         train(short(), 0, Options(tmp_path / "results", root=ROOT, device="cpu"))
-    beat, _ = heartbeat.read(folder_of(tmp_path, short()))
+    beat, _ = heartbeat.read(get_folder(tmp_path, short()))
     assert (beat.state, beat.message) == ("failed", "CUDA error: unspecified launch failure")
     assert beat.iteration == 4
 
@@ -78,14 +78,14 @@ def test_several_seeds_of_one_process_each_say_it(short, tmp_path, monkeypatch, 
     assert train(short(), [0, 1], Options(tmp_path / "results", root=ROOT, device="cpu", stop_after=6)) == 0
     assert {beat.runs_at_once for beat in seen} == {2}
     for seed in (0, 1):
-        beat, _ = heartbeat.read(folder_of(tmp_path, short(), seed))
+        beat, _ = heartbeat.read(get_folder(tmp_path, short(), seed))
         assert (beat.state, beat.iteration) == ("stopped", 6)
         assert beat.device_seconds < beat.seconds
 
 
 def test_where_it_cannot_be_written_the_training_goes_on(short, run, tmp_path, every_moment):
     whole = run(short(), "whole")
-    folder = folder_of(tmp_path, short())
+    folder = get_folder(tmp_path, short())
     (folder / heartbeat.PARTIAL).mkdir(parents=True)  # no file can be opened there, whoever calls this
     assert run(short()) == whole
     assert not (folder / heartbeat.NAME).exists()
@@ -96,7 +96,7 @@ def test_a_training_that_is_killed_is_not_running(short, tmp_path):
     experiment.save(tmp_path / "experiment.json")
     words = [sys.executable, "-m", "identity_mappings", "train", str(tmp_path / "experiment.json"), "--device", "cpu"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    folder = folder_of(tmp_path, experiment)
+    folder = get_folder(tmp_path, experiment)
     with subprocess.Popen([*words, "--results", str(tmp_path / "results")], cwd=ROOT, env=environment) as training:
         limit = time.monotonic() + 90
         while (found := heartbeat.read(folder)) is None and time.monotonic() < limit:
@@ -112,7 +112,7 @@ def test_a_training_that_is_killed_is_not_running(short, tmp_path):
 
 def test_a_process_that_cannot_be_seen_is_judged_by_its_silence(short, run, tmp_path):
     run(short(), stop_after=3)
-    content = json.loads((folder_of(tmp_path, short()) / heartbeat.NAME).read_text())
+    content = json.loads((get_folder(tmp_path, short()) / heartbeat.NAME).read_text())
     there = {**content["process"], "machine": "another"}
     beat = heartbeat.Heartbeat(**{**content, "state": "running", "process": there})
     assert beat.silence >= 120

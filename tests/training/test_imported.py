@@ -12,7 +12,7 @@ from identity_mappings.networks.imagenet import ImageNetResNet
 from identity_mappings.training import imported
 
 
-def weights_of(depth, classes=7, seed=0):
+def find_weights(depth, classes=7, seed=0):
     """A state dict of torchvision's, every number of which is drawn."""
     with torch.device("meta"):
         network = getattr(torchvision.models, f"resnet{depth}")(num_classes=classes)
@@ -59,16 +59,16 @@ def network_with(network, state, **others):
 def test_every_weight_has_one_place_and_the_depth_is_found(depth):
     with torch.device("meta"):
         theirs = getattr(torchvision.models, f"resnet{depth}")().state_dict()
-        ours = ImageNetResNet(**{k: v for k, v in imported.network_of(depth).items() if k != "family"})
-    names = imported.names_of(depth)
+        ours = ImageNetResNet(**{k: v for k, v in imported.describe_network(depth).items() if k != "family"})
+    names = imported.get_names(depth)
     assert list(names) == [name for name in theirs if not name.endswith("num_batches_tracked")]
     assert sorted(names.values()) == sorted(ours.state_dict())
-    assert imported.depth_of(theirs) == depth
+    assert imported.infer_depth(theirs) == depth
 
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_outputs_are_torchvisions(depth):
-    weights = weights_of(depth)
+    weights = find_weights(depth)
     with torch.device("meta"):
         theirs = getattr(torchvision.models, f"resnet{depth}")(num_classes=7)
     theirs.load_state_dict(weights, assign=True)
@@ -85,7 +85,7 @@ def test_network_is_one_of_params(weights_18):
     models = pytest.importorskip("identity_mappings.parameters.models")
     network, _ = imported.convert(weights_18)
     assert models.Network(**network).model_dump(exclude_unset=True) == network
-    stride = models.Network(**imported.network_of(50)).bottleneck_stride
+    stride = models.Network(**imported.describe_network(50)).bottleneck_stride
     assert stride == "3x3"
 
 

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from identity_mappings.parameters import load
-from identity_mappings.training.assembly import recipe_of
+from identity_mappings.training.assembly import get_recipe
 from identity_mappings.training.optimizer import Optimizer, learning_rate
 
 PROJECT = load(Path(__file__).parents[2])
-HE2016 = recipe_of(PROJECT.resolve("cifar10-resnet110")).learning_rate
-HE2015 = recipe_of(PROJECT.resolve("cifar10-resnet20")).learning_rate
-RELEASED = recipe_of(PROJECT.resolve("cifar10-resnet1001-full-pre-activation-released-code")).learning_rate
+HE2016 = get_recipe(PROJECT.resolve("cifar10-resnet110")).learning_rate
+HE2015 = get_recipe(PROJECT.resolve("cifar10-resnet20")).learning_rate
+RELEASED = get_recipe(PROJECT.resolve("cifar10-resnet1001-full-pre-activation-released-code")).learning_rate
 
 SCHEDULE = [[0, 0.01], [3, 0.1], [6, 0.02]]
 STEPS, SWITCH, MU, DECAY = 9, 3, 0.9, 0.05

@@ -17,8 +17,8 @@ from identity_mappings.parameters import load
 from identity_mappings.records import measurement
 from identity_mappings.records import run as records
 from identity_mappings.records.experiment import Experiment
-from identity_mappings.records.files import sha256, sha256_of
-from identity_mappings.records.measurement import responses_of, signals_of
+from identity_mappings.records.files import hash_file, sha256
+from identity_mappings.records.measurement import get_responses_folder, get_signals_folder
 from identity_mappings.training import checkpoint, devices
 from identity_mappings.training.loop import train
 from identity_mappings.training.trainer import Options, Trainer
@@ -58,7 +58,7 @@ def test_signals_twice_from_scratch_are_the_same_bytes(short, tmp_path, name):
     for folder in ("a", "b"):
         torch.manual_seed(len(contents))
         found = propagation.measure_signals(short(name), 2, options(tmp_path / folder))
-        assert found == signals_of(tmp_path / folder, short(name), 2)
+        assert found == get_signals_folder(tmp_path / folder, short(name), 2)
         contents.append((found / "signals.csv").read_bytes())
     assert contents[0] == contents[1]
 
@@ -105,7 +105,7 @@ def test_signals_at_initialization_only(short, tmp_path):
 
 def made_before(experiment, folder):
     """A record of signals that no training made."""
-    target = signals_of(folder, experiment, 2)
+    target = get_signals_folder(folder, experiment, 2)
     measurement.write(target, "signals.csv", b"of before\n", {})
     return target
 
@@ -192,7 +192,11 @@ def test_responses_of_a_finished_run(runs):
     """From the weights it ended with, on the test images; its parents are those weights and the run's record."""
     experiment, folder = runs
     target = propagation.measure_responses(experiment, 0, options(folder))
-    assert target == responses_of(folder, experiment, 0) == folder / "runs" / experiment.folder / "seed0" / "responses"
+    assert (
+        target
+        == get_responses_folder(folder, experiment, 0)
+        == folder / "runs" / experiment.folder / "seed0" / "responses"
+    )
     weights = torch.load(only(folder, "weights.pt"), weights_only=True)
     content, origin = measurement.read(target, "responses.csv")
     assert content == expected_responses(experiment, folder, weights)
@@ -202,7 +206,7 @@ def test_responses_of_a_finished_run(runs):
     metrics = folder / "runs" / experiment.folder / "seed0" / "metrics.json"
     assert origin["parents"] == {
         "weights": json.loads(metrics.read_bytes())["weights_sha256"],
-        "metrics.json": sha256_of(metrics),
+        "metrics.json": hash_file(metrics),
     }
     assert (origin["settings"]["iteration"], origin["settings"]["seed"]) == (12, 0)
     assert origin["settings"]["images"] == 500
@@ -217,7 +221,7 @@ def test_responses_of_an_unfinished_run_are_partial(runs):
     experiment, folder = runs
     target = propagation.measure_responses(experiment, 1, options(folder))
     seed1 = folder / "runs" / experiment.folder / "seed1"
-    assert target == responses_of(folder, experiment, 1, finished=False) == seed1 / "partial" / "responses"
+    assert target == get_responses_folder(folder, experiment, 1, finished=False) == seed1 / "partial" / "responses"
     assert not (seed1 / "responses").exists()
     saved = torch.load(only(folder, "checkpoint-*.pt"), weights_only=True)
     content, origin = measurement.read(target, "responses.csv")
@@ -243,7 +247,7 @@ def test_responses_without_weights_say_where_they_are_sought(runs):
     experiment, folder = runs
     with pytest.raises(UserError) as caught:
         propagation.measure_responses(experiment, 2, options(folder))
-    assert_refused(caught, records.checkpoints_of(folder, experiment, 2), "fetch them")
+    assert_refused(caught, records.get_checkpoints(folder, experiment, 2), "fetch them")
     with pytest.raises(UserError) as caught:
         propagation.measure_responses(experiment, 0, options(folder), folder / "none.pt")
     assert_refused(caught, folder / "none.pt", "No such file")
@@ -371,7 +375,7 @@ def test_provenance_says_what_made_it(measure):
     assert settings["data"] == {"name": "digits", "md5": experiment.parameters["dataset"]["md5"]}
     assert (settings["device"], settings["cpu_threads"]) == ("cpu", 1)
     assert origin["env"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
-    assert origin["env"]["lock_sha256"] == sha256_of(ROOT / "requirements.lock")
+    assert origin["env"]["lock_sha256"] == hash_file(ROOT / "requirements.lock")
     assert set(origin["git"]) == {"commit", "dirty", "diff_sha256"}
 
 
@@ -380,7 +384,7 @@ def test_provenance_has_the_hashes_of_the_code_that_measured(measure):
     package = Path(propagation.__file__).parents[1]
     names = ("evaluation/propagation", "training/loop", "networks/residual", "data/sampling")
     for name in names:
-        assert origin["source"][f"src/identity_mappings/{name}.py"] == sha256_of(package / f"{name}.py")
+        assert origin["source"][f"src/identity_mappings/{name}.py"] == hash_file(package / f"{name}.py")
     assert all(name.startswith("src/identity_mappings/") for name in origin["source"])
 
 
@@ -422,7 +426,7 @@ def test_provenance_is_the_same_at_another_time(measure):
 def test_checkpoints_stay_as_they_are(runs):
     """A run can go on after it was measured."""
     experiment, folder = runs
-    place = records.checkpoints_of(folder, experiment, 1)
+    place = records.get_checkpoints(folder, experiment, 1)
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     propagation.measure_responses(experiment, 1, options(folder))
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before

@@ -68,7 +68,7 @@ def test_a_run_is_recorded_and_audited_and_stands_in_no_table_of_errors(project)
         subprocess.run([*GIT, *words], cwd=root, check=True)
     experiment, options = load(root).resolve(NAME, "tiny"), Options(root / "results/tiny", device="cpu", root=root)
     assert train(experiment, 0, options) == 0
-    metrics = json.loads((run.folder_of(options.results, experiment, 0) / run.METRICS).read_bytes())
+    metrics = json.loads((run.get_folder(options.results, experiment, 0) / run.METRICS).read_bytes())
     assert metrics["test"]["images"] == 297 and "297 held-out" in metrics["protocol"]
     tables.write("tiny", root)
     cells = json.loads((root / "results/tiny/tables.json").read_bytes())["cells"]

@@ -43,7 +43,7 @@ CONFIG = ("--config", "scale=small", "processes=2")
 
 
 def folder(root: Path, results: str = "results/small") -> Path:
-    return run.folder_of(root / results, load(root).resolve(NAME, "small"), 0)
+    return run.get_folder(root / results, load(root).resolve(NAME, "small"), 0)
 
 
 def outputs(record: Path) -> dict[str, object]:
@@ -115,7 +115,7 @@ def test_a_run_that_lost_a_worker_is_byte_for_byte_the_one_that_did_not(made):
     )
     assert shared.returncode == 0, shared.stdout
     record = folder(made.root, "results/whole")
-    evaluation = json.loads(run.evaluation_of(record, "centre-224").read_bytes())
+    evaluation = json.loads(run.get_evaluation_path(record, "centre-224").read_bytes())
     metrics = json.loads((record / run.METRICS).read_bytes())
     assert evaluation["world_size"] == 2 and evaluation["images"] == 100
     assert {key: evaluation[key] for key in ("wrong", "wrong_top_5")}.items() <= metrics["test"].items()
@@ -147,7 +147,7 @@ def test_tables_hold_the_tests_by_their_protocols(made):
     assert {key[1] for key in filled} == {"Table 3", "Table 4"}
     for (_, table, metric), cell in filled.items():
         protocol = {"Table 3": "10-crop", "Table 4": "multi-scale"}[table]
-        path = run.evaluation_of(folder(made.root), protocol)
+        path = run.get_evaluation_path(folder(made.root), protocol)
         evaluation = json.loads(path.read_bytes())
         assert cell["protocol"] == protocol
         assert cell["measured"] == evaluation["top_5_error" if metric.startswith("top-5") else "test_error"]
@@ -164,7 +164,7 @@ def test_a_second_call_has_nothing_to_do(made):
 
 
 def test_a_forged_test_fills_no_cell(made):
-    path = run.evaluation_of(folder(made.root), "10-crop")
+    path = run.get_evaluation_path(folder(made.root), "10-crop")
     honest = path.read_bytes()
     evaluation = json.loads(honest)
     try:

@@ -30,7 +30,7 @@ PATIENCE = 420  # seconds for all runs
 
 
 def folder(root: Path, name: str, results: str = "results/demo") -> Path:
-    return run.folder_of(root / results, load(ROOT).resolve(name, "demo"), 0)
+    return run.get_folder(root / results, load(ROOT).resolve(name, "demo"), 0)
 
 
 def read_outputs(record: Path) -> dict[str, bytes]:
@@ -57,7 +57,7 @@ def list_jobs(slurm: Slurm) -> dict[str, dict[str, str]]:
 
 
 def has_checkpoint(project, name: str) -> bool:
-    checkpoints = run.checkpoints_of(project.root / "results/demo", load(ROOT).resolve(name, "demo"), 0)
+    checkpoints = run.get_checkpoints(project.root / "results/demo", load(ROOT).resolve(name, "demo"), 0)
     return any(checkpoints.glob("checkpoint-*"))
 
 

@@ -2,8 +2,8 @@
 # graph; the weights lie with the checkpoints of that run, and its record says which they are.
 use rule train as detect with:
     input:
-        backbone=GRAPH.backbone_of_run,
-        dataset=GRAPH.dataset_of_run,
+        backbone=GRAPH.backbone_record,
+        dataset=GRAPH.training_dataset,
         device=GRAPH.device_gate,
     wildcard_constraints:
         experiment="|".join(GRAPH.detections),

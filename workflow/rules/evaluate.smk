@@ -2,7 +2,7 @@
 rule evaluate:
     input:
         metrics=ancient("{root}/runs/{experiment}-{digest}/seed{seed}/metrics.json"),
-        dataset=GRAPH.dataset_of_test,
+        dataset=GRAPH.test_dataset,
     output:
         update(
             "{root}/runs/{experiment}-{digest}/seed{seed}/evaluation-{protocol}.json"
@@ -16,13 +16,13 @@ rule evaluate:
     threads: JOBS.cpu_threads
     resources:
         gpu=JOBS.one_gpu,
-        mem_mb=JOBS.memory_of_test,
-        runtime=JOBS.minutes_of_test,
-        cpus_per_task=JOBS.cpus_of_test,
+        mem_mb=JOBS.test_memory,
+        runtime=JOBS.test_minutes,
+        cpus_per_task=JOBS.test_cpus,
         nodes=1,
     params:
         gpus=JOBS.one_gpu,
-        scale=GRAPH.scale_of,
+        scale=GRAPH.get_scale,
         device=GRAPH.device,
     shell:
         "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
@@ -39,7 +39,7 @@ for PROTOCOLS, EXPERIMENTS in GRAPH.protocol_sets().items():
             f"evaluate_{'_'.join(PROTOCOLS)}".replace("-", "_")
         input:
             metrics=ancient("{root}/runs/{experiment}-{digest}/seed{seed}/metrics.json"),
-            dataset=GRAPH.dataset_of_test,
+            dataset=GRAPH.test_dataset,
         output:
             update(
                 collect(
@@ -56,15 +56,15 @@ for PROTOCOLS, EXPERIMENTS in GRAPH.protocol_sets().items():
         threads: JOBS.cpu_threads
         resources:
             gpu=JOBS.one_gpu,
-            mem_mb=JOBS.memory_of_test,
-            runtime=JOBS.minutes_of_test,
-            cpus_per_task=JOBS.cpus_of_test,
+            mem_mb=JOBS.test_memory,
+            runtime=JOBS.test_minutes,
+            cpus_per_task=JOBS.test_cpus,
             nodes=1,
         params:
             gpus=JOBS.one_gpu,
-            scale=GRAPH.scale_of,
+            scale=GRAPH.get_scale,
             device=GRAPH.device,
-            arithmetic=GRAPH.arithmetic_of_run,
+            arithmetic=GRAPH.get_arithmetic,
             protocols=" ".join(PROTOCOLS),
         shell:
             "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "

@@ -16,6 +16,6 @@ rule make_figures:
     conda:
         "../envs/python.yaml"
     params:
-        scale=GRAPH.scale_of,
+        scale=GRAPH.get_scale,
     shell:
         "identity-mappings figures --scale {params.scale} > {log} 2>&1"

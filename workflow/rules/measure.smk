@@ -10,7 +10,7 @@ rule cost:
     conda:
         "../envs/python.yaml"
     params:
-        scale=GRAPH.scale_of,
+        scale=GRAPH.get_scale,
     shell:
         "identity-mappings cost --scale {params.scale} --record > {log} 2>&1"
 
@@ -19,7 +19,7 @@ rule cost:
 rule signals:
     input:
         changed=GRAPH.changes.signals,
-        dataset=GRAPH.datasets_of_signals,
+        dataset=GRAPH.signals_datasets,
         device=GRAPH.device_gate,
     output:
         "{root}/signals/signals.json",
@@ -27,15 +27,15 @@ rule signals:
         "logs/{root}/signals.log",
     conda:
         "../envs/python.yaml"
-    threads: JOBS.threads_of_signals
+    threads: JOBS.signals_threads
     resources:
         gpu=JOBS.one_gpu,
-        mem_mb=JOBS.memory_of_signals,
-        runtime=JOBS.minutes_of_signals,
+        mem_mb=JOBS.signals_memory,
+        runtime=JOBS.signals_minutes,
         nodes=1,
     params:
         gpus=JOBS.one_gpu,
-        scale=GRAPH.scale_of,
+        scale=GRAPH.get_scale,
         device=GRAPH.device,
     shell:
         "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
@@ -49,7 +49,7 @@ rule responses:
         metrics=ancient(
             "{root}/runs/{experiment}-{digest}/seed{seed}/{partial}metrics.json"
         ),
-        dataset=GRAPH.dataset_of_responses,
+        dataset=GRAPH.responses_dataset,
     output:
         csv=update(
             "{root}/runs/{experiment}-{digest}/seed{seed}/{partial}responses/responses.csv"
@@ -66,13 +66,13 @@ rule responses:
     threads: JOBS.cpu_threads
     resources:
         gpu=JOBS.one_gpu,
-        mem_mb=JOBS.memory_of_test,
-        runtime=JOBS.minutes_of_test,
-        cpus_per_task=JOBS.cpus_of_test,
+        mem_mb=JOBS.test_memory,
+        runtime=JOBS.test_minutes,
+        cpus_per_task=JOBS.test_cpus,
         nodes=1,
     params:
         gpus=JOBS.one_gpu,
-        scale=GRAPH.scale_of,
+        scale=GRAPH.get_scale,
         device=GRAPH.device,
     shell:
         "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "

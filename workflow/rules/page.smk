@@ -12,6 +12,6 @@ rule make_page:
     conda:
         "../envs/python.yaml"
     params:
-        scale=GRAPH.scale_of,
+        scale=GRAPH.get_scale,
     shell:
         "identity-mappings report --scale {params.scale} > {log} 2>&1"

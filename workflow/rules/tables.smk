@@ -32,7 +32,7 @@ rule make_tables:
     conda:
         "../envs/python.yaml"
     params:
-        scale=GRAPH.scale_of,
+        scale=GRAPH.get_scale,
     shell:
         "identity-mappings tables --scale {params.scale} > {log} 2>&1"
 
@@ -48,7 +48,7 @@ rule update_reports:
     conda:
         "../envs/python.yaml"
     params:
-        scale=GRAPH.scale_of,
+        scale=GRAPH.get_scale,
     shell:
         "(identity-mappings tables --scale {params.scale} && "
         "identity-mappings figures --scale {params.scale} && "

@@ -13,7 +13,7 @@ rule device:
         nodes=1,
     params:
         experiment=GRAPH.first_experiment,
-        scale=GRAPH.scale_of,
+        scale=GRAPH.get_scale,
     shell:
         "identity-mappings device {params.experiment} --scale {params.scale} > {log} 2>&1"
 
@@ -26,7 +26,7 @@ RECORD = ("metrics.json", "curve.csv", "provenance.json")
 # never removed (`update`), nor trained again, also where Snakemake is told to force the rule.
 rule train:
     input:
-        dataset=GRAPH.dataset_of_run,
+        dataset=GRAPH.training_dataset,
         device=GRAPH.device_gate,
     output:
         update(
@@ -41,12 +41,12 @@ rule train:
         "logs/{root}/{experiment}-{digest}/seed{seed}.benchmark.tsv"
     conda:
         "../envs/python.yaml"
-    threads: JOBS.threads_of_training
+    threads: JOBS.training_threads
     resources:
         gpu=JOBS.gpus,
-        mem_mb=JOBS.memory_of_training,
-        runtime=JOBS.minutes_of_training,
-        cpus_per_task=JOBS.cpus_of_training,
+        mem_mb=JOBS.training_memory,
+        runtime=JOBS.training_minutes,
+        cpus_per_task=JOBS.training_cpus,
         nodes=JOBS.nodes,
         tasks=JOBS.tasks,
         tasks_per_gpu=JOBS.tasks_per_gpu,
@@ -54,11 +54,11 @@ rule train:
         mpi=JOBS.mpi,
     params:
         on_each_node=JOBS.on_each_node,
-        gpus=JOBS.gpus_of_node,
+        gpus=JOBS.gpus_per_node,
         granted=JOBS.granted_to_node,
-        scale=GRAPH.scale_of,
+        scale=GRAPH.get_scale,
         device=GRAPH.device,
-        arithmetic=GRAPH.arithmetic_of_run,
+        arithmetic=GRAPH.get_arithmetic,
         launcher=JOBS.launcher,
     shell:
         "{params.on_each_node}identity-mappings lease --gpus {params.gpus} --granted {params.granted} -- "
@@ -78,7 +78,7 @@ for (RESULTS, SEEDS), EXPERIMENTS in GRAPH.seed_groups().items():
         name:
             f"train_{GRAPH.roots[RESULTS]}_seeds_{SEEDS[0]}_to_{SEEDS[-1]}"
         input:
-            dataset=GRAPH.dataset_of_run,
+            dataset=GRAPH.training_dataset,
             device=GRAPH.device_gate,
         output:
             update(
@@ -97,18 +97,18 @@ for (RESULTS, SEEDS), EXPERIMENTS in GRAPH.seed_groups().items():
             experiment="|".join(EXPERIMENTS),
         conda:
             "../envs/python.yaml"
-        threads: JOBS.threads_of_training
+        threads: JOBS.training_threads
         resources:
             gpu=JOBS.gpus,
-            mem_mb=JOBS.memory_of_training,
-            runtime=JOBS.minutes_of_training,
-            cpus_per_task=JOBS.cpus_of_training,
+            mem_mb=JOBS.training_memory,
+            runtime=JOBS.training_minutes,
+            cpus_per_task=JOBS.training_cpus,
             nodes=1,
         params:
             gpus=JOBS.gpus,
             seeds=" ".join(map(str, SEEDS)),
-            scale=GRAPH.scale_of,
-            arithmetic=GRAPH.arithmetic_of_run,
+            scale=GRAPH.get_scale,
+            arithmetic=GRAPH.get_arithmetic,
         shell:
             "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
             "identity-mappings train {wildcards.experiment} --scale {params.scale} "

@@ -18,14 +18,14 @@ import torch
 
 from ..data import small_imagenet
 from ..data.imagenet import TRAINING
-from ..data.listing import md5_of
+from ..data.listing import md5_file
 from ..data.prepare import prepare
 from ..errors import UserError
 from ..parameters.datasets import Archive
 from ..parameters.load import read_entry
 from ..records import machine
 from ..records.experiment import Experiment
-from ..training.assembly import build, recipe_of
+from ..training.assembly import build, get_recipe
 from ..training.group import Group
 from . import pipeline
 
@@ -43,7 +43,7 @@ def measure_surroundings(
         entry: of `measure.compare`.
         rounds: medians are taken over so many.
     """
-    recipe = recipe_of(experiment)
+    recipe = get_recipe(experiment)
     with tempfile.TemporaryDirectory() as folder:
         prepared = measure_preparing(Path(folder), rounds=rounds)
         views = pipeline.measure(Path(folder), rounds=rounds, workers=machine.count_cores())
@@ -104,11 +104,11 @@ def measure_preparing(folder: Path, megabytes: int = 1500, rounds: int = 5) -> d
         archive = (data / small_imagenet.NAME).rename(data / NAME) / TRAINING
         images = _write_archive(archive, megabytes * 1_000_000)
         small = read_entry(small_imagenet.NAME)
-        archives = {**small.archives, TRAINING: Archive(md5=md5_of(archive))}
+        archives = {**small.archives, TRAINING: Archive(md5=md5_file(archive))}
         dataset = small.model_copy(update={"archives": archives, "training_images": images})
         found: dict[str, list[tuple[float, float]]] = {"read_and_md5": [], "prepare": []}
         for _ in range(rounds):
-            found["read_and_md5"].append(_time(lambda: md5_of(archive)))
+            found["read_and_md5"].append(_time(lambda: md5_file(archive)))
             found["prepare"].append(_time(lambda: prepare(NAME, data, dataset, SHARDS)))
             shutil.rmtree(data / "shards")
         size = archive.stat().st_size

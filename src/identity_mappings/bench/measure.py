@@ -18,7 +18,7 @@ from ..records import measurement, provenance
 from ..records.experiment import Experiment
 from ..records.files import json_bytes
 from ..training import devices, memory
-from ..training.assembly import build, recipe_of
+from ..training.assembly import build, get_recipe
 from .worker import serve
 
 # The packages' names for our networks; what both lack is measured against eager PyTorch alone.
@@ -48,7 +48,7 @@ class Worker:
 
     def __init__(self, experiment: Experiment, device: torch.device, implementation: str, runs: int = 1):
         self.implementation, self.runs = implementation, runs
-        self.arithmetic = recipe_of(experiment).arithmetic
+        self.arithmetic = get_recipe(experiment).arithmetic
         name = PACKAGES.get(implementation, {}).get(experiment.name)
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
@@ -96,7 +96,7 @@ def list_implementations(name: str, device: torch.device, arithmetics: Sequence[
 
 def compare(experiment: Experiment, device: torch.device, wanted: Iterable[tuple], rounds: int) -> dict[str, Any]:
     """The entry of a network in the record: seconds of a step by implementation, in rounds in turn."""
-    recipe = recipe_of(experiment)
+    recipe = get_recipe(experiment)
     with ExitStack() as running:
         workers = [
             running.enter_context(Worker(experiment.in_arithmetic(arithmetic), device, implementation, runs))
@@ -151,7 +151,7 @@ def compute_ratios(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[
 
 def _kept(experiment: Experiment) -> int:
     """Bytes that a forward pass of one replica keeps for the backward pass."""
-    recipe, dataset = recipe_of(experiment), experiment.parameters["dataset"]
+    recipe, dataset = get_recipe(experiment), experiment.parameters["dataset"]
     with torch.device("meta"):
         network = build(experiment)
     shape = (dataset["channels"], dataset["size"], dataset["size"])
@@ -160,7 +160,7 @@ def _kept(experiment: Experiment) -> int:
 
 def count_work(experiment: Experiment) -> tuple[float, float]:
     """Of a step: floating-point operations (three times those of the forward pass), and bytes of memory traffic."""
-    recipe, dataset = recipe_of(experiment), experiment.parameters["dataset"]
+    recipe, dataset = get_recipe(experiment), experiment.parameters["dataset"]
     with torch.device("meta"):
         forward = 2 * count(build(experiment), dataset["channels"], dataset["size"]).multiply_adds
     replicas = recipe.batch_size // recipe.batch_norm_samples
@@ -191,7 +191,7 @@ def measure_rates(device: torch.device, arithmetic: str, threads: int) -> tuple[
 
 def bound(experiment: Experiment, device: torch.device) -> dict[str, float]:
     """The least time of a step, from measured rates: computing and moving can overlap, so the longer of the two."""
-    recipe = recipe_of(experiment)
+    recipe = get_recipe(experiment)
     copied, computed = measure_rates(device, recipe.arithmetic, recipe.cpu_threads)
     operations, traffic = count_work(experiment)
     return {
@@ -242,7 +242,7 @@ def run(
         entry = compare(measured, device, list_implementations(experiment.name, device, chosen, compared), rounds)
         if experiment.streamed:
             entry |= imagenet.measure_surroundings(experiment, device, entry, rounds)
-        folder = measurement.bench_of(results, hardware, experiment.name)
+        folder = measurement.get_bench_folder(results, hardware, experiment.name)
         origin = provenance.describe_measurement(
             "bench",
             f"identity-mappings bench {experiment.name} --device {kind} --rounds {rounds}",
@@ -252,7 +252,7 @@ def run(
                 "digest": experiment.digest,
                 "hardware": hardware,
                 "libraries": devices.libraries(device),
-                "cpu_threads": recipe_of(experiment).cpu_threads,
+                "cpu_threads": get_recipe(experiment).cpu_threads,
                 **{package: provenance.find_version(package) for package in PACKAGES},
             },
         )

@@ -15,7 +15,7 @@ from ..data.images import Images
 from ..networks.batch_norm import BatchNorm2d
 from ..records.experiment import Experiment
 from ..training import devices, memory
-from ..training.assembly import build, recipe_of
+from ..training.assembly import build, get_recipe
 from ..training.trainer import Options, Trainer
 
 IMAGES = 2048  # at most; a step costs the same whatever random images show
@@ -25,7 +25,7 @@ OPERATIONS = 12  # of a profile; the others are added up
 def random_images(experiment: Experiment) -> Images:
     """Random images in the form of the experiment's dataset."""
     dataset = experiment.parameters["dataset"]
-    number = IMAGES if dataset["size"] < 100 else recipe_of(experiment).batch_size
+    number = IMAGES if dataset["size"] < 100 else get_recipe(experiment).batch_size
     shape = (number, dataset["channels"], dataset["size"], dataset["size"])
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
@@ -35,7 +35,7 @@ def random_images(experiment: Experiment) -> Images:
 
 def make_our_step(experiment: Experiment, device: torch.device, runs: int) -> Callable[[int], None]:
     """The recipe's step of this project; with several `runs`, of all of them in turn."""
-    recipe = recipe_of(experiment)
+    recipe = get_recipe(experiment)
     devices.prepare(recipe.arithmetic, recipe.cpu_threads)
     options = Options(Path("results"), device="gpu" if device.type == "cuda" else "cpu")
     trainers = [Trainer(experiment, seed, device, options, random_images(experiment)) for seed in range(runs)]
@@ -77,7 +77,7 @@ def make_peer_step(
     network: nn.Module, experiment: Experiment, device: torch.device, layout: torch.memory_format
 ) -> Callable[[int], None]:
     """A step as tutorials have it: one batch that is there already, forward, loss, backward, SGD."""
-    recipe = recipe_of(experiment)
+    recipe = get_recipe(experiment)
     torch.set_num_threads(recipe.cpu_threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.arithmetic == "tf32"
     network.to(device, memory_format=layout).train()

@@ -47,9 +47,9 @@ class Augmentation:
         self.rows = torch.arange(height, device=device)[:, None]
         self.columns = torch.arange(width, device=device)
         # What is subtracted from a crop depends on its corner and on the flip alone.
-        self.means = self._crops_of_mean() if padding_colour == "mean" else self.mean[None]
+        self.means = self._crop_mean() if padding_colour == "mean" else self.mean[None]
 
-    def _crops_of_mean(self) -> Tensor:
+    def _crop_mean(self) -> Tensor:
         """The mean under each crop, in the order of `_variant`: ((2 padding + 1)^2 * 2, C, H, W)."""
         (height, width), places = self.size, range(2 * self.padding + 1)
         padded = F.pad(self.mean, (self.padding,) * 4)

@@ -38,7 +38,9 @@ def resized(width: int, height: int, shorter_side: int) -> tuple[int, int]:
     return int(shorter_side * width / height), shorter_side
 
 
-def _of_resized(width: int, height: int, shorter_side: int, left: int, top: int, size: int, interpolation: str) -> Part:
+def _crop_resized(
+    width: int, height: int, shorter_side: int, left: int, top: int, size: int, interpolation: str
+) -> Part:
     """The crop at (left, top) of the resized image, in pixels of the original."""
     to_width, to_height = resized(width, height, shorter_side)
     x, y = width / to_width, height / to_height
@@ -56,7 +58,7 @@ def scale(width: int, height: int, uniform: numpy.ndarray, shorter_side: tuple[i
     side = low + int(uniform[0] * (high - low + 1))
     to_width, to_height = resized(width, height, side)
     left, top = int(uniform[1] * (to_width - size + 1)), int(uniform[2] * (to_height - size + 1))
-    return _of_resized(width, height, side, left, top, size, "bilinear")
+    return _crop_resized(width, height, side, left, top, size, "bilinear")
 
 
 def scale_and_aspect_ratio(width: int, height: int, uniform: numpy.ndarray, size: int) -> Part:
@@ -75,16 +77,16 @@ def scale_and_aspect_ratio(width: int, height: int, uniform: numpy.ndarray, size
             return Part(left, top, left + w, top + h, True, "bicubic")
     to_width, to_height = resized(width, height, size)
     left, top = math.ceil((to_width - size) / 2), math.ceil((to_height - size) / 2)
-    return _of_resized(width, height, size, left, top, size, "bicubic")
+    return _crop_resized(width, height, size, left, top, size, "bicubic")
 
 
 def centre(width: int, height: int, shorter_side: int, size: int) -> Part:
     """The middle of the resized image, as torchvision's Resize and CenterCrop have it."""
     left, top = (round((length - size) / 2) for length in resized(width, height, shorter_side))
-    return _of_resized(width, height, shorter_side, left, top, size, "bilinear")
+    return _crop_resized(width, height, shorter_side, left, top, size, "bilinear")
 
 
-def size_of(image: Image.Image | Tensor) -> tuple[int, int]:
+def get_size(image: Image.Image | Tensor) -> tuple[int, int]:
     """Width and height."""
     return image.size if isinstance(image, Image.Image) else (image.shape[2], image.shape[1])
 

@@ -23,10 +23,10 @@ import numpy
 from ..errors import UserError
 from ..parameters.datasets import Dataset
 from ..parameters.load import read_entry
-from ..records.files import json_bytes, sha256, sha256_of, write_atomically
+from ..records.files import hash_file, json_bytes, sha256, write_atomically
 from .archive import Ilsvrc, Progress
 from .image_folder import ImageFolder
-from .shards import BLOCK, FORMAT, INDEX, ROW, SPLITS, hash_of_source, read_index, shard_name
+from .shards import BLOCK, FORMAT, INDEX, ROW, SPLITS, hash_source, read_index, shard_name
 
 # Of ImageNet these make 512 and 16 shards, of 289 and 422 MB.
 IMAGES_OF_A_SHARD, LEAST_SHARDS = {"training": 2500, "validation": 3125}, {"training": 4, "validation": 1}
@@ -163,7 +163,7 @@ def _read_finished(target: Path, md5: str | None) -> dict[str, Any] | None:
     except UserError as error:
         print(f"{error}: done now, from the start", file=sys.stderr)
         return None
-    return index if hash_of_source(index) == md5 else None
+    return index if hash_source(index) == md5 else None
 
 
 def _summary(target: Path, index: dict[str, Any]) -> str:
@@ -251,7 +251,7 @@ def verify(name: str, target: Path, dataset: Dataset | None = None) -> None:
     """
     index, dataset = read_index(target), dataset or read_entry(name)
     cure = f"remove {target} and call `identity-mappings data prepare {name}`"
-    if hash_of_source(index) != dataset.md5:
+    if hash_source(index) != dataset.md5:
         raise UserError(f"{target / INDEX}: made of other files than params/datasets.yaml pins: {cure}")
     for split, images in (("training", dataset.training_images), ("validation", dataset.test_images)):
         rows = numpy.load(target / f"{split}.npy")
@@ -262,7 +262,7 @@ def verify(name: str, target: Path, dataset: Dataset | None = None) -> None:
             if f"{compute_crc32(path, shard['bytes']):08x}" != shard["crc32"]:
                 raise UserError(f"{path}: not the bytes that were prepared: {cure}")
         if (
-            sha256_of(target / f"{split}.npy") != index[split]["rows_sha256"]
+            hash_file(target / f"{split}.npy") != index[split]["rows_sha256"]
             or (rows.dtype, len(rows)) != (ROW, images)
             or numpy.bincount(rows["shard"], minlength=len(counts)).tolist() != counts
             or (rows["offset"] + rows["size"] > sizes[rows["shard"]]).any()

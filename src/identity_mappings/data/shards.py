@@ -59,7 +59,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def hash_of_source(index: dict[str, Any]) -> str:
+def hash_source(index: dict[str, Any]) -> str:
     """DVC's hash of what shards were made of: the archives of ILSVRC, or a folder of images."""
     return index["md5"] if "md5" in index else dvc_md5(index["archives"])
 
@@ -83,7 +83,7 @@ class Shards:
         index = read_index(folder)
         self.folder, self.split = folder, split
         self.classes: list[str] = index["classes"]
-        self.md5 = hash_of_source(index)
+        self.md5 = hash_source(index)
         self.rows = numpy.load(folder / f"{split}.npy")
         self.labels = torch.from_numpy(self.rows["label"].astype("int64"))
         self.shard_of = numpy.ascontiguousarray(self.rows["shard"])

@@ -15,7 +15,7 @@ from ..parameters.load import DATASETS, read_entry
 from ..records.files import write_atomically
 from . import arrays, cifar, imagenet
 from .listing import download, dvc_md5, list_files, list_wrong
-from .shards import SPLITS, hash_of_source, read_index
+from .shards import SPLITS, hash_source, read_index
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -110,7 +110,7 @@ def prepare(name: str, folder: Path) -> str | None:
         said = make_shards(name, folder)
         index = read_index(folder / "shards" / name)
         counts = [index[split]["images"] for split in SPLITS]
-        md5 = hash_of_source(index)
+        md5 = hash_source(index)
         found = {"classes": len(index["classes"]), "channels": 3}
         found |= dict(zip(("training_images", "test_images"), counts, strict=True))
     return "\n".join([said, *_pin(name, entry, {"md5": md5, **found}, folder)]) if entry.format in OWN else said

@@ -144,7 +144,7 @@ class Views:
         uniform = random.random(crops.DRAWS)
         mirrored = recipe.flip & (random.random() < 0.5)
         image = decode.read(self.shards.jpeg(index), recipe.decoder, partial(self.shards.name, index))
-        width, height = crops.size_of(image)
+        width, height = crops.get_size(image)
         if recipe.crop == "scale":
             part = crops.scale(width, height, uniform, recipe.shorter_side, recipe.crop_size)
         else:
@@ -314,7 +314,7 @@ def _mean(shards: "Shards", crop_size: int, decoder: str, workers: int) -> numpy
         total = numpy.zeros((crop_size, crop_size, 3), numpy.int64)
         for index in range(begin, min(begin + CHUNK, len(shards))):
             image = decode.read(shards.jpeg(index), decoder, partial(shards.name, index))
-            part = crops.centre(*crops.size_of(image), shorter_side, crop_size)
+            part = crops.centre(*crops.get_size(image), shorter_side, crop_size)
             total += crops.cut(image, part, crop_size)
         return total
 

@@ -25,7 +25,7 @@ def folders(experiment: Experiment, results: Path) -> tuple[Path, Path]:
     return results / "runs" / place, results / "checkpoints" / place / run.WEIGHTS
 
 
-def _imported_of(results: Path, digest: str) -> Path:
+def _get_imported_path(results: Path, digest: str) -> Path:
     return results / "checkpoints" / f"imported-{digest[:12]}.pt"
 
 
@@ -38,7 +38,7 @@ def load(experiment: Experiment, options: Options) -> tuple[dict[str, Tensor], d
     chosen = experiment.parameters["backbone"]
     if "imported" in chosen:
         wanted = chosen["weights_sha256"]
-        state = checkpoint.read(path := _imported_of(options.results, wanted))
+        state = checkpoint.read(path := _get_imported_path(options.results, wanted))
         if checkpoint.weights_sha256(state) != wanted:
             raise UserError(f"{path}: not the weights of {experiment.name}: import them again (--backbone FILE)")
         return state, {"imported weights": wanted}
@@ -69,7 +69,7 @@ def read_imported(experiment: Experiment, file: Path, name: str, source: str, re
     is_vgg = any(key.startswith("features.") for key in saved)
     network, state = _convert_vgg(file, saved) if is_vgg else read_weights(file)
     digest = checkpoint.weights_sha256(state)
-    write_atomically(_imported_of(results, digest), checkpoint.to_bytes(state))
+    write_atomically(_get_imported_path(results, digest), checkpoint.to_bytes(state))
     chosen = {
         "imported": name,
         "source": source,

@@ -145,7 +145,7 @@ def read_pinned(dataset: dict[str, Any], folder: Path) -> dict[str, Any]:
     return index
 
 
-def boxes_of(image: dict[str, Any]) -> Boxes:
+def to_boxes(image: dict[str, Any]) -> Boxes:
     """The true objects of an image of the index."""
     return {
         "boxes": torch.tensor(image["boxes"], dtype=torch.float64).view(-1, 4),

@@ -19,7 +19,7 @@ from ..data.sampling import Sampler, stream
 from ..errors import UserError
 from ..records.experiment import Experiment
 from ..training import devices
-from ..training.assembly import recipe_of
+from ..training.assembly import get_recipe
 from ..training.group import Group
 from ..training.optimizer import Optimizer
 from ..training.trainer import Options, Trainer
@@ -44,7 +44,7 @@ class Images:
         self.threads = ThreadPoolExecutor(self.workers)
         self.training: list[tuple[dict[str, Any], evaluation.Boxes]] = []
         for image in self.index["training"]:
-            objects = datasets.boxes_of(image)
+            objects = datasets.to_boxes(image)
             # COCO's difficult objects are crowds, which are never learned.
             kept = ~objects["difficult"] | (train_on_difficult and self.kind == "voc")
             if kept.any():
@@ -74,7 +74,7 @@ class Images:
         """By the dataset's own measure; "mean_average_precision" is what its test error is 100 % minus."""
         images, classes = self.index["test"], self.index["classes"]
         if self.kind == "voc":
-            scored = evaluation.score_voc(found, list(map(datasets.boxes_of, images)), classes)
+            scored = evaluation.score_voc(found, list(map(datasets.to_boxes, images)), classes)
             return {"mean_average_precision": scored["map_50"], **scored}
         truth = self.folder / "annotations" / f"instances_{datasets.COCO_SPLITS['test']}.json"
         scored = evaluation.score_coco(found, [image["id"] for image in images], self.index["categories"], truth)
@@ -90,9 +90,9 @@ class DetectionTrainer(Trainer):
     def __init__(
         self, experiment: Experiment, seed: int, device: torch.device, options: Options, group: Group | None = None
     ):
-        self.recipe = recipe = recipe_of(experiment)
+        self.recipe = recipe = get_recipe(experiment)
         self.seed, self.device, self.group = seed, device, group or Group()
-        self.device_name = devices.name_of(device)
+        self.device_name = devices.get_name(device)
         self.run = {"digest": experiment.digest, "seed": seed}
         state, self.parents = backbone.load(experiment, options)
         self.feed = Images(
@@ -112,7 +112,7 @@ class DetectionTrainer(Trainer):
             for size in (recipe.batch_size, recipe.detector_batch_size or recipe.batch_size)
         )
         # Refuses more processes than images.
-        self.group.share_of(min(self.sampler.batch_size, self.detector_sampler.batch_size))
+        self.group.get_share(min(self.sampler.batch_size, self.detector_sampler.batch_size))
         self.ahead: dict[int, list] = {}  # views of the next iteration, which threads decode meanwhile
         self.whole, self.moving = True, None
 
@@ -142,7 +142,7 @@ class DetectionTrainer(Trainer):
         view, submit = sampler.view(iteration), self.feed.threads.submit
         return [
             (place, submit(self.feed.training_view, int(view.image[place]), bool(view.flip[place])))
-            for place in self.group.share_of(len(view.image))
+            for place in self.group.get_share(len(view.image))
         ]
 
     def step(self, iteration: int) -> tuple[Tensor, Tensor, int]:

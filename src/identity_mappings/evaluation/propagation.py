@@ -19,7 +19,7 @@ from ..networks.batch_norm import BatchNorm2d
 from ..records import measurement, provenance, run
 from ..records.experiment import Experiment
 from ..records.files import canonical, sha256
-from ..records.measurement import SIGNALS_CSV, responses_of, signals_of
+from ..records.measurement import SIGNALS_CSV, get_responses_folder, get_signals_folder
 from ..training import checkpoint, devices
 from ..training.loop import say
 from ..training.trainer import Options, Trainer
@@ -178,7 +178,7 @@ def measure_signals(experiment: Experiment, iterations: int, options: Options) -
         UserError: nothing can be trained of the experiment, no data, no device, or the record there is damaged.
     """
     _check(experiment)
-    folder = signals_of(options.results, experiment, iterations)
+    folder = get_signals_folder(options.results, experiment, iterations)
     if measurement.read(folder, SIGNALS_CSV) is not None:
         return folder
     trainer = Trainer(experiment, SEED, devices.set_up(options.device, experiment, options.root), options)
@@ -212,9 +212,9 @@ def measure_responses(experiment: Experiment, seed: int, options: Options, file:
         UserError: no weights, or not those of the run's record.
     """
     _check(experiment)
-    kept = run.checkpoints_of(options.results, experiment, seed)
+    kept = run.get_checkpoints(options.results, experiment, seed)
     name, last = f"{experiment.name}, seed {seed}", experiment.parameters["recipe"]["iterations"]
-    path = file or run.weights_of(options.results, experiment, seed, options.root)
+    path = file or run.find_weights(options.results, experiment, seed, options.root)
     saved = checkpoint.read(path) if path else checkpoint.load(kept, torch.device("cpu"))
     if saved is None:
         raise UserError(f"{kept}: no weights and no checkpoint here; they stay where the run was trained: fetch them")
@@ -225,7 +225,7 @@ def measure_responses(experiment: Experiment, seed: int, options: Options, file:
             raise UserError(f"{path}: of another run ({saved['run']}) than {name}: name that one")
     parents = {"weights": checkpoint.weights_sha256(weights)}
     if iteration == last:
-        record = run.read(run.folder_of(options.results, experiment, seed), experiment, seed)
+        record = run.read(run.get_folder(options.results, experiment, seed), experiment, seed)
         if record is None or record.metrics["weights_sha256"] != parents["weights"]:
             cure = "train the run, or name the experiment and seed that they are of"
             raise UserError(f"{path}: not the weights of a finished record of {name}: {cure}")
@@ -238,7 +238,7 @@ def measure_responses(experiment: Experiment, seed: int, options: Options, file:
         raise UserError(f"{path}: not weights of the network of {experiment.name}: {cure}") from None
     images = trainer.feed.test_images
     rows = compute_responses(trainer.network, images, trainer.feed.augmentation.normalize)
-    folder = responses_of(options.results, experiment, seed, iteration == last)
+    folder = get_responses_folder(options.results, experiment, seed, iteration == last)
     more = {"iteration": iteration, "images": len(images)}
     _record("responses", f"--seed {seed}", folder, format_csv(rows), experiment, trainer, options, parents, **more)
     say(f"{folder}: {len(rows)} layers, after {iteration} iterations")

@@ -12,7 +12,7 @@ from ..detection import parameters as detection
 from ..errors import UserError
 from ..networks.depth import VGG_STRIDE, stages
 from ..records.experiment import Experiment as Resolved
-from ..records.files import sha256_of
+from ..records.files import hash_file
 from ..records.run import DETECTION_PROTOCOLS
 from . import models, reports
 from .claims import Claims, Order
@@ -159,7 +159,7 @@ class Project:
             source = resolved["shortcut"].pop("source")
             if not (self.root / source).is_file():
                 raise UserError(f"params/experiments: {name}.network.shortcut.source: no file {source}: create it")
-            resolved["shortcut"]["sha256"] = sha256_of(self.root / source)
+            resolved["shortcut"]["sha256"] = hash_file(self.root / source)
         parameters = {
             "dataset": self.resolve_dataset(dataset),
             "network": resolved,

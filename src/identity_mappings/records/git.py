@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .files import sha256, sha256_of
+from .files import hash_file, sha256
 
 RUNS_ON = ("src", "params")
 PATIENCE = 20  # seconds that git has for an answer
@@ -110,7 +110,7 @@ def _describe_untracked(root: Path, path: bytes, unknown: list[str]) -> bytes:
     """What a file that git does not know adds to the difference: nothing, if it holds nothing that could be read."""
     file = root / os.fsdecode(path)
     try:
-        return sha256_of(file).encode() + b" " + path + b"\n"
+        return hash_file(file).encode() + b" " + path + b"\n"
     except OSError as error:
         unknown.append(f"{format_path(path)}: {error.strerror}")
         # A link to nothing, such as an editor's lock, and a file that has vanished since hold nothing.

@@ -6,7 +6,7 @@ from typing import Any
 
 from .experiment import Experiment
 from .files import json_bytes, parse_json, sha256, write_atomically
-from .run import PARTIAL, PROVENANCE, BadRecord, folder_of, reading
+from .run import PARTIAL, PROVENANCE, BadRecord, get_folder, reading
 
 SIGNALS, SIGNALS_CSV, SIGNALS_DONE = "signals", "signals.csv", "signals.json"
 RESPONSES, RESPONSES_CSV = "responses", "responses.csv"
@@ -14,18 +14,18 @@ COST, COST_JSON, COST_FORMAT = "cost", "networks.json", 1
 BENCH, BENCH_JSON = "bench", "bench.json"
 
 
-def signals_of(results: Path, experiment: Experiment, iterations: int) -> Path:
+def get_signals_folder(results: Path, experiment: Experiment, iterations: int) -> Path:
     """Folder of an experiment's signals at initialization and after a number of iterations, with seed 0."""
     return results / SIGNALS / f"{experiment.folder}-{iterations}"
 
 
-def responses_of(results: Path, experiment: Experiment, seed: int, finished: bool = True) -> Path:
+def get_responses_folder(results: Path, experiment: Experiment, seed: int, finished: bool = True) -> Path:
     """Folder of the layer responses of a run; those of an unfinished one are in its partial/."""
-    run = folder_of(results, experiment, seed)
+    run = get_folder(results, experiment, seed)
     return (run if finished else run / PARTIAL) / RESPONSES
 
 
-def bench_of(results: Path, hardware: dict[str, Any], experiment: str) -> Path:
+def get_bench_folder(results: Path, hardware: dict[str, Any], experiment: str) -> Path:
     """Folder of an experiment's step times on a device, by the device's name."""
     gpu = hardware.get("gpu")
     name = f"gpu-{gpu['model']}" if gpu else f"cpu-{hardware['cpu']}"
@@ -60,7 +60,7 @@ def read(folder: Path, name: str) -> tuple[bytes, dict[str, Any]] | None:
     return content, provenance
 
 
-def read_of(folder: Path, name: str, experiment: Experiment) -> bytes | None:
+def read_experiment(folder: Path, name: str, experiment: Experiment) -> bytes | None:
     """The data of a record of one experiment, or None if there is none.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import git
 from .experiment import ARITHMETICS, Experiment
-from .files import canonical, sha256, sha256_of
+from .files import canonical, hash_file, sha256
 
 PACKAGE = Path(__file__).parents[1]
 LOCK = "requirements.lock"
@@ -30,7 +30,7 @@ def sources(unknown: list[str] | None = None) -> dict[str, str]:
     for path in paths:
         name = f"src/{PACKAGE.name}/{Path(path).as_posix()}"
         try:
-            found = sha256_of(PACKAGE / path)
+            found = hash_file(PACKAGE / path)
         except OSError as error:
             problems.append(f"{name}: {error.strerror}")
             continue
@@ -60,7 +60,7 @@ def environment(root: Path, unknown: list[str] | None = None) -> dict[str, Any]:
 
 def _hash(path: Path, name: str, unknown: list[str]) -> str | None:
     try:
-        return sha256_of(path)
+        return hash_file(path)
     except FileNotFoundError:
         return None
     except OSError as error:

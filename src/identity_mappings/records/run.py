@@ -25,29 +25,29 @@ IMPORTED, IMPORTED_KIND = "imported", "imported weights, other recipe"  # traine
 IMAGENET_PROTOCOLS = ("centre-224", "centre-320", "10-crop", "multi-scale")  # the first: of the tests in the training
 
 
-def folder_of(results: Path, experiment: Experiment, seed: int) -> Path:
+def get_folder(results: Path, experiment: Experiment, seed: int) -> Path:
     return results / "runs" / experiment.folder / f"seed{seed}"
 
 
-def checkpoints_of(results: Path, experiment: Experiment, seed: int) -> Path:
+def get_checkpoints(results: Path, experiment: Experiment, seed: int) -> Path:
     return results / "checkpoints" / experiment.folder / f"seed{seed}"
 
 
-def weights_of(results: Path, experiment: Experiment, seed: int, root: Path = Path()) -> Path | None:
+def find_weights(results: Path, experiment: Experiment, seed: int, root: Path = Path()) -> Path | None:
     """The file of a run's trained weights: where it was trained, or exported; None if they are not here."""
     exported = root / MODELS / experiment.folder / f"seed{seed}" / "model.safetensors"
-    kept = checkpoints_of(results, experiment, seed) / WEIGHTS
+    kept = get_checkpoints(results, experiment, seed) / WEIGHTS
     return next((path for path in (kept, exported) if path.is_file()), None)
 
 
-def evaluation_of(folder: Path, protocol: str) -> Path:
+def get_evaluation_path(folder: Path, protocol: str) -> Path:
     """The file of a run's test by a protocol."""
     return folder / f"evaluation-{protocol}.json"
 
 
-def imported_of(results: Path, name: str, protocol: str) -> Path:
+def get_imported_path(results: Path, name: str, protocol: str) -> Path:
     """The file of a test of imported weights."""
-    return evaluation_of(results / IMPORTED / name, protocol)
+    return get_evaluation_path(results / IMPORTED / name, protocol)
 
 
 def write(folder: Path, metrics: dict[str, Any], curve: bytes, provenance: dict[str, Any]) -> None:
@@ -203,7 +203,7 @@ def read_evaluation(record: Record, protocol: str) -> dict[str, Any] | None:
     Raises:
         BadRecord: it is there, but is not of this very record, or its numbers contradict each other.
     """
-    path = evaluation_of(record.path.parent, protocol)
+    path = get_evaluation_path(record.path.parent, protocol)
     if not path.exists():
         return None
     with reading(path, "a record of a test"):
@@ -236,7 +236,7 @@ def read_imported(path: Path) -> dict[str, Any]:
         facts = {
             "format": (found["format"], FORMAT),
             "kind": (found["kind"], IMPORTED_KIND),
-            "place": (path.relative_to(path.parents[1]), evaluation_of(Path(found["name"]), found["protocol"])),
+            "place": (path.relative_to(path.parents[1]), get_evaluation_path(Path(found["name"]), found["protocol"])),
             **_errors(found, _ERRORS),
         }
         _ = found["source"], found["network"]["depth"], found["weights_sha256"], found["arithmetic"]

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..parameters import Project, load
 from ..records import measurement, run
-from ..records.files import canonical, parse_json, sha256_of
-from ..records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, signals_of
+from ..records.files import canonical, hash_file, parse_json
+from ..records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, get_signals_folder
 from ..records.run import BadRecord
 from . import detections, evidence, page, readme
 from .cells import Records
@@ -63,7 +63,7 @@ def _walk(project: Project, scale: str, report: Report) -> dict[Path, str]:
         if (path.parent / RESPONSES / RESPONSES_CSV).is_file():
             walk(path.parent / RESPONSES / RESPONSES_CSV, evidence.check_responses, project, record, history)
     for experiment in project.propagated(scale):  # claims and the figure
-        folder = signals_of(results, experiment, records.settings.signal_iterations)
+        folder = get_signals_folder(results, experiment, records.settings.signal_iterations)
         if (folder / SIGNALS_CSV).is_file():
             walk(folder / SIGNALS_CSV, evidence.check_signals, project, scale, folder, experiment, history)
     if records.costs:
@@ -100,7 +100,7 @@ def _check_pages(project: Project, scale: str, report: Report) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         raise Gap(f"{path}: missing, or no origin of tables{cure}") from None
     for name in report.pages:
-        whole = (results / name).is_file() and sha256_of(results / name) == files.get(name)
+        whole = (results / name).is_file() and hash_file(results / name) == files.get(name)
         evidence.require(results / name, cure, whole, "missing, or edited after it was made")
     need = partial(evidence.require, path, cure)
     need(stated == fingerprint(project, scale, "tables"), "made of other records, parameters or code than are here")

@@ -57,7 +57,7 @@ class Records:
         if experiment.folder not in self._finished:
             seeds = self.project.seeds(experiment)
             for other in experiment.alternatives:
-                found = [self._read(run.folder_of(self.results, other, seed), other, seed) for seed in seeds]
+                found = [self._read(run.get_folder(self.results, other, seed), other, seed) for seed in seeds]
                 self._finished[experiment.folder] = [record for record in found if record]
                 if self._finished[experiment.folder]:
                     break
@@ -65,7 +65,7 @@ class Records:
 
     def read_unfinished(self, experiment: Experiment, seed: int) -> run.Record | None:
         """The record of a run that was stopped before its end."""
-        return self._read(run.folder_of(self.results, experiment, seed) / run.PARTIAL, experiment, seed, partial=True)
+        return self._read(run.get_folder(self.results, experiment, seed) / run.PARTIAL, experiment, seed, partial=True)
 
     def _read(self, folder: Path, experiment: Experiment, seed: int, partial: bool = False) -> run.Record | None:
         record = self.try_reading(lambda: run.read(folder, experiment, seed, partial))
@@ -84,7 +84,7 @@ class Records:
                 numbers = {"test_error": record.test_error}
             else:
                 numbers = self.try_reading(partial(run.read_evaluation, record, protocol))
-                path = run.evaluation_of(path.parent, protocol)
+                path = run.get_evaluation_path(path.parent, protocol)
             if numbers is not None:
                 tests.append(Tested(record, path, numbers))
         return tests

@@ -15,7 +15,7 @@ from ..parameters.claims import EARLY_GRADIENT, GRADIENTS, TRAINING_ERROR, TRAIN
 from ..parameters.reports import SINGLE_VIEW, TEST_ERROR, Cell, Reporting
 from ..records import measurement, run
 from ..records.experiment import ARITHMETICS, Experiment
-from ..records.measurement import SIGNALS_CSV, signals_of
+from ..records.measurement import SIGNALS_CSV, get_signals_folder
 from . import verdict
 from .cells import NO_COUNTERPART, Records
 
@@ -201,8 +201,8 @@ def measure_side(records: Records, metric: str, experiment: Experiment) -> Side 
 def _measure_gradient(records: Records, metric: str, experiment: Experiment) -> Side | None:
     """Norm of the gradient at the first unit divided by the norm at the last, from the record of signals."""
     iterations = records.project.scale(experiment.scale).signal_iterations
-    folder = signals_of(records.results, experiment, iterations)
-    content = records.try_reading(lambda: measurement.read_of(folder, SIGNALS_CSV, experiment))
+    folder = get_signals_folder(records.results, experiment, iterations)
+    content = records.try_reading(lambda: measurement.read_experiment(folder, SIGNALS_CSV, experiment))
     if content is None:
         return None
     try:

@@ -67,20 +67,20 @@ class History:
             return {}
         return files
 
-    def content_of(self, commit: str, path: str) -> bytes | None:
+    def read_content(self, commit: str, path: str) -> bytes | None:
         """The bytes of a source or of the lock in a commit, or None if there is none."""
         return self.objects.get(self.list_files(commit).get(path, ""))
 
     def has_file(self, commit: str, path: str, digest: str | None) -> bool:
         """Whether a commit has a file with this sha256, as it is or as it was checked out with CR LF at line ends."""
-        content = self.content_of(commit, path)
+        content = self.read_content(commit, path)
         if content is None:
             return digest is None
         return digest in (sha256(content), sha256(content.replace(b"\n", b"\r\n")))
 
-    def version_of(self, commit: str, package: str) -> str | None:
+    def read_version(self, commit: str, package: str) -> str | None:
         """The version of a package that the lock of a commit pins."""
-        found = re.search(rf"^{package}==(\S+)", (self.content_of(commit, LOCK) or b"").decode(), re.MULTILINE)
+        found = re.search(rf"^{package}==(\S+)", (self.read_content(commit, LOCK) or b"").decode(), re.MULTILINE)
         return found and found[1]
 
     def _explain_missing(self, commit: str) -> str | None:
@@ -275,7 +275,7 @@ def check_code(path: Path, origin: dict[str, Any], history: History, needed: Col
     need(environment.get("torch") and environment.get("python"), f"names no environment: {AGAIN}")
     if lock or not any(reason.startswith(f"{LOCK}: ") for reason in unknown):
         need(history.has_file(commit, LOCK, lock), f"{LOCK} is another file in commit {commit[:12]}: {AGAIN}")
-    torch, pinned = environment["torch"].partition("+")[0], history.version_of(commit, "torch")
+    torch, pinned = environment["torch"].partition("+")[0], history.read_version(commit, "torch")
     need(torch == pinned, f"made with torch {torch}, not {pinned} as {LOCK} has it: make another with that")
     told = f"; could not be told when it was made: {', '.join(unknown)}" if unknown else ""
     return f"commit {commit[:12]}, {len(sources)} sources, torch {environment['torch']}{told}"

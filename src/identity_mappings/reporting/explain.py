@@ -25,17 +25,19 @@ def find(cells: list[Filled], table: str, row: str | None, column: str | None) -
     Raises:
         UserError: there is none; says the nearest names.
     """
-    for what, words, names_of in (
+    for what, words, get_names in (
         ("table", table, lambda cell: (f"{cell.table.paper}, {cell.table.table}", cell.table.table)),
         ("row", row, lambda cell: (cell.row.name, *cell.row.texts)),
         ("column", column, lambda cell: (cell.column,)),
     ):
         if words is None:
             continue
-        exact = [cell for cell in cells if words.casefold() in [name.casefold() for name in names_of(cell)]]
-        found = exact or [cell for cell in cells if any(words.casefold() in name.casefold() for name in names_of(cell))]
+        exact = [cell for cell in cells if words.casefold() in [name.casefold() for name in get_names(cell)]]
+        found = exact or [
+            cell for cell in cells if any(words.casefold() in name.casefold() for name in get_names(cell))
+        ]
         if not found:
-            names = list(dict.fromkeys(names_of(cell)[0] for cell in cells))
+            names = list(dict.fromkeys(get_names(cell)[0] for cell in cells))
             raise UserError(f"explain: no {what} {words!r}: {nearest(words, names)}")
         cells = found
     return cells

@@ -15,7 +15,7 @@ from ..records import run
 from ..records.experiment import Experiment
 from ..records.files import json_bytes, write_atomically
 from ..training import checkpoint, verify
-from ..training.assembly import arguments_of, recipe_of
+from ..training.assembly import get_arguments, get_recipe
 from ..training.feeds import Resident
 from ..training.group import Group
 from ..training.trainer import Options
@@ -51,7 +51,7 @@ def export(folder: Path, options: Options, output: Path | None = None) -> Path:
     if experiment.parameters["network"]["shortcut"]["kind"] == "custom":
         raise UserError(f"{folder}: its shortcut is of your own file, without which its weights are nothing")
     weights = checkpoint.read_trained(experiment, record, folder.parents[2], options.root)
-    family, arguments = arguments_of(experiment)
+    family, arguments = get_arguments(experiment)
     tensors = families.as_tensors(weights, *_find_normalization(experiment, record.metrics["seed"], options))
     about = {key: str(record.metrics[key]) for key in ("experiment", "digest", "seed", "weights_sha256")}
     target = (output or options.root / run.MODELS) / experiment.folder / folder.name
@@ -67,7 +67,7 @@ def export(folder: Path, options: Options, output: Path | None = None) -> Path:
 
 def _find_normalization(experiment: Experiment, seed: int, options: Options) -> tuple[Tensor, Tensor]:
     """Mean and deviation that the network's images were normalized by."""
-    recipe, dataset, cpu = recipe_of(experiment), experiment.parameters["dataset"], torch.device("cpu")
+    recipe, dataset, cpu = get_recipe(experiment), experiment.parameters["dataset"], torch.device("cpu")
     if recipe.normalization == "channel-mean-and-deviation":
         return torch.tensor(recipe.channel_mean).view(-1, 1, 1), torch.tensor(recipe.channel_deviation).view(-1, 1, 1)
     deviation = torch.ones(dataset["channels"], 1, 1)

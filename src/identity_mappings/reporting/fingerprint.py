@@ -5,7 +5,7 @@ from typing import Any
 
 from ..parameters import Project
 from ..records import measurement, run
-from ..records.files import canonical, json_bytes, parse_json, sha256, sha256_of, write_atomically
+from ..records.files import canonical, hash_file, json_bytes, parse_json, sha256, write_atomically
 from ..records.measurement import RESPONSES, SIGNALS
 
 PACKAGE = Path(__file__).parent
@@ -14,7 +14,7 @@ NETWORKS = PACKAGE.parent / "networks"
 
 def _hash_files(folder: Path, *patterns: str) -> dict[str, str]:
     paths = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
+    return {path.relative_to(folder).as_posix(): hash_file(path) for path in paths}
 
 
 def hash_cost_inputs(project: Project, scale: str) -> str:
@@ -46,7 +46,7 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
     ]
     record = (run.METRICS, run.CURVE, run.PROVENANCE)
     patterns = [f"seed*/{name}" for name in record]
-    patterns += [f"seed*/{run.evaluation_of(Path(), protocol)}" for protocol in run.IMAGENET_PROTOCOLS]
+    patterns += [f"seed*/{run.get_evaluation_path(Path(), protocol)}" for protocol in run.IMAGENET_PROTOCOLS]
     if report == "figures":
         patterns.append(f"seed*/{RESPONSES}/*")
         parts.append(_hash_files(NETWORKS, "*.py"))
@@ -76,7 +76,7 @@ def is_current(project: Project, scale: str, origin: Path) -> bool:
         facts = parse_json(origin.read_bytes())
         if origin.name == measurement.COST_JSON:
             return facts["fingerprint"] == hash_cost_inputs(project, scale)
-        whole = all(sha256_of(origin.parent / name) == digest for name, digest in facts["files"].items())
+        whole = all(hash_file(origin.parent / name) == digest for name, digest in facts["files"].items())
         if origin.name == measurement.SIGNALS_DONE:
             return whole and facts["fingerprint"] == hash_signal_inputs(project, scale)
         return whole and facts["fingerprint"] == fingerprint(project, scale, origin.stem)

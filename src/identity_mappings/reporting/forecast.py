@@ -199,12 +199,12 @@ def forecast(
     for (kind, basis, estimated_from), found in alike.items():
         mean = None if None in found else sum(found) / len(found)  # of one basis: all are known, or none
         kinds.append(Kind(kind, len(found), basis, mean, records[kind] if mean else 0, estimated_from))
-    seconds = _end_of_last(jobs, devices) if jobs else (None if left else 0.0)
+    seconds = _simulate_queue(jobs, devices) if jobs else (None if left else 0.0)
     model = speeds.models[0] if speeds.models else None
     return Forecast(devices, model, seconds, sum(seconds for seconds, _ in jobs), kinds)
 
 
-def _end_of_last(jobs: Sequence[tuple[float, int]], devices: Devices) -> float:
+def _simulate_queue(jobs: Sequence[tuple[float, int]], devices: Devices) -> float:
     """List scheduling: seconds to the end of the last of these (seconds of devices, width), begun in this order.
 
     The seconds of a run that takes several GPUs are those of all of them together; those of a CPU's threads are not.

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Drawing
 from ..parameters.reports import Panel, Responses, Signals
 from ..records import measurement
 from ..records.experiment import Experiment
-from ..records.measurement import RESPONSES_CSV, SIGNALS_CSV, responses_of, signals_of
+from ..records.measurement import RESPONSES_CSV, SIGNALS_CSV, get_responses_folder, get_signals_folder
 from .cells import NO_COUNTERPART, Records
 from .drawing import COLOURS, join_data, new_drawing
 
@@ -22,7 +22,7 @@ FLOOR = 1e-300  # of what a logarithmic axis shows
 
 
 def _read(
-    records: Records, panel: Panel, folder_of: Callable[[Experiment], Path], name: str, drawn: list[pandas.DataFrame]
+    records: Records, panel: Panel, get_folder: Callable[[Experiment], Path], name: str, drawn: list[pandas.DataFrame]
 ) -> Iterator[tuple[str, pandas.DataFrame | None, str]]:
     """Colour, record and label of each curve of a panel; where there is no record None, and why.
 
@@ -34,9 +34,9 @@ def _read(
             yield colour, None, f"{curve.label}: {NO_COUNTERPART}"
             continue
         alternatives = experiment.alternatives
-        experiment = next((other for other in alternatives if (folder_of(other) / name).is_file()), experiment)
-        folder = folder_of(experiment)
-        content = records.try_reading(partial(measurement.read_of, folder, name, experiment))
+        experiment = next((other for other in alternatives if (get_folder(other) / name).is_file()), experiment)
+        folder = get_folder(experiment)
+        content = records.try_reading(partial(measurement.read_experiment, folder, name, experiment))
         try:
             data = None if content is None else pandas.read_csv(io.BytesIO(content))
         except ValueError as error:  # pandas: no columns, or no table
@@ -56,10 +56,10 @@ def draw_signals(records: Records, figure: Signals) -> tuple[Drawing, pandas.Dat
     iterations = records.settings.signal_iterations
     drawing = new_drawing(records, figure, 11, 2.7 * len(figure.panels) + 0.6)
     drawn: list[pandas.DataFrame] = []
-    folder_of = partial(signals_of, records.results, iterations=iterations)
+    get_folder = partial(get_signals_folder, records.results, iterations=iterations)
     for row, panel in zip(drawing.subplots(len(figure.panels), 2, squeeze=False), figure.panels, strict=True):
         handles = []
-        for colour, data, label in _read(records, panel, folder_of, SIGNALS_CSV, drawn):
+        for colour, data, label in _read(records, panel, get_folder, SIGNALS_CSV, drawn):
             for axes, column in zip(row, NORMS, strict=True):
                 for iteration, norms in data.groupby("iteration") if data is not None else ():
                     style, width = ("-", 1.2) if iteration else ("--", 0.8)
@@ -77,9 +77,9 @@ def draw_responses(records: Records, figure: Responses) -> tuple[Drawing, pandas
     """Above in the order of the layers, below sorted by size, as the paper shows them; of seed 0."""
     drawing = new_drawing(records, figure, 5.5 * len(figure.panels), 5.2)
     drawn: list[pandas.DataFrame] = []
-    folder_of = partial(responses_of, records.results, seed=0)
+    get_folder = partial(get_responses_folder, records.results, seed=0)
     for column, panel in zip(drawing.subplots(2, len(figure.panels), squeeze=False).T, figure.panels, strict=True):
-        for colour, data, label in _read(records, panel, folder_of, RESPONSES_CSV, drawn):
+        for colour, data, label in _read(records, panel, get_folder, RESPONSES_CSV, drawn):
             if data is None:
                 column[0].plot([], [], color=colour, label=label)
                 continue

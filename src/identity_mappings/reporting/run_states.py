@@ -134,7 +134,7 @@ class _Finder:
     def find_other(self, experiment: Experiment, seed: int) -> RunProgress:
         """A run with a seed that no table wants; a bad record of it is passed over."""
         try:
-            record = run.read(run.folder_of(self.results, experiment, seed), experiment, seed)
+            record = run.read(run.get_folder(self.results, experiment, seed), experiment, seed)
         except run.BadRecord:
             record = None
         if record:
@@ -184,12 +184,14 @@ class _Finder:
             read = (_read_failure(self.logs / folder / name) for name in trainings)
             self._failures[folder] = list(filter(None, read))
         # The last heartbeat of a training that fails and the last line of its log are of one moment.
-        of_run = (found for found in self._failures[folder] if _is_of(found[1].name, seed) and found[0] > since - 10)
-        _, path, line = max(of_run, default=(0, None, ""))
+        failures = (
+            found for found in self._failures[folder] if _belongs_to(found[1].name, seed) and found[0] > since - 10
+        )
+        _, path, line = max(failures, default=(0, None, ""))
         return path and (path.relative_to(self.project.root), line)
 
 
-def _is_of(name: str, seed: int) -> bool:
+def _belongs_to(name: str, seed: int) -> bool:
     """Whether a log is of a run: its own, or that of a job that trains several seeds."""
     if match := re.fullmatch(r"seed(\d+)\.log", name):
         return int(match[1]) == seed

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..evaluation.propagation import measure_signals
 from ..parameters import load
-from ..records.files import json_bytes, sha256_of, write_atomically
+from ..records.files import hash_file, json_bytes, write_atomically
 from ..records.measurement import SIGNALS, SIGNALS_CSV, SIGNALS_DONE
 from ..training.trainer import Options
 from .fingerprint import hash_signal_inputs
@@ -19,6 +19,6 @@ def measure_all(scale: str, data_folder: Path, device: str, root: Path = Path())
     folders = [
         measure_signals(experiment, settings.signal_iterations, options) for experiment in project.propagated(scale)
     ]
-    files = {f"{folder.name}/{SIGNALS_CSV}": sha256_of(folder / SIGNALS_CSV) for folder in folders}
+    files = {f"{folder.name}/{SIGNALS_CSV}": hash_file(folder / SIGNALS_CSV) for folder in folders}
     done = {"scale": scale, "fingerprint": hash_signal_inputs(project, scale), "files": files}
     write_atomically(results / SIGNALS / SIGNALS_DONE, json_bytes(done))

@@ -63,10 +63,10 @@ def variance(errors: Errors, prior: float, of_mean: bool = False) -> float:
     """The variance of the median (or mean) of runs, in squared points; of fewer than 3 runs by the prior deviation."""
     finite = [error for error in errors if error is not None]
     deviation = statistics.stdev(finite) if len(finite) >= ENOUGH else prior
-    return variance_of_median(deviation, len(errors), of_mean)
+    return median_variance(deviation, len(errors), of_mean)
 
 
-def variance_of_median(deviation: float, n: int, of_mean: bool = False) -> float:
+def median_variance(deviation: float, n: int, of_mean: bool = False) -> float:
     """The variance of the median (or mean) of n values with this standard deviation."""
     return deviation**2 / n * (MEDIAN_VARIANCE if n >= ENOUGH and not of_mean else 1)
 
@@ -74,7 +74,7 @@ def variance_of_median(deviation: float, n: int, of_mean: bool = False) -> float
 def published_variance(cell: Cell, prior: float, of_mean: bool = False) -> float:
     """The variance of a published median (or mean), by the deviation that stands beside it or the prior one."""
     deviation = prior if cell.published_deviation is None else cell.published_deviation
-    return variance_of_median(deviation, cell.published_runs, of_mean)
+    return median_variance(deviation, cell.published_runs, of_mean)
 
 
 def standard_error(errors: Errors, cell: Cell, dataset: str, reporting: Reporting, of_mean: bool = False) -> float:
@@ -111,7 +111,7 @@ def state_rules(project: Project, scale: str) -> dict[str, str]:
     names = {name for claim in project.claims.claims for pair in claim.pairs() for name in pair}
     compared = {found.parameters["dataset"]["name"] for found in project.resolve_all(sorted(names), scale)}
     smallest = {
-        name: float(f"{reporting.differs_beyond * math.sqrt(2 * variance_of_median(prior, RUNS_OF_THE_PAPERS)):.2g}")
+        name: float(f"{reporting.differs_beyond * math.sqrt(2 * median_variance(prior, RUNS_OF_THE_PAPERS)):.2g}")
         for name, prior in reporting.prior_deviation.items()
     }
     return {

@@ -20,7 +20,7 @@ from ..records.experiment import Experiment
 LAYERS = {"convolution": nn.Conv2d, "linear": nn.Linear, "batch-norm": (BatchNorm2d, nn.BatchNorm2d)}
 
 
-def recipe_of(experiment: Experiment) -> SimpleNamespace:
+def get_recipe(experiment: Experiment) -> SimpleNamespace:
     """The recipe's keys as attributes; params/recipes/ and workflow/schemas/recipe.json say what each is."""
     return SimpleNamespace(**experiment.parameters["recipe"])
 
@@ -45,7 +45,7 @@ def custom_shortcut(source: Path, sha256: str, class_name: str) -> type[Shortcut
     return found
 
 
-def arguments_of(experiment: Experiment) -> tuple[str, dict[str, Any]]:
+def get_arguments(experiment: Experiment) -> tuple[str, dict[str, Any]]:
     """Family and keyword arguments of an experiment's network, as JSON has them."""
     # A key that is null is one that the paper's network does not have.
     network = {key: value for key, value in experiment.parameters["network"].items() if value is not None}
@@ -56,7 +56,7 @@ def arguments_of(experiment: Experiment) -> tuple[str, dict[str, Any]]:
         return family, {"depth": network["depth"], **sizes, "size": dataset["size"], "dropout": dropout}
     batch_norm: dict[str, Any] = {}
     if experiment.parameters["recipe"] is not None:
-        recipe = recipe_of(experiment)
+        recipe = get_recipe(experiment)
         batch_norm = {
             "replicas": recipe.batch_size // recipe.batch_norm_samples,
             "batch_norm_eps": recipe.batch_norm_eps,
@@ -68,7 +68,7 @@ def arguments_of(experiment: Experiment) -> tuple[str, dict[str, Any]]:
 
 def build(experiment: Experiment, root: Path = Path()) -> nn.Module:
     """The experiment's network, not yet initialized; `root` is what a custom shortcut's path is relative to."""
-    family, arguments = arguments_of(experiment)
+    family, arguments = get_arguments(experiment)
     if family == "vgg":
         return FAMILIES[family](**arguments)
     shortcut, shortcut_class = dict(arguments.pop("shortcut")), None

@@ -124,10 +124,10 @@ def read_trained(experiment: Experiment, record: run.Record, results: Path, root
         UserError: they are not here, or are others.
     """
     seed = record.metrics["seed"]
-    path = run.weights_of(results, experiment, seed, root)
+    path = run.find_weights(results, experiment, seed, root)
     if path is None:
         raise UserError(
-            f"{run.checkpoints_of(results, experiment, seed) / run.WEIGHTS}: the trained weights are not here; they "
+            f"{run.get_checkpoints(results, experiment, seed) / run.WEIGHTS}: the trained weights are not here; they "
             "stay where the run was trained: fetch them, or export it there and `dvc pull models`"
         )
     weights = read(path)
@@ -164,7 +164,10 @@ def hold_run(experiment: Experiment, seed: int, results: Path) -> Iterator[None]
         UserError: another process holds it.
         OSError: no right to write where its files go.
     """
-    checkpoints, folder = run.checkpoints_of(results, experiment, seed), run.folder_of(results, experiment, seed)
+    checkpoints, folder = (
+        run.get_checkpoints(results, experiment, seed),
+        run.get_folder(results, experiment, seed),
+    )
     checkpoints.mkdir(parents=True, exist_ok=True)
     with (checkpoints / "lock").open("w") as lock:
         try:

@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..records.experiment import Experiment
 from ..records.machine import cpu_model
 from . import memory
-from .assembly import build, initialize, recipe_of
+from .assembly import build, get_recipe, initialize
 from .driver import ask
 from .group import Group
 
@@ -38,7 +38,7 @@ def autocast(device: torch.device, arithmetic: str) -> contextlib.AbstractContex
 
 def estimate(experiment: Experiment, root: Path = Path()) -> float:
     """Seconds that a run would take on this CPU, from the quickest of three iterations of a part of a batch."""
-    recipe, dataset = recipe_of(experiment), experiment.parameters["dataset"]
+    recipe, dataset = get_recipe(experiment), experiment.parameters["dataset"]
     prepare(recipe.arithmetic, recipe.cpu_threads)
     network = build(experiment, root)
     initialize(network, recipe, 0)
@@ -81,7 +81,7 @@ def choose(kind: str, experiment: Experiment, root: Path = Path(), group: Group 
         )
     if experiment.detects:
         raise UserError(f"no GPU for {experiment.name}: if you want the CPU, say --device cpu")
-    threads = recipe_of(experiment).cpu_threads
+    threads = get_recipe(experiment).cpu_threads
     raise UserError(
         f"no GPU for {experiment.name}. On this CPU, with {threads} thread(s), a run would take about "
         f"{duration(estimate(experiment, root))}: if you want that, say --device cpu "
@@ -91,12 +91,12 @@ def choose(kind: str, experiment: Experiment, root: Path = Path(), group: Group 
 
 def set_up(kind: str, experiment: Experiment, root: Path = Path(), group: Group | None = None) -> torch.device:
     """`choose` a device for an experiment, and `prepare` this process for its recipe."""
-    device, recipe = choose(kind, experiment, root, group), recipe_of(experiment)
+    device, recipe = choose(kind, experiment, root, group), get_recipe(experiment)
     prepare(recipe.arithmetic, recipe.cpu_threads)
     return device
 
 
-def name_of(device: torch.device) -> str:
+def get_name(device: torch.device) -> str:
     """The kind of a device, as records state it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 

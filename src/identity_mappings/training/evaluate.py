@@ -9,7 +9,7 @@ import torch
 from ..errors import UserError
 from ..records import provenance, run
 from ..records.experiment import Experiment
-from ..records.files import json_bytes, sha256_of, write_atomically
+from ..records.files import hash_file, json_bytes, write_atomically
 from . import checkpoint, devices
 from .feeds import STATISTICS_BATCHES
 from .group import Group
@@ -36,17 +36,17 @@ def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], option
     if experiment.detects:
         raise UserError(f"{experiment.name}: a detection is tested at the end of its training: its record has the mAP")
     protocols = _choose_protocols(experiment, protocols)
-    folder = run.folder_of(options.results, experiment, seed)
+    folder = run.get_folder(options.results, experiment, seed)
     if (record := run.read(folder, experiment, seed)) is None:
         raise UserError(f"{folder}: no finished record: train the run first")
     copied = ("experiment", "digest", "seed", "arithmetic", "weights_sha256")
     head = {"format": run.FORMAT, **{key: record.metrics[key] for key in copied}}
-    parents = {"parents": {run.METRICS: sha256_of(record.path)}}
+    parents = {"parents": {run.METRICS: hash_file(record.path)}}
     if record.test_error is None:
         return _write(folder, head, dict.fromkeys(protocols, DIVERGED), parents, options)
     weights = checkpoint.read_trained(experiment, record, options.results, options.root)
     statistics = experiment.parameters["recipe"]["test_statistics"]
-    moving = run.checkpoints_of(options.results, experiment, seed) / MOVING
+    moving = run.get_checkpoints(options.results, experiment, seed) / MOVING
     trainer, results = _test(experiment, seed, protocols, options, weights, statistics, moving)
     repeated = run.IMAGENET_PROTOCOLS[0] if experiment.streamed else SINGLE_VIEW
     if repeated in results:
@@ -70,7 +70,7 @@ def evaluate_checkpoint(
         raise UserError(f"{file}: no checkpoint of {experiment.folder}, seed {seed}: name one of its folder")
     weights, iteration = saved["network"], saved["progress"]["iteration"]
     trainer, results = _test(experiment, seed, protocols, options, weights)
-    folder = run.folder_of(options.results, experiment, seed) / run.PARTIAL
+    folder = run.get_folder(options.results, experiment, seed) / run.PARTIAL
     head = {"format": run.FORMAT, "experiment": experiment.name, **saved["run"], "iteration": iteration}
     digest = {"weights_sha256": checkpoint.weights_sha256(weights)}
     return _write(folder, head, results, digest, options, f"-{iteration}") if trainer.group.leads else []
@@ -86,7 +86,7 @@ def _write(
 ) -> list[Path]:
     origin, written = {**origin, "made_by": provenance.code(options.root)}, []
     for protocol, numbers in results.items():
-        written.append(run.evaluation_of(folder, protocol + suffix))
+        written.append(run.get_evaluation_path(folder, protocol + suffix))
         write_atomically(written[-1], json_bytes({**head, "protocol": protocol, **numbers, **origin}))
     return written
 

@@ -66,7 +66,7 @@ class Group:
                 distributed.destroy_process_group()
             # Otherwise others may be gone, and leaving in order would wait for them.
 
-    def share_of(self, replicas: int) -> list[int]:
+    def get_share(self, replicas: int) -> list[int]:
         """The replicas that this process computes.
 
         Raises:

@@ -17,7 +17,7 @@ from ..evaluation.single_view import Result
 from ..networks.depth import IMAGENET_STAGES
 from ..networks.imagenet import ImageNetResNet
 from ..records import provenance, run
-from ..records.files import json_bytes, sha256_of, write_atomically
+from ..records.files import hash_file, json_bytes, write_atomically
 from . import checkpoint, devices
 from .group import Group
 from .streamed import count_workers, open_shards
@@ -29,16 +29,16 @@ MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 DECODER = "pillow"
 
 
-def names_of(depth: int) -> dict[str, str]:
+def get_names(depth: int) -> dict[str, str]:
     """{torchvision's name: ours} of all weights and statistics of a ResNet: both list them in the same order."""
     unit, counts = IMAGENET_STAGES[depth]
     with torch.device("meta"):
         original = ResNet(Bottleneck if unit == "bottleneck" else BasicBlock, list(counts))
     names = (name for name in original.state_dict() if not name.endswith("num_batches_tracked"))
-    return dict(zip(names, _build(network_of(depth), 1, "meta").state_dict(), strict=True))
+    return dict(zip(names, _build(describe_network(depth), 1, "meta").state_dict(), strict=True))
 
 
-def network_of(depth: int) -> dict[str, Any]:
+def describe_network(depth: int) -> dict[str, Any]:
     """torchvision's network as `network` of params/: option B, a bottleneck's stride on its 3x3."""
     unit, _ = IMAGENET_STAGES[depth]
     network = {"family": "imagenet", "depth": depth, "unit": unit, "shape_change": "B"}
@@ -50,7 +50,7 @@ def _build(network: Mapping[str, Any], classes: int, device: str = "cpu") -> Ima
         return ImageNetResNet(**{key: value for key, value in network.items() if key != "family"}, classes=classes)
 
 
-def depth_of(state: Mapping[str, Tensor]) -> int:
+def infer_depth(state: Mapping[str, Tensor]) -> int:
     """Depth of the ResNet that a state dict is of, by the names of its layers.
 
     Raises:
@@ -94,10 +94,10 @@ def convert(
             raise UserError(f"{name!r} is no tensor, so this is no state dict: save model.state_dict()")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    depth = depth or depth_of(state)
+    depth = depth or infer_depth(state)
     if depth not in IMAGENET_STAGES:
         raise UserError(f"no ResNet-{depth}: the depth is one of {', '.join(map(str, IMAGENET_STAGES))}")
-    names, network = names_of(depth), network_of(depth)
+    names, network = get_names(depth), describe_network(depth)
     if missing := [name for name in names if name not in state]:
         raise UserError(f"{missing[0]} is missing, which a ResNet-{depth} has: give its whole state dict")
     if extra := [name for name in state if name not in names and not name.endswith(".num_batches_tracked")]:
@@ -195,12 +195,12 @@ def test_imported(
             "normalization": {"mean": mean, "deviation": deviation},
             **Result(found.wrong, found.images, found.loss / found.images, found.wrong_top_5).as_json(),
             "arithmetic": "float32",
-            "device": devices.name_of(device),
+            "device": devices.get_name(device),
             "weights_sha256": checkpoint.weights_sha256(state),
-            "file_sha256": sha256_of(file),
+            "file_sha256": hash_file(file),
             "data": {"name": dataset["name"], "dvc_md5": dataset["md5"]},
             "made_by": provenance.code(options.root),
         }
-        written.append(run.imported_of(options.results, name, protocol))
+        written.append(run.get_imported_path(options.results, name, protocol))
         write_atomically(written[-1], json_bytes(record))
     return written

@@ -15,7 +15,7 @@ from ..records import git, heartbeat, provenance
 from ..records import run as records
 from ..records.experiment import Experiment
 from . import checkpoint, devices, memory, record
-from .assembly import recipe_of
+from .assembly import get_recipe
 from .checkpoint import hold_run
 from .group import Group, LostWorker
 from .optimizer import learning_rate
@@ -30,8 +30,8 @@ class Run:
     def __init__(self, experiment: Experiment, seed: int, device: torch.device, options: Options, group: Group):
         self.experiment, self.options, self.group = experiment, options, group
         self.name = f"{experiment.name}, seed {seed}"
-        self.folder = records.folder_of(options.results, experiment, seed)
-        self.checkpoints = records.checkpoints_of(options.results, experiment, seed)
+        self.folder = records.get_folder(options.results, experiment, seed)
+        self.checkpoints = records.get_checkpoints(options.results, experiment, seed)
         self.trainer = make_trainer(experiment, seed, device, options, group=group)
         self.progress = Progress()
         saved = checkpoint.load(self.checkpoints, device, self.trainer.run)
@@ -189,7 +189,7 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
     if not wanted:
         return 0
     first, group = wanted[0][0], Group.from_environment()
-    if len({(recipe_of(e).arithmetic, recipe_of(e).cpu_threads) for e, _ in wanted}) > 1:
+    if len({(get_recipe(e).arithmetic, get_recipe(e).cpu_threads) for e, _ in wanted}) > 1:
         names = ", ".join(dict.fromkeys(experiment.name for experiment, _ in wanted))
         raise UserError(f"{names}: differ in arithmetic or cpu_threads, of which a process has one: train them apart")
     device = devices.set_up(options.device, first, options.root, group)
@@ -232,7 +232,7 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
 
 
 def _has_record(experiment: Experiment, seed: int, options: Options) -> bool:
-    folder = records.folder_of(options.results, experiment, seed)
+    folder = records.get_folder(options.results, experiment, seed)
     try:
         finished = records.read(folder, experiment, seed) is not None
     except records.BadRecord as error:
@@ -240,7 +240,7 @@ def _has_record(experiment: Experiment, seed: int, options: Options) -> bool:
     if finished:
         say(f"{folder}: finished before; nothing to do")
         return True
-    checkpoints = records.checkpoints_of(options.results, experiment, seed)
+    checkpoints = records.get_checkpoints(options.results, experiment, seed)
     if records.restore(folder, checkpoints, experiment, seed):
         say(f"{folder}: finished before, and here again from {checkpoints}: remove that, too, to train it again")
         return True

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..networks.closed_form import bound_activations
 from ..records.experiment import Experiment
-from .assembly import build, recipe_of
+from .assembly import build, get_recipe
 
 SHARE = 0.7  # of a device's memory, for what the forward pass keeps; the rest for weights, gradients, workspaces
 
@@ -62,7 +62,7 @@ def is_short(network: nn.Module, experiment: Experiment, shape: Sequence[int], d
 
     What fits by a bound is not counted: tensors on the meta device import the compiler, which takes 1.5 s.
     """
-    recipe, room = recipe_of(experiment), SHARE * total(device)
+    recipe, room = get_recipe(experiment), SHARE * total(device)
     bound = bound_activations(experiment.parameters["network"], shape[0], shape[-1])
     if bound is not None and bound * recipe.batch_norm_samples <= room:
         return False
@@ -71,7 +71,7 @@ def is_short(network: nn.Module, experiment: Experiment, shape: Sequence[int], d
 
 def needed(experiment: Experiment, root: Path = Path()) -> int:
     """Bytes of a device's memory that a training of an experiment takes, counted without making anything."""
-    recipe, dataset = recipe_of(experiment), experiment.parameters["dataset"]
+    recipe, dataset = get_recipe(experiment), experiment.parameters["dataset"]
     with torch.device("meta"):
         network = build(experiment, root)
     side = recipe.crop_size if experiment.streamed else dataset["size"]

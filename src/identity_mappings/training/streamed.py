@@ -80,7 +80,7 @@ class Streamed:
         self.training, self.validation = (open_shards(dataset, split, folder) for split in ("training", "validation"))
         self.counts = {"training_images": len(self.training), "test_images": len(self.validation)}
         self.replicas = recipe.batch_size // recipe.batch_norm_samples
-        self.own_replicas = group.share_of(self.replicas)
+        self.own_replicas = group.get_share(self.replicas)
         self.shape = (3, recipe.crop_size, recipe.crop_size)
         pinned_memory = device.type == "cuda"
         epoch = math.ceil(len(self.training) / recipe.batch_size)

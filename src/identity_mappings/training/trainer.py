@@ -18,7 +18,7 @@ from ..evaluation import single_view
 from ..networks.shortcuts import Dropout
 from ..records.experiment import Experiment
 from . import devices, memory
-from .assembly import build, initialize, recipe_of
+from .assembly import build, get_recipe, initialize
 from .captured import Captured
 from .feeds import Resident
 from .group import Group
@@ -92,12 +92,12 @@ class Trainer:
         images: Images | None = None,
         group: Group | None = None,
     ):
-        self.recipe = recipe = recipe_of(experiment)
+        self.recipe = recipe = get_recipe(experiment)
         self.seed, self.device, self.group = seed, device, group or Group()
-        self.device_name = devices.name_of(device)
+        self.device_name = devices.get_name(device)
         self.run = {"digest": experiment.digest, "seed": seed}
         self.replicas = recipe.batch_size // recipe.batch_norm_samples
-        self.own_replicas = self.group.share_of(self.replicas)  # replicas that this process computes
+        self.own_replicas = self.group.get_share(self.replicas)  # replicas that this process computes
         dataset = experiment.parameters["dataset"]
         if recipe.crop and images is None:
             from .streamed import Streamed  # needs torchvision and Pillow, which CIFAR does without

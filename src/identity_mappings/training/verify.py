@@ -12,7 +12,7 @@ from ..records.experiment import Experiment
 from ..records.files import parse_json
 from ..records.provenance import environment
 from . import checkpoint, devices
-from .assembly import recipe_of
+from .assembly import get_recipe
 from .trainer import Options, make_trainer
 
 # On another kind of device sums are added up in another order, and training magnifies that from step to step. Measured
@@ -33,7 +33,7 @@ def compute_first_losses(
 def verify_twice(experiment: Experiment, seed: int, options: Options, iterations: int = run.FIRST_LOSSES) -> int:
     """Train the first iterations two times and compare all bits; returns the exit status."""
     first, second = (compute_first_losses(experiment, seed, options, iterations) for _ in range(2))
-    name = f"{experiment.name}, seed {seed}, {recipe_of(experiment).arithmetic}"
+    name = f"{experiment.name}, seed {seed}, {get_recipe(experiment).arithmetic}"
     if first == second:
         print(f"{name}: {iterations} iterations twice: the same losses and weights, bit by bit")
         return 0
