@@ -118,7 +118,7 @@ class Walks:
             "counted": cell.cell.counted,
             "experiment": experiment and experiment.name,
             "digest": experiment and experiment.digest,
-            "best of all tests": best is not None and f"{best:.2f} %: chosen on the test set, not a result",
+            "best test of each run, median": best is not None and f"{best:.2f} %: chosen on the test set, not a result",
         }
         return {name: text for name, text in facts.items() if text} | count
 
