@@ -47,5 +47,6 @@ def _tabulate_errors(cells: list[dict[str, Any]]) -> str:
     for name, cell in shown.items():
         published = "" if cell["published"] is None else str(cell["published"])
         spread = "" if cell["std"] is None else f"± {cell['std']:.2f}"
-        rows.append([f"`{name}`", cell["dataset"], str(cell["runs"]), str(cell["measured"]), spread, published])
+        rebuilt = f"{cell['measured']:.2f}" if isinstance(cell["measured"], float) else cell["measured"]
+        rows.append([f"`{name}`", cell["dataset"], str(cell["runs"]), rebuilt, spread, published])
     return format_grid(rows)
