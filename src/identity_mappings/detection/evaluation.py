@@ -51,9 +51,9 @@ def average_precision(found: Sequence[Boxes], objects: Sequence[Boxes], label: i
     verdicts.sort(key=lambda entry: -entry[0])  # stable: of equal scores the first image's goes first
     right = torch.tensor([is_right for _, is_right in verdicts]).cumsum(0)
     precision = right / torch.arange(1, len(verdicts) + 1, dtype=torch.float64)
-    steps = ((POINTS - 1) * right >= point * wanted for point in range(POINTS))
-    reached = [float(precision[step].max()) if step.any() else 0.0 for step in steps]
-    return 100 * sum(reached) / POINTS
+    reached = ((POINTS - 1) * right >= point * wanted for point in range(POINTS))  # each recall: by which detections
+    precisions = [float(precision[chosen].max()) if chosen.any() else 0.0 for chosen in reached]
+    return 100 * sum(precisions) / POINTS
 
 
 def score_voc(found: Sequence[Boxes], objects: Sequence[Boxes], classes: Sequence[str]) -> dict[str, Any]:

@@ -164,10 +164,8 @@ def hold_run(experiment: Experiment, seed: int, results: Path) -> Iterator[None]
         UserError: another process holds it.
         OSError: no right to write where its files go.
     """
-    checkpoints, folder = (
-        run.get_checkpoints(results, experiment, seed),
-        run.get_folder(results, experiment, seed),
-    )
+    checkpoints = run.get_checkpoints(results, experiment, seed)
+    folder = run.get_folder(results, experiment, seed)
     checkpoints.mkdir(parents=True, exist_ok=True)
     with (checkpoints / "lock").open("w") as lock:
         try:
