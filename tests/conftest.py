@@ -68,8 +68,8 @@ class Copy:
     """A copy of the project's files in a folder of its own.
 
     Args:
-        few_figures: leave out all figures but one of each kind, and all but its first two panels; drawing all takes as
-            long as the graph of scale tiny.
+        few_figures: leave out all figures but one of each kind, and all but its first panel; drawing all takes as long
+            as the graph of scale tiny.
     """
 
     def __init__(self, root: Path, few_figures: bool = False):
@@ -86,7 +86,7 @@ class Copy:
         (root / "params/scales/tiny.yaml").write_text(TINY)
         for path in (root / "params/figures").iterdir() if few_figures else ():
             if path.stem in FIGURES:
-                path.write_text("".join(re.split(r"^(?=  - title: )", path.read_text(), flags=re.MULTILINE)[:3]))
+                path.write_text("".join(re.split(r"^(?=  - title: )", path.read_text(), flags=re.MULTILINE)[:2]))
             else:
                 path.unlink()
 

@@ -17,28 +17,27 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.slow
-def test_a_shortcut_of_ones_own_becomes_a_row(project_copy, tmp_path):
-    copy = project_copy(tmp_path / "project", few_figures=True)
+def test_a_shortcut_of_ones_own_becomes_a_row(clone):
     section = (ROOT / "docs/own-shortcut.md").read_text()
     files = re.findall(r"in `(params/[\w/.-]+)`:", section)
     blocks = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
     assert len(files) == len(blocks) == 2
     for file, block in zip(files, blocks, strict=True):
-        (copy.root / file).write_text(block)
-    copy.edit("params/scales/tiny.yaml", "experiments: [", "experiments: [cifar10-resnet110-skip-init, ")
-    answer = copy.snakemake("--config", "scale=tiny")
+        (clone.root / file).write_text(block)
+    clone.edit("params/scales/tiny.yaml", "experiments: [", "experiments: [cifar10-resnet110-skip-init, ")
+    answer = clone.snakemake("--config", "scale=tiny")
     assert answer.returncode == 0, answer.stdout
 
-    cells = json.loads((copy.root / "results/tiny/tables.json").read_text())["cells"]
+    cells = json.loads((clone.root / "results/tiny/tables.json").read_text())["cells"]
     [cell] = [cell for cell in cells if cell["table"] == "Shortcuts of our own"]
     [path] = cell["records"]
-    assert cell["measured"] is not None and (copy.root / path).is_file()
-    tables = (copy.root / "results/tiny/tables.md").read_text()
+    assert cell["measured"] is not None and (clone.root / path).is_file()
+    tables = (clone.root / "results/tiny/tables.md").read_text()
     assert "## Shortcuts of our own" in tables and "| SkipInit" in tables
 
-    source = copy.root / "examples/skip_init.py"
+    source = clone.root / "examples/skip_init.py"
     source.write_text(source.read_text().replace("self.alpha * f", "2 * self.alpha * f"))
-    answer = copy.snakemake("--dry-run", "--config", "scale=tiny")
+    answer = clone.snakemake("--dry-run", "--config", "scale=tiny")
     assert len(set(re.findall(r"experiment=(\S+),", answer.stdout))) == 1, "the changed file is another run"
 
 

@@ -104,26 +104,17 @@ def test_killed_and_resumed_it_is_the_same_bytes(whole, alternating, options, da
 def test_two_processes_take_the_same_steps(detection, options, data, tmp_path, root_of_project):
     """Up to the order in which gradients are added; the images, regions and boxes are the same."""
     experiment = detection("voc-resnet101", iterations=3, log_every=3, evaluate_every=3, learning_rate=[[0, 0.001]])
-    losses = []
-    for processes in (1, 2):
-        results = tmp_path / str(processes)
-        options(results)
-        experiment.save(results / "run.json")
-        words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-        words += [
-            "identity_mappings",
-            "train",
-            str(results / "run.json"),
-            "--results",
-            str(results),
-            "--data",
-            str(data),
-        ]
-        done = subprocess.run(**command(sys.executable, *words, "--device", "cpu", root=root_of_project), text=True)
-        assert done.returncode == 0, done.stdout
-        record = run.read(run.get_folder(results, experiment, 0), experiment, 0)
-        assert record.provenance["seed"]["world_size"] == processes
-        losses.append(record.metrics["first_losses"])
+    alone, together = tmp_path / "1", tmp_path / "2"
+    assert train(experiment, 0, options(alone)) == 0
+    options(together)
+    experiment.save(together / "run.json")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "identity_mappings")
+    words = ("train", str(together / "run.json"), "--results", str(together), "--data", str(data), "--device", "cpu")
+    done = subprocess.run(**command(sys.executable, *launcher, *words, root=root_of_project), text=True)
+    assert done.returncode == 0, done.stdout
+    records = [run.read(run.get_folder(results, experiment, 0), experiment, 0) for results in (alone, together)]
+    assert records[1].provenance["seed"]["world_size"] == 2
+    losses = [record.metrics["first_losses"] for record in records]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 

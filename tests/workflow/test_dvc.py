@@ -4,10 +4,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import fork_server
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -20,8 +21,10 @@ class Repository:
         self.copy, self.root = copy, copy.root
         ready.touch()
         os.utime(ready, (2e9, 2e9))  # make must not build another environment
+        (ready.parent / "environment").mkdir()
+        (ready.parent / "environment/bin").symlink_to(fork_server.find_commands())
         self.variables = {
-            "VENV": sys.prefix,
+            "VENV": str(ready.parent / "environment"),
             "READY": str(ready),
             "SNAKEMAKE_ARGS": "--cores 2",
             "DVC_NO_ANALYTICS": "1",

@@ -12,6 +12,8 @@ import pytest
 
 from identity_mappings.parameters import load
 from identity_mappings.records import run
+from identity_mappings.training import imported
+from identity_mappings.training.trainer import Options
 
 pytestmark = pytest.mark.slow
 NAME = "imagenet-resnet34-b"
@@ -191,8 +193,12 @@ def test_imported_weights_stand_in_a_table_of_their_own(made, tmp_path):
     torch.manual_seed(0)
     torch.save(resnet18(num_classes=10).state_dict(), tmp_path / "weights.pth")
     words = ("import-weights", str(tmp_path / "weights.pth"), "--name", "untrained", "--source", "a test's own")
-    done = made.command(*words, "--scale", "small", "--device", "cpu", "--protocol", "centre-224", "10-crop")
+    done = made.command(*words, "--scale", "small", "--device", "cpu", "--protocol", "centre-224")
     assert done.returncode == 0, done.stdout
+    dataset = load(made.root).resolve(NAME, "small").parameters["dataset"]
+    options = Options(made.root / "results/small", made.root / "data", made.root, "cpu")
+    of_small_crops = {"wanted": ["10-crop"], "crop_size": 32}
+    imported.test_imported(tmp_path / "weights.pth", "untrained", "a test's own", dataset, options, **of_small_crops)
     before = json.loads((made.root / "results/small/tables.json").read_bytes())["cells"]
     answer = made.snakemake("tables", *CONFIG)  # it sees by itself that the page is old
     assert answer.returncode == 0, answer.stdout

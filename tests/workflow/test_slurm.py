@@ -1,6 +1,7 @@
 """A part of the demo through a real Slurm that the test starts: runs that are cut or killed go on by themselves.
 
-The runs of the copy wait in each step, so that they last longer than Slurm's shortest time limit, which is a minute.
+The runs of the copy wait in each step, so that they last longer than Slurm's shortest time limit, which is a minute;
+their networks and batches are smaller than the demo's.
 """
 
 import json
@@ -26,11 +27,19 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 CUT, CANCELLED, KILLED = "cifar10-resnet20", "cifar10-plain20", "cifar10-resnet110-convolution"
 ON_NODES = "imagenet-resnet18"  # two nodes with a process each
 EVERY = (CUT, CANCELLED, KILLED, ON_NODES)
+SMALLER = {
+    "{16: 8,": "{16: 8, 20: 8,",
+    "110: 44, 1202": "110: 8, 1202",
+    "batch_size: 64\n    batch_norm_samples: 32": "batch_size: 16\n    batch_norm_samples: 8",
+    "batch_size: 32\n      batch_norm_samples: 8\n      crop_size: 32\n      shorter_side": (
+        "batch_size: 8\n      batch_norm_samples: 4\n      crop_size: 32\n      shorter_side"
+    ),
+}
 PATIENCE = 420  # seconds for all runs
 
 
 def folder(root: Path, name: str, results: str = "results/demo") -> Path:
-    return run.get_folder(root / results, load(ROOT).resolve(name, "demo"), 0)
+    return run.get_folder(root / results, load(root).resolve(name, "demo"), 0)
 
 
 def read_outputs(record: Path) -> dict[str, bytes]:
@@ -57,7 +66,7 @@ def list_jobs(slurm: Slurm) -> dict[str, dict[str, str]]:
 
 
 def has_checkpoint(project, name: str) -> bool:
-    checkpoints = run.get_checkpoints(project.root / "results/demo", load(ROOT).resolve(name, "demo"), 0)
+    checkpoints = run.get_checkpoints(project.root / "results/demo", load(project.root).resolve(name, "demo"), 0)
     return any(checkpoints.glob("checkpoint-*"))
 
 
@@ -75,9 +84,9 @@ def find_training(project, name: str) -> int | None:
     return None
 
 
-def jobs_of(jobs: dict[str, dict[str, str]], name: str) -> list[dict[str, str]]:
+def jobs_of(project, jobs: dict[str, dict[str, str]], name: str) -> list[dict[str, str]]:
     """Of an experiment, in the order in which they were submitted."""
-    log = f"_{name}_{load(ROOT).resolve(name, 'demo').digest}_"
+    log = f"_{name}_{load(project.root).resolve(name, 'demo').digest}_"
     return [facts for _, facts in sorted(jobs.items(), key=lambda job: int(job[0])) if log in facts.get("StdOut", "")]
 
 
@@ -97,6 +106,8 @@ def _run(project, slurm: Slurm) -> SimpleNamespace:
     step = "            size = self.feed.seek(iteration)\n"
     wait = "            __import__('time').sleep(0.7)\n"
     project.edit("src/identity_mappings/training/trainer.py", step, wait + step)
+    for old, new in SMALLER.items():
+        project.edit("params/scales/demo.yaml", old, new)
     project.edit(
         "workflow/rules/train.smk", "identity-mappings train ", "identity-mappings train --checkpoint-seconds 4 "
     )
@@ -116,7 +127,7 @@ def _run(project, slurm: Slurm) -> SimpleNamespace:
             wait_for(lambda: has_checkpoint(project, KILLED), 120, process, log)
             os.kill(wait_for(lambda: find_training(project, KILLED), 20, process, log), signal.SIGKILL)
             wait_for(lambda: has_checkpoint(project, CANCELLED), 120, process, log)
-            [job] = [facts for facts in jobs_of(list_jobs(slurm), CANCELLED) if facts["JobState"] == "RUNNING"]
+            [job] = [facts for facts in jobs_of(project, list_jobs(slurm), CANCELLED) if facts["JobState"] == "RUNNING"]
             slurm.call("scancel", job["JobId"])
             status = process.wait(timeout=PATIENCE)
         finally:
@@ -146,18 +157,19 @@ def undisturbed(ran):
 
 @pytest.mark.parametrize(("name", "state"), [(CUT, "TIMEOUT"), (CANCELLED, "CANCELLED"), (KILLED, "FAILED")])
 def test_a_run_that_met_an_accident_went_on_to_the_bytes_of_an_undisturbed_one(ran, undisturbed, name, state):
-    found = jobs_of(ran.jobs, name)
+    found = jobs_of(ran.project, ran.jobs, name)
     states = [facts["JobState"] for facts in found]
     assert state in states and states[-1] == "COMPLETED", states
     record = folder(ran.project.root, name)
     sessions = json.loads((record / run.PROVENANCE).read_bytes())["sessions"]
     assert len(sessions) > 1 and sessions[-1]["from_iteration"] > 0, "it went on from a checkpoint"
-    undisturbed((CUT, CANCELLED, KILLED), "results/undisturbed")  # all at once, the first time
+    if not (folder(ran.project.root, name, "results/undisturbed") / run.METRICS).is_file():
+        undisturbed((CUT, CANCELLED, KILLED), "results/undisturbed")
     assert read_outputs(record) == read_outputs(folder(ran.project.root, name, "results/undisturbed"))
 
 
 def test_two_nodes_train_as_two_processes_on_one(ran, undisturbed):
-    [*_, job] = jobs_of(ran.jobs, ON_NODES)
+    [*_, job] = jobs_of(ran.project, ran.jobs, ON_NODES)
     assert (job["NumNodes"], job["JobState"]) == ("2", "COMPLETED")
     record = folder(ran.project.root, ON_NODES)
     provenance = json.loads((record / run.PROVENANCE).read_bytes())
@@ -176,7 +188,7 @@ def test_two_nodes_train_as_two_processes_on_one(ran, undisturbed):
 def test_jobs_ask_for_what_their_experiment_needs(ran):
     limits = {name: "00:01:00" if name == CUT else "00:10:00" for name in EVERY}
     for name in EVERY:
-        job = jobs_of(ran.jobs, name)[0]
+        job = jobs_of(ran.project, ran.jobs, name)[0]
         assert (job["Account"], job["Partition"], job["TimeLimit"]) == ("test", "main", limits[name])
         assert job["NumCPUs"] == ("2" if name == ON_NODES else "1"), job
         assert job["MinMemoryNode"] not in ("0", "1000M"), "of the experiment, not the default"
@@ -186,5 +198,5 @@ def test_logs_of_slurm_lie_beside_those_of_the_runs(ran):
     logs = ran.project.root / "logs"
     assert list((logs / "slurm").rglob("*.log")), "those of failed jobs are kept"
     for name in EVERY:
-        experiment = load(ROOT).resolve(name, "demo")
+        experiment = load(ran.project.root).resolve(name, "demo")
         assert (logs / "results/demo" / experiment.folder / "seed0.log").is_file()
