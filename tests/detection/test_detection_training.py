@@ -51,7 +51,7 @@ def test_a_record_is_whole(whole, alternating):
     assert found["test"]["images"] == 24 and 0 <= found["test"]["map_50"] <= 100
     assert found["test_error"] == round(100 - found["test"]["mean_average_precision"], 6)
     assert len(found["first_losses"]) == 8 and all(loss > 0 for loss in found["first_losses"])
-    weights = checkpoint.read(run.get_checkpoints(whole, alternating, 0) / run.WEIGHTS)
+    weights = checkpoint.read(run.get_checkpoint_folder(whole, alternating, 0) / run.WEIGHTS)
     assert checkpoint.weights_sha256(weights) == found["weights_sha256"]
     sources = record.provenance["source"]
     assert {f"src/identity_mappings/detection/{name}.py" for name in ("networks", "training", "evaluation")} <= set(
@@ -90,7 +90,7 @@ def test_killed_and_resumed_it_is_the_same_bytes(whole, alternating, options, da
     )
     started = command(sys.executable, *words, "--device", "cpu", "--checkpoint-seconds", "0", root=root_of_project)
     process = subprocess.Popen(**started)
-    folder = run.get_checkpoints(tmp_path, alternating, 0)
+    folder = run.get_checkpoint_folder(tmp_path, alternating, 0)
     deadline = time.monotonic() + 200
     while process.poll() is None and (checkpoint.newest(folder) or 0) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -58,7 +58,9 @@ def names(folder: Path) -> set[str]:
 def test_a_run_has_a_folder_of_its_experiment_digest_and_seed(folder, tmp_path):
     place = f"digits-resnet20-{EXPERIMENT.digest}/seed3"
     assert folder == tmp_path / "results" / "runs" / place
-    assert run.get_checkpoints(tmp_path / "results", EXPERIMENT, 3) == tmp_path / "results" / "checkpoints" / place
+    assert (
+        run.get_checkpoint_folder(tmp_path / "results", EXPERIMENT, 3) == tmp_path / "results" / "checkpoints" / place
+    )
 
 
 def test_a_record_comes_back_as_it_was_written(folder):

@@ -207,7 +207,7 @@ def test_an_honest_unfinished_run_is_believed(made, tmp_path, capsys, stops):
     root = tmp_path / "project"
     shutil.rmtree(folder(root))
     experiment = load(root).resolve(NAME, "tiny")
-    shutil.rmtree(run.get_checkpoints(root / "results/tiny", experiment, 0))  # with the copy of its record
+    shutil.rmtree(run.get_checkpoint_folder(root / "results/tiny", experiment, 0))  # with the copy of its record
     for stop in stops:
         options = Options(root / "results/tiny", root / "data", root, "cpu", stop_after=stop)
         assert train(experiment, 0, options) == 0

@@ -64,7 +64,7 @@ def test_three_lines_give_the_network_back(made, name, tmp_path):
     scores, classes = torch.load(tmp_path / "scores.pt")
 
     network = build(experiment, root)
-    kept = run.get_checkpoints(options.results, experiment, 0) / run.WEIGHTS
+    kept = run.get_checkpoint_folder(options.results, experiment, 0) / run.WEIGHTS
     network.load_state_dict(checkpoint.read(kept))
     mean = images.training.double().mean(0).float()
     with torch.no_grad():
@@ -122,8 +122,8 @@ def test_what_cannot_be_exported_says_why(made, tmp_path):
     clone = Options(tmp_path / "clone/results/tiny", root / "data", device="cpu", root=tmp_path / "clone")
     moved = clone.root / folder(made).relative_to(root)
     experiment = load(root).resolve(NAMES[0], "tiny")
-    kept = run.get_checkpoints(clone.results, experiment, 0) / run.WEIGHTS
-    shutil.copy2(run.get_checkpoints(clone.results, experiment, 1) / run.WEIGHTS, kept)
+    kept = run.get_checkpoint_folder(clone.results, experiment, 0) / run.WEIGHTS
+    shutil.copy2(run.get_checkpoint_folder(clone.results, experiment, 1) / run.WEIGHTS, kept)
     with pytest.raises(UserError, match="not the weights of the record"):
         export(moved, clone, tmp_path)
     kept.unlink()

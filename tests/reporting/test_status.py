@@ -332,7 +332,7 @@ def fill_folder(bench, experiment, seed: int) -> None:
     """A record, or for every tenth run a heartbeat; without asking the project again for each."""
     results = bench.root / "results"
     if seed % 10 == 9:
-        folder = run.get_checkpoints(results, experiment, seed)
+        folder = run.get_checkpoint_folder(results, experiment, seed)
         folder.mkdir(parents=True)
         heartbeat.write(folder, BEAT)
         return

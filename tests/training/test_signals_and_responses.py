@@ -247,7 +247,7 @@ def test_responses_without_weights_say_where_they_are_sought(runs):
     experiment, folder = runs
     with pytest.raises(UserError) as caught:
         propagation.measure_responses(experiment, 2, options(folder))
-    assert_refused(caught, records.get_checkpoints(folder, experiment, 2), "fetch them")
+    assert_refused(caught, records.get_checkpoint_folder(folder, experiment, 2), "fetch them")
     with pytest.raises(UserError) as caught:
         propagation.measure_responses(experiment, 0, options(folder), folder / "none.pt")
     assert_refused(caught, folder / "none.pt", "No such file")
@@ -426,7 +426,7 @@ def test_provenance_is_the_same_at_another_time(measure):
 def test_checkpoints_stay_as_they_are(runs):
     """A run can go on after it was measured."""
     experiment, folder = runs
-    place = records.get_checkpoints(folder, experiment, 1)
+    place = records.get_checkpoint_folder(folder, experiment, 1)
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     propagation.measure_responses(experiment, 1, options(folder))
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before

@@ -319,7 +319,7 @@ def test_a_second_process_on_the_same_run_is_refused(short, run, tmp_path):
     import fcntl
 
     experiment = short()
-    folder = records.get_checkpoints(tmp_path / "results", experiment, 0)
+    folder = records.get_checkpoint_folder(tmp_path / "results", experiment, 0)
     folder.mkdir(parents=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

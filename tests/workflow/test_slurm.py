@@ -66,7 +66,7 @@ def list_jobs(slurm: Slurm) -> dict[str, dict[str, str]]:
 
 
 def has_checkpoint(project, name: str) -> bool:
-    checkpoints = run.get_checkpoints(project.root / "results/demo", load(project.root).resolve(name, "demo"), 0)
+    checkpoints = run.get_checkpoint_folder(project.root / "results/demo", load(project.root).resolve(name, "demo"), 0)
     return any(checkpoints.glob("checkpoint-*"))
 
 

@@ -212,7 +212,7 @@ def measure_responses(experiment: Experiment, seed: int, options: Options, file:
         UserError: no weights, or not those of the run's record.
     """
     _check(experiment)
-    kept = run.get_checkpoints(options.results, experiment, seed)
+    kept = run.get_checkpoint_folder(options.results, experiment, seed)
     name, last = f"{experiment.name}, seed {seed}", experiment.parameters["recipe"]["iterations"]
     path = file or run.find_weights(options.results, experiment, seed, options.root)
     saved = checkpoint.read(path) if path else checkpoint.load(kept, torch.device("cpu"))

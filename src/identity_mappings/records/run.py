@@ -29,14 +29,14 @@ def get_folder(results: Path, experiment: Experiment, seed: int) -> Path:
     return results / "runs" / experiment.folder / f"seed{seed}"
 
 
-def get_checkpoints(results: Path, experiment: Experiment, seed: int) -> Path:
+def get_checkpoint_folder(results: Path, experiment: Experiment, seed: int) -> Path:
     return results / "checkpoints" / experiment.folder / f"seed{seed}"
 
 
 def find_weights(results: Path, experiment: Experiment, seed: int, root: Path = Path()) -> Path | None:
     """The file of a run's trained weights: where it was trained, or exported; None if they are not here."""
     exported = root / MODELS / experiment.folder / f"seed{seed}" / "model.safetensors"
-    kept = get_checkpoints(results, experiment, seed) / WEIGHTS
+    kept = get_checkpoint_folder(results, experiment, seed) / WEIGHTS
     return next((path for path in (kept, exported) if path.is_file()), None)
 
 

@@ -126,9 +126,10 @@ def read_trained(experiment: Experiment, record: run.Record, results: Path, root
     seed = record.metrics["seed"]
     path = run.find_weights(results, experiment, seed, root)
     if path is None:
+        kept = run.get_checkpoint_folder(results, experiment, seed) / run.WEIGHTS
         raise UserError(
-            f"{run.get_checkpoints(results, experiment, seed) / run.WEIGHTS}: the trained weights are not here; they "
-            "stay where the run was trained: fetch them, or export it there and `dvc pull models`"
+            f"{kept}: the trained weights are not here; they stay where the run was trained: fetch them, or export it "
+            "there and `dvc pull models`"
         )
     weights = read(path)
     if weights_sha256(weights) != record.metrics["weights_sha256"]:
@@ -164,7 +165,7 @@ def hold_run(experiment: Experiment, seed: int, results: Path) -> Iterator[None]
         UserError: another process holds it.
         OSError: no right to write where its files go.
     """
-    checkpoints = run.get_checkpoints(results, experiment, seed)
+    checkpoints = run.get_checkpoint_folder(results, experiment, seed)
     folder = run.get_folder(results, experiment, seed)
     checkpoints.mkdir(parents=True, exist_ok=True)
     with (checkpoints / "lock").open("w") as lock:

@@ -46,7 +46,7 @@ def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], option
         return _write(folder, head, dict.fromkeys(protocols, DIVERGED), parents, options)
     weights = checkpoint.read_trained(experiment, record, options.results, options.root)
     statistics = experiment.parameters["recipe"]["test_statistics"]
-    moving = run.get_checkpoints(options.results, experiment, seed) / MOVING
+    moving = run.get_checkpoint_folder(options.results, experiment, seed) / MOVING
     trainer, results = _test(experiment, seed, protocols, options, weights, statistics, moving)
     repeated = run.IMAGENET_PROTOCOLS[0] if experiment.streamed else SINGLE_VIEW
     if repeated in results:

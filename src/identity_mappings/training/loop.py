@@ -31,7 +31,7 @@ class Run:
         self.experiment, self.options, self.group = experiment, options, group
         self.name = f"{experiment.name}, seed {seed}"
         self.folder = records.get_folder(options.results, experiment, seed)
-        self.checkpoints = records.get_checkpoints(options.results, experiment, seed)
+        self.checkpoints = records.get_checkpoint_folder(options.results, experiment, seed)
         self.trainer = make_trainer(experiment, seed, device, options, group=group)
         self.progress = Progress()
         saved = checkpoint.load(self.checkpoints, device, self.trainer.run)
@@ -240,7 +240,7 @@ def _has_record(experiment: Experiment, seed: int, options: Options) -> bool:
     if finished:
         say(f"{folder}: finished before; nothing to do")
         return True
-    checkpoints = records.get_checkpoints(options.results, experiment, seed)
+    checkpoints = records.get_checkpoint_folder(options.results, experiment, seed)
     if records.restore(folder, checkpoints, experiment, seed):
         say(f"{folder}: finished before, and here again from {checkpoints}: remove that, too, to train it again")
         return True
