@@ -70,8 +70,8 @@ def prepare(name: str, folder: Path) -> str:
     """
     entry, target = read_entry(name), folder / "detection" / name
     with contextlib.suppress(UserError):
-        if read_index(name, folder)["archives"] == entry.files:
-            return f"{target}: prepared before"
+        read_index({"name": name, **entry.model_dump()}, folder)
+        return f"{target}: prepared before"
     if entry.is_made_here:
         fetch(name, folder)
     if found := list_problems(name, folder):
@@ -101,47 +101,35 @@ def verify(name: str, folder: Path) -> str:
     Raises:
         UserError: naming each that is missing or damaged.
     """
-    target, found = folder / "detection" / name, []
+    entry, target, found = read_entry(name), folder / "detection" / name, []
     if not (target / INDEX).is_file() or (folder / name).is_dir():
         found += list_problems(name, folder)
     if (target / INDEX).is_file():
-        found += list_wrong(target, read_index(name, folder)["files"])
+        found += list_wrong(target, read_index({"name": name, **entry.model_dump()}, folder)["files"])
     if found:
         raise UserError("\n".join([*found, f"{name} is not as published: remove {target} and prepare it again"]))
     return f"{name}: as published"
 
 
-def read_index(name: str, folder: Path) -> dict[str, Any]:
-    """What `prepare` left.
+def read_index(dataset: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What `prepare` left of a dataset, as an experiment's parameters pin it.
 
     Raises:
-        UserError: the dataset is not prepared, or its index is damaged.
+        UserError: it is not prepared, its index is damaged, or it is not the pinned one.
     """
-    path = folder / "detection" / name / INDEX
+    name, keys = dataset["name"], {"classes": "classes", "training_images": "training", "test_images": "test"}
+    path, cure = folder / "detection" / name / INDEX, f"call `identity-mappings data prepare {name}`"
     try:
         index = json.loads(path.read_bytes())
     except (OSError, ValueError):
         index = None
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         state = "damaged, or of another version" if path.is_file() else "missing"
-        raise UserError(f"{path}: {state}: {name} is not prepared: call `identity-mappings data prepare {name}`")
-    return index
-
-
-def read_pinned(dataset: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The index of the dataset that an experiment's parameters name.
-
-    Raises:
-        UserError: it is not prepared, or not the pinned one.
-    """
-    index = read_index(dataset["name"], folder)
-    keys = {"classes": "classes", "training_images": "training", "test_images": "test"}
+        raise UserError(f"{path}: {state}: {name} is not prepared: {cure}")
     found = {"md5": dvc_md5(index["archives"])} | {key: len(index[listed]) for key, listed in keys.items()}
     if wrong := {key: value for key, value in found.items() if dataset[key] != value}:
-        raise UserError(
-            f"{folder / 'detection' / dataset['name']}: not the pinned one: {wrong}, not those of "
-            f"params/detection.yaml: remove it and call `identity-mappings data prepare {dataset['name']}`"
-        )
+        expected = "not those of params/detection.yaml"
+        raise UserError(f"{path.parent}: not the pinned one: {wrong}, {expected}: remove it and {cure}")
     return index
 
 
