@@ -13,6 +13,7 @@ import pytest
 import torch
 import torchvision
 
+import fork_server
 from identity_mappings.detection import backbone
 from identity_mappings.detection.training import DetectionTrainer
 from identity_mappings.errors import UserError
@@ -110,7 +111,8 @@ def test_two_processes_take_the_same_steps(detection, options, data, tmp_path, r
     experiment.save(together / "run.json")
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "identity_mappings")
     words = ("train", str(together / "run.json"), "--results", str(together), "--data", str(data), "--device", "cpu")
-    done = subprocess.run(**command(sys.executable, *launcher, *words, root=root_of_project), text=True)
+    python = str(fork_server.find_commands() / "python")
+    done = subprocess.run(**command(python, *launcher, *words, root=root_of_project), text=True)
     assert done.returncode == 0, done.stdout
     records = [run.read(run.get_folder(results, experiment, 0), experiment, 0) for results in (alone, together)]
     assert records[1].provenance["seed"]["world_size"] == 2
