@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -80,10 +79,9 @@ def _write_archive(path: Path, size: int) -> int:
 
 def _time(action: Callable[[], Any]) -> tuple[float, float]:
     """CPU seconds (user and system, all threads) and wall seconds."""
-    cpu, wall = os.times(), time.perf_counter()
+    cpu, wall = time.process_time(), time.perf_counter()
     action()
-    done = os.times()
-    return done.user - cpu.user + done.system - cpu.system, time.perf_counter() - wall
+    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def measure_preparing(folder: Path, megabytes: int = 1500, rounds: int = 5) -> dict[str, Any]:
