@@ -3,18 +3,15 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..networks.vgg import Vgg
 from ..records import run
 from ..records.experiment import Experiment
 from ..records.files import sha256, write_atomically
 from ..training import checkpoint
-from ..training.imported import DEVIATION, MEAN, read_weights
+from ..training.imported import DEVIATION, MEAN, convert_vgg, read_weights
 from ..training.trainer import Options
 
 
@@ -67,7 +64,7 @@ def read_imported(experiment: Experiment, file: Path, name: str, source: str, re
     """
     saved = checkpoint.read(file)
     is_vgg = any(key.startswith("features.") for key in saved)
-    network, state = _convert_vgg(file, saved) if is_vgg else read_weights(file)
+    network, state = convert_vgg(file, saved) if is_vgg else read_weights(file)
     digest = checkpoint.weights_sha256(state)
     write_atomically(_get_imported_path(results, digest), checkpoint.to_bytes(state))
     chosen = {
@@ -85,16 +82,3 @@ def read_imported(experiment: Experiment, file: Path, name: str, source: str, re
     network = {**network, "shortcut": {"kind": "identity"}}
     parameters = {**experiment.parameters, "network": network, "backbone": chosen}
     return replace(experiment, name=f"{experiment.name}-{name}", parameters=parameters)
-
-
-def _convert_vgg(file: Path, saved: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """As `training.imported.convert` of a ResNet: `network` of params/, and the state dict in our names."""
-    depth = {32: 16, 38: 19}.get(len(saved))
-    if depth is None:
-        raise UserError(f"{file}: VGG of neither 16 nor 19 layers, or with batch norm: give torchvision's vgg16")
-    state = {key.replace("classifier", "linear"): value.float() for key, value in saved.items()}
-    with torch.device("meta"):
-        wanted = {key: value.shape for key, value in Vgg(depth, dropout=0.5).state_dict().items()}
-    if {key: value.shape for key, value in state.items()} != wanted:
-        raise UserError(f"{file}: not the weights of torchvision's VGG-{depth}")
-    return {"family": "vgg", "depth": depth}, state

@@ -16,6 +16,7 @@ from ..evaluation import protocols
 from ..evaluation.single_view import Result
 from ..networks.depth import IMAGENET_STAGES
 from ..networks.imagenet import ImageNetResNet
+from ..networks.vgg import Vgg
 from ..records import provenance, run
 from ..records.files import hash_file, json_bytes, write_atomically
 from . import checkpoint, devices
@@ -119,6 +120,23 @@ def convert(
             raise UserError(f"{original}: numbers that are not finite: the training diverged or the file is damaged")
         converted[name] = tensor.view(shapes[name])
     return network, converted
+
+
+def convert_vgg(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """As `convert`, of torchvision's VGG-16 or 19 without batch norm; `file` is what an error names.
+
+    Raises:
+        UserError: another network.
+    """
+    depth = {32: 16, 38: 19}.get(len(state))
+    if depth is None:
+        raise UserError(f"{file}: VGG of neither 16 nor 19 layers, or with batch norm: give torchvision's vgg16")
+    converted = {key.replace("classifier", "linear"): value.float() for key, value in state.items()}
+    with torch.device("meta"):
+        wanted = {key: value.shape for key, value in Vgg(depth, dropout=0.5).state_dict().items()}
+    if {key: value.shape for key, value in converted.items()} != wanted:
+        raise UserError(f"{file}: not the weights of torchvision's VGG-{depth}")
+    return {"family": "vgg", "depth": depth}, converted
 
 
 def read_weights(
