@@ -47,7 +47,7 @@ def test_both_layouts_give_the_same_objects(prepared, root_of_project):
     pinned = load(root_of_project).detections.datasets
     both = {}
     for name in ("voc-small", "coco-small"):
-        index = datasets.read_index({"name": name, **pinned[name].model_dump()}, prepared)
+        index = datasets.read_index(name, prepared, pinned[name].model_dump())
         both[name] = index
     for split in ("training", "test"):
         voc, coco = (both[name][split] for name in both)
@@ -99,27 +99,27 @@ def test_damaged_and_missing_images_are_named(tmp_path):
 
 def test_an_index_that_is_no_index_is_refused(tmp_path, root_of_project):
     datasets.prepare("voc-small", tmp_path)
-    pinned = {"name": "voc-small", **load(root_of_project).detections.datasets["voc-small"].model_dump()}
+    pinned = load(root_of_project).detections.datasets["voc-small"].model_dump()
     path = tmp_path / "detection" / "voc-small" / datasets.INDEX
     for content in ("{", "[]"):
         path.write_text(content)
         with pytest.raises(UserError, match=r"index.json: damaged"):
-            datasets.read_index(pinned, tmp_path)
+            datasets.read_index("voc-small", tmp_path, pinned)
     path.unlink()
     with pytest.raises(UserError, match=r"not prepared: call `identity-mappings data prepare voc-small`"):
-        datasets.read_index(pinned, tmp_path)
+        datasets.read_index("voc-small", tmp_path, pinned)
 
 
 def test_other_archives_than_the_pinned_are_refused(tmp_path, root_of_project):
     datasets.prepare("voc-small", tmp_path)
-    pinned = {"name": "voc-small", **load(root_of_project).detections.datasets["voc-small"].model_dump()}
+    pinned = load(root_of_project).detections.datasets["voc-small"].model_dump()
     with pytest.raises(UserError, match="not the pinned one"):
-        datasets.read_index({**pinned, "md5": "0" * 32 + ".dir"}, tmp_path)
+        datasets.read_index("voc-small", tmp_path, {**pinned, "md5": "0" * 32 + ".dir"})
     path = tmp_path / "detection" / "voc-small" / datasets.INDEX
     index = json.loads(path.read_bytes())
     path.write_text(json.dumps({**index, "test": index["test"][1:]}))
     with pytest.raises(UserError, match=r"not those of params/detection.yaml"):
-        datasets.read_index(pinned, tmp_path)
+        datasets.read_index("voc-small", tmp_path, pinned)
 
 
 def test_a_member_that_leaves_the_folder_is_refused(tmp_path, monkeypatch):

@@ -197,8 +197,8 @@ def test_imported_weights_stand_in_a_table_of_their_own(made, tmp_path):
     assert done.returncode == 0, done.stdout
     dataset = load(made.root).resolve(NAME, "small").parameters["dataset"]
     options = Options(made.root / "results/small", made.root / "data", made.root, "cpu")
-    of_small_crops = {"wanted": ["10-crop"], "crop_size": 32}
-    imported.test_imported(tmp_path / "weights.pth", "untrained", "a test's own", dataset, options, **of_small_crops)
+    described = ("untrained", "a test's own", dataset, options)
+    imported.test_imported(tmp_path / "weights.pth", *described, wanted=["10-crop"], crop_size=32)  # fast: small crops
     before = json.loads((made.root / "results/small/tables.json").read_bytes())["cells"]
     answer = made.snakemake("tables", *CONFIG)  # it sees by itself that the page is old
     assert answer.returncode == 0, answer.stdout

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 CUT, CANCELLED, KILLED = "cifar10-resnet20", "cifar10-plain20", "cifar10-resnet110-convolution"
 ON_NODES = "imagenet-resnet18"  # two nodes with a process each
 EVERY = (CUT, CANCELLED, KILLED, ON_NODES)
-SMALLER = {
+SMALLER = {  # edits of params/scales/demo.yaml
     "{16: 8,": "{16: 8, 20: 8,",
     "110: 44, 1202": "110: 8, 1202",
     "batch_size: 64\n    batch_norm_samples: 32": "batch_size: 16\n    batch_norm_samples: 8",
@@ -84,8 +84,8 @@ def find_training(project, name: str) -> int | None:
     return None
 
 
-def jobs_of(project, jobs: dict[str, dict[str, str]], name: str) -> list[dict[str, str]]:
-    """Of an experiment, in the order in which they were submitted."""
+def find_jobs(project, jobs: dict[str, dict[str, str]], name: str) -> list[dict[str, str]]:
+    """The jobs of an experiment, in the order in which they were submitted."""
     log = f"_{name}_{load(project.root).resolve(name, 'demo').digest}_"
     return [facts for _, facts in sorted(jobs.items(), key=lambda job: int(job[0])) if log in facts.get("StdOut", "")]
 
@@ -127,7 +127,9 @@ def _run(project, slurm: Slurm) -> SimpleNamespace:
             wait_for(lambda: has_checkpoint(project, KILLED), 120, process, log)
             os.kill(wait_for(lambda: find_training(project, KILLED), 20, process, log), signal.SIGKILL)
             wait_for(lambda: has_checkpoint(project, CANCELLED), 120, process, log)
-            [job] = [facts for facts in jobs_of(project, list_jobs(slurm), CANCELLED) if facts["JobState"] == "RUNNING"]
+            [job] = [
+                facts for facts in find_jobs(project, list_jobs(slurm), CANCELLED) if facts["JobState"] == "RUNNING"
+            ]
             slurm.call("scancel", job["JobId"])
             status = process.wait(timeout=PATIENCE)
         finally:
@@ -157,7 +159,7 @@ def undisturbed(ran):
 
 @pytest.mark.parametrize(("name", "state"), [(CUT, "TIMEOUT"), (CANCELLED, "CANCELLED"), (KILLED, "FAILED")])
 def test_a_run_that_met_an_accident_went_on_to_the_bytes_of_an_undisturbed_one(ran, undisturbed, name, state):
-    found = jobs_of(ran.project, ran.jobs, name)
+    found = find_jobs(ran.project, ran.jobs, name)
     states = [facts["JobState"] for facts in found]
     assert state in states and states[-1] == "COMPLETED", states
     record = folder(ran.project.root, name)
@@ -169,7 +171,7 @@ def test_a_run_that_met_an_accident_went_on_to_the_bytes_of_an_undisturbed_one(r
 
 
 def test_two_nodes_train_as_two_processes_on_one(ran, undisturbed):
-    [*_, job] = jobs_of(ran.project, ran.jobs, ON_NODES)
+    [*_, job] = find_jobs(ran.project, ran.jobs, ON_NODES)
     assert (job["NumNodes"], job["JobState"]) == ("2", "COMPLETED")
     record = folder(ran.project.root, ON_NODES)
     provenance = json.loads((record / run.PROVENANCE).read_bytes())
@@ -188,7 +190,7 @@ def test_two_nodes_train_as_two_processes_on_one(ran, undisturbed):
 def test_jobs_ask_for_what_their_experiment_needs(ran):
     limits = {name: "00:01:00" if name == CUT else "00:10:00" for name in EVERY}
     for name in EVERY:
-        job = jobs_of(ran.project, ran.jobs, name)[0]
+        job = find_jobs(ran.project, ran.jobs, name)[0]
         assert (job["Account"], job["Partition"], job["TimeLimit"]) == ("test", "main", limits[name])
         assert job["NumCPUs"] == ("2" if name == ON_NODES else "1"), job
         assert job["MinMemoryNode"] not in ("0", "1000M"), "of the experiment, not the default"

@@ -8,6 +8,7 @@ import contextlib
 import json
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -70,7 +71,7 @@ def prepare(name: str, folder: Path) -> str:
     """
     entry, target = read_entry(name), folder / "detection" / name
     with contextlib.suppress(UserError):
-        read_index({"name": name, **entry.model_dump()}, folder)
+        read_index(name, folder, entry.model_dump())
         return f"{target}: prepared before"
     if entry.is_made_here:
         fetch(name, folder)
@@ -105,19 +106,21 @@ def verify(name: str, folder: Path) -> str:
     if not (target / INDEX).is_file() or (folder / name).is_dir():
         found += list_problems(name, folder)
     if (target / INDEX).is_file():
-        found += list_wrong(target, read_index({"name": name, **entry.model_dump()}, folder)["files"])
+        found += list_wrong(target, read_index(name, folder, entry.model_dump())["files"])
     if found:
         raise UserError("\n".join([*found, f"{name} is not as published: remove {target} and prepare it again"]))
     return f"{name}: as published"
 
 
-def read_index(dataset: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What `prepare` left of a dataset, as an experiment's parameters pin it.
+def read_index(name: str, folder: Path, pinned: Mapping[str, Any]) -> dict[str, Any]:
+    """What `prepare` left of a dataset.
+
+    Args:
+        pinned: its entry in params/detection.yaml, as that is now or as an experiment's parameters have it.
 
     Raises:
         UserError: it is not prepared, its index is damaged, or it is not the pinned one.
     """
-    name, keys = dataset["name"], {"classes": "classes", "training_images": "training", "test_images": "test"}
     path, cure = folder / "detection" / name / INDEX, f"call `identity-mappings data prepare {name}`"
     try:
         index = json.loads(path.read_bytes())
@@ -126,8 +129,9 @@ def read_index(dataset: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         state = "damaged, or of another version" if path.is_file() else "missing"
         raise UserError(f"{path}: {state}: {name} is not prepared: {cure}")
-    found = {"md5": dvc_md5(index["archives"])} | {key: len(index[listed]) for key, listed in keys.items()}
-    if wrong := {key: value for key, value in found.items() if dataset[key] != value}:
+    found = {"md5": dvc_md5(index["archives"]), "classes": len(index["classes"])}
+    found |= {f"{split}_images": len(index[split]) for split in ("training", "test")}
+    if wrong := {key: value for key, value in found.items() if pinned[key] != value}:
         expected = "not those of params/detection.yaml"
         raise UserError(f"{path.parent}: not the pinned one: {wrong}, {expected}: remove it and {cure}")
     return index

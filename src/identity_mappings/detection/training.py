@@ -36,7 +36,7 @@ class Images:
     """
 
     def __init__(self, dataset: dict[str, Any], folder: Path, train_on_difficult: bool, workers: int | None):
-        self.index, self.kind = datasets.read_index(dataset, folder), dataset["kind"]
+        self.index, self.kind = datasets.read_index(dataset["name"], folder, dataset), dataset["kind"]
         self.folder = folder / "detection" / dataset["name"]
         self.protocol = {"voc": "voc-11-point", "coco": "coco"}[self.kind]
         self.counts = {f"{split}_images": len(self.index[split]) for split in ("training", "test")}
@@ -72,13 +72,13 @@ class Images:
 
     def score(self, found: Sequence[evaluation.Boxes]) -> dict[str, Any]:
         """By the dataset's own measure; "mean_average_precision" is what its test error is 100 % minus."""
-        images = self.index["test"]
+        images, classes = self.index["test"], self.index["classes"]
         if self.kind == "voc":
-            scored = evaluation.score_voc(found, list(map(datasets.to_boxes, images)), self.index["classes"])
-        else:
-            truth = self.folder / "annotations" / f"instances_{datasets.COCO_SPLITS['test']}.json"
-            scored = evaluation.score_coco(found, [image["id"] for image in images], self.index["categories"], truth)
-        return {"mean_average_precision": scored[{"voc": "map_50", "coco": "map"}[self.kind]], **scored}
+            scored = evaluation.score_voc(found, list(map(datasets.to_boxes, images)), classes)
+            return {"mean_average_precision": scored["map_50"], **scored}
+        truth = self.folder / "annotations" / f"instances_{datasets.COCO_SPLITS['test']}.json"
+        scored = evaluation.score_coco(found, [image["id"] for image in images], self.index["categories"], truth)
+        return {"mean_average_precision": scored["map"], **scored}
 
     def close(self) -> None:
         self.threads.shutdown(wait=False, cancel_futures=True)
