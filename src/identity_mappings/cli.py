@@ -106,12 +106,15 @@ def parser() -> argparse.ArgumentParser:
 
     added = command("evaluate", "test a trained run again", *_RUN_OPTIONS, "--seed", "--workers")
     added.add_argument("experiment", help=_EXPERIMENT)
-    text, protocols = "(default: on CIFAR single-view, on ImageNet all)", (*CIFAR_PROTOCOLS, *IMAGENET_PROTOCOLS)
+    text, protocols = (
+        "(default: on CIFAR single-view, on ImageNet all that fit)",
+        (*CIFAR_PROTOCOLS, *IMAGENET_PROTOCOLS),
+    )
     added.add_argument("--protocol", nargs="+", default=(), choices=protocols, help=text)
     text = "test this one, for no table (default: the trained weights)"
     added.add_argument("--checkpoint", type=Path, metavar="FILE", help=text)
 
-    text = "test a ResNet of torchvision's form that was trained elsewhere"
+    text = "test a ResNet or VGG of torchvision's form that was trained elsewhere"
     added = command("import-weights", text, "--scale", "--data", "--device", "--workers")
     added.add_argument("file", type=Path, help="of torch.save(model.state_dict()); only weights are read, no code")
     added.add_argument("--name", required=True, type=_name, help="of the record: lower case, digits and dashes")
@@ -120,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
     for name, kind in (("--mean", float), ("--deviation", _deviation)):
         channels = ("R", "G", "B")
         added.add_argument(name, type=kind, nargs=3, metavar=channels, help="(default: torchvision's x 255)")
-    added.add_argument("--protocol", nargs="+", default=(), choices=IMAGENET_PROTOCOLS, help="(default: all)")
+    added.add_argument("--protocol", nargs="+", default=(), choices=IMAGENET_PROTOCOLS, help="(default: all that fit)")
 
     added = command(
         "export", "write a finished run's weights as safetensors, with a model card and its network", "--data"
@@ -198,7 +201,7 @@ def parser() -> argparse.ArgumentParser:
     added = command("explain", "walk a table's cell back to its runs, commit, data and parameters", "--scale")
     added.add_argument("table", help='for example "Table 1", or "he2016, Table 1"')
     added.add_argument("row", nargs="?", help="its name, or a part of it (default: all)")
-    added.add_argument("column", nargs="?", help="(default: all)")
+    added.add_argument("column", nargs="?", help="(default: all that fit)")
     text = "write results, parameters, workflow and provenance as an RO-Crate, for an archive"
     added = command("rocrate", text, "--scale")
     added.add_argument("output", type=Path, metavar="OUT", help="a new folder, or a file that ends in .zip")

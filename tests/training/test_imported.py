@@ -6,10 +6,16 @@ from collections import OrderedDict
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 from identity_mappings.errors import UserError
-from identity_mappings.networks.imagenet import ImageNetResNet
+from identity_mappings.evaluation import protocols
+from identity_mappings.networks.depth import VGG_SIZE
+from identity_mappings.networks.families import FAMILIES
+from identity_mappings.records import run
 from identity_mappings.training import imported
+
+IMAGE = Image.new("RGB", (500, 375))
 
 
 def find_weights(depth, classes=7, seed=0):
@@ -47,20 +53,20 @@ def state(weights_18):
     return OrderedDict(weights_18)
 
 
-def network_with(network, state, **others):
-    arguments = {key: value for key, value in network.items() if key != "family"}
+def build(network, **others):
+    arguments = {**network, **others}
     with torch.device("meta"):
-        ours = ImageNetResNet(**arguments, **others)
-    ours.load_state_dict(state, strict=True, assign=True)
-    return ours
+        return FAMILIES[arguments.pop("family")](**arguments)
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+@pytest.mark.parametrize("depth", [16, 18, 19, 34, 50, 101, 152])
 def test_every_weight_has_one_place_and_the_depth_is_found(depth):
+    network = imported.describe_network(depth)
+    vgg = network["family"] == "vgg"
     with torch.device("meta"):
-        theirs = getattr(torchvision.models, f"resnet{depth}")().state_dict()
-        ours = ImageNetResNet(**{k: v for k, v in imported.describe_network(depth).items() if k != "family"})
-    names = imported.get_names(depth)
+        theirs = getattr(torchvision.models, f"{'vgg' if vgg else 'resnet'}{depth}")().state_dict()
+    ours = build(network, **({"dropout": 0.5} if vgg else {}))
+    names = imported.get_names(network)
     assert list(names) == [name for name in theirs if not name.endswith("num_batches_tracked")]
     assert sorted(names.values()) == sorted(ours.state_dict())
     assert imported.infer_depth(theirs) == depth
@@ -76,9 +82,60 @@ def test_outputs_are_torchvisions(depth):
     x = torch.randn(2, 3, 65, 80, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         wanted = theirs.eval()(x)
-        got = network_with(network, state, classes=7).eval()(x)
+        ours = build(network, classes=7)
+        ours.load_state_dict(state, assign=True)
+        got = ours.eval()(x)
     assert (wanted[0] - wanted[1]).abs().max() > 0.01 * wanted.std()
     torch.testing.assert_close(got / wanted.std(), wanted / wanted.std(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def vgg():
+    """torchvision's VGG-16. Of its large layers a row and a column are drawn, of which each weight is the sum."""
+    with torch.device("meta"):
+        network = torchvision.models.vgg16(num_classes=7)
+    g, state = torch.Generator().manual_seed(0), OrderedDict()
+    for name, tensor in network.state_dict().items():
+        if name in ("classifier.0.weight", "classifier.3.weight"):
+            rows, columns = tensor.shape
+            state[name] = (torch.randn(rows, 1, generator=g) + torch.randn(columns, generator=g)) / columns
+        else:
+            state[name] = torch.randn(tensor.shape, generator=g) * (2 / max(tensor[0].numel(), 2)) ** 0.5
+    network.load_state_dict(state, assign=True)
+    return network.eval()
+
+
+def test_outputs_of_vgg_are_torchvisions(vgg):
+    network, state = imported.convert(vgg.state_dict())
+    ours = build(network, classes=7, dropout=0.5)
+    ours.load_state_dict(state, assign=True)
+    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted, got = vgg(x), ours.eval()(x)
+    assert wanted.std() > 0.01 and torch.equal(got, wanted)
+
+
+def test_what_is_no_vgg_of_the_papers_is_refused(vgg):
+    state = OrderedDict(vgg.state_dict())
+    refused(lambda: imported.convert(state, classes=1000), "classifier.6.weight: of 7 classes", "1000")
+    refused(lambda: imported.convert(state, 19), "features.16.weight is missing", "VGG-19")
+    state["features.0.bias"] = torch.full((64,), float("nan"))
+    refused(lambda: imported.convert(state), "features.0.bias", "not finite")
+    state["classifier.6.bias"] = torch.zeros(8)
+    state["features.0.bias"] = torch.zeros(64)
+    refused(lambda: imported.convert(state), "classifier.6.bias: shape (8,)", "VGG-16", "(7,)")
+    with torch.device("meta"):
+        normalized = torchvision.models.vgg16_bn().state_dict()
+    refused(lambda: imported.convert(normalized), "no VGG of 16 or 19 without batch norm")
+
+
+def test_a_vgg_is_tested_by_crops_of_its_size():
+    """Its linear layers take no larger images."""
+    assert run.choose_protocols("ours", "vgg", ()) == ["centre-224", "10-crop"]
+    assert run.choose_protocols("ours", "imagenet", ()) == list(protocols.PROTOCOLS)
+    sizes = {name: {tuple(view.shape[2:]) for view in protocols.views(IMAGE, name)} for name in protocols.PROTOCOLS}
+    assert [name for name, seen in sizes.items() if seen == {(VGG_SIZE, VGG_SIZE)}] == list(run.VGG_PROTOCOLS)
+    refused(lambda: run.choose_protocols("ours", "vgg", ["multi-scale"]), "ours", "multi-scale", "centre-224, 10-crop")
 
 
 def test_network_is_one_of_params(weights_18):

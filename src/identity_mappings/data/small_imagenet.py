@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import io
 import tarfile
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -82,6 +83,14 @@ def pack_tar(members: Iterable[tuple[str, bytes]]) -> bytes:
             member = tarfile.TarInfo(name)
             member.size = len(value)
             tar.addfile(member, io.BytesIO(value))
+    return content.getvalue()
+
+
+def pack_zip(members: Mapping[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as packed:
+        for name, value in members.items():
+            packed.writestr(zipfile.ZipInfo(name), value)  # of 1980: no clock
     return content.getvalue()
 
 

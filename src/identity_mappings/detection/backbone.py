@@ -11,7 +11,7 @@ from ..records import run
 from ..records.experiment import Experiment
 from ..records.files import sha256, write_atomically
 from ..training import checkpoint
-from ..training.imported import DEVIATION, MEAN, convert_vgg, read_weights
+from ..training.imported import DEVIATION, MEAN, VGG_DROPOUT, read_weights
 from ..training.trainer import Options
 
 
@@ -62,23 +62,21 @@ def read_imported(experiment: Experiment, file: Path, name: str, source: str, re
     Raises:
         UserError: the file has none of such weights.
     """
-    saved = checkpoint.read(file)
-    is_vgg = any(key.startswith("features.") for key in saved)
-    network, state = convert_vgg(file, saved) if is_vgg else read_weights(file)
-    digest = checkpoint.weights_sha256(state)
+    network, state = read_weights(file)
+    digest, is_vgg = checkpoint.weights_sha256(state), network["family"] == "vgg"
     write_atomically(_get_imported_path(results, digest), checkpoint.to_bytes(state))
     chosen = {
         "imported": name,
         "source": source,
         "weights_sha256": digest,
-        "classes": len(state["linear.6.bias" if is_vgg else "linear.bias"]),
+        "classes": len(list(state.values())[-1]),
         "size": 224,
         "mean": list(MEAN),
         "deviation": list(DEVIATION),
         "batch_norm_eps": 1e-5,
         "statistics": "as the file has them",
-        "dropout": 0.5 if is_vgg else None,
+        "dropout": VGG_DROPOUT if is_vgg else None,
     }
-    network = {**network, "shortcut": {"kind": "identity"}}
+    network["shortcut"] = {"kind": "identity"}
     parameters = {**experiment.parameters, "network": network, "backbone": chosen}
     return replace(experiment, name=f"{experiment.name}-{name}", parameters=parameters)

@@ -5,14 +5,11 @@ taken from a hash of the picture's name.
 """
 
 import hashlib
-import io
 import json
-import zipfile
-from collections.abc import Mapping
 
 from PIL import Image, ImageDraw
 
-from ..data.small_imagenet import encode, pack_tar
+from ..data.small_imagenet import encode, pack_tar, pack_zip
 
 CLASSES = ("circle", "square", "triangle")
 NUMBERS = {"training": range(1, 49), "test": range(1001, 1025)}  # of the pictures
@@ -81,14 +78,6 @@ def _make_coco(split: str, folder: str) -> tuple[dict[str, bytes], bytes]:
     return files, json.dumps({"images": images, "annotations": annotations, "categories": categories}).encode()
 
 
-def _pack_zip(members: Mapping[str, bytes]) -> bytes:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as packed:
-        for name, value in members.items():
-            packed.writestr(zipfile.ZipInfo(name), value)  # of 1980: no clock
-    return content.getvalue()
-
-
 def archives(name: str) -> dict[str, bytes]:
     """File name to bytes."""
     if name == "voc-small":
@@ -98,4 +87,4 @@ def archives(name: str) -> dict[str, bytes]:
     test, test_boxes = _make_coco("test", "val2014")
     instances = {"annotations/instances_train2014.json": boxes, "annotations/instances_val2014.json": test_boxes}
     members = {"train2014": training, "val2014": test, "annotations_trainval2014": instances}
-    return {f"{file}.zip": _pack_zip(packed) for file, packed in members.items()}
+    return {f"{file}.zip": pack_zip(packed) for file, packed in members.items()}

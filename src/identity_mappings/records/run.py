@@ -1,7 +1,7 @@
 """The record of a run: metrics.json, curve.csv and provenance.json in one folder."""
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,20 @@ CIFAR_PROTOCOLS = ("single-view", "single-view-recomputed")
 DETECTION_PROTOCOLS = ("voc-11-point", "coco")  # a detection is tested in its training, and by no other
 IMPORTED, IMPORTED_KIND = "imported", "imported weights, other recipe"  # trained elsewhere, tested here
 IMAGENET_PROTOCOLS = ("centre-224", "centre-320", "10-crop", "multi-scale")  # the first: of the tests in the training
+VGG_PROTOCOLS = ("centre-224", "10-crop")  # its linear layers take images of one size
+
+
+def choose_protocols(name: str, family: str | None, wanted: Sequence[str]) -> list[str]:
+    """The wanted protocols of a network's tests; none are wanted: on CIFAR the first, on ImageNet all that fit.
+
+    Raises:
+        UserError: one does not fit the network's family.
+    """
+    known = {"imagenet": IMAGENET_PROTOCOLS, "vgg": VGG_PROTOCOLS}.get(family, CIFAR_PROTOCOLS)
+    for protocol in wanted:
+        if protocol not in known:
+            raise UserError(f"{name} is not tested by {protocol}: its protocols are {', '.join(known)}")
+    return list(wanted or (known[:1] if known is CIFAR_PROTOCOLS else known))
 
 
 def get_folder(results: Path, experiment: Experiment, seed: int) -> Path:

@@ -35,7 +35,7 @@ def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], option
     """
     if experiment.detects:
         raise UserError(f"{experiment.name}: a detection is tested at the end of its training: its record has the mAP")
-    protocols = _choose_protocols(experiment, protocols)
+    protocols = run.choose_protocols(experiment.name, experiment.parameters["network"].get("family"), protocols)
     folder = run.get_folder(options.results, experiment, seed)
     if (record := run.read(folder, experiment, seed)) is None:
         raise UserError(f"{folder}: no finished record: train the run first")
@@ -65,7 +65,8 @@ def evaluate_checkpoint(
     Raises:
         UserError: the file is no checkpoint, or is of another run or network.
     """
-    protocols, saved = _choose_protocols(experiment, protocols), checkpoint.read(file)
+    protocols = run.choose_protocols(experiment.name, experiment.parameters["network"].get("family"), protocols)
+    saved = checkpoint.read(file)
     if "progress" not in saved or saved.get("run") != {"digest": experiment.digest, "seed": seed}:
         raise UserError(f"{file}: no checkpoint of {experiment.folder}, seed {seed}: name one of its folder")
     weights, iteration = saved["network"], saved["progress"]["iteration"]
@@ -89,15 +90,6 @@ def _write(
         written.append(run.get_evaluation_path(folder, protocol + suffix))
         write_atomically(written[-1], json_bytes({**head, "protocol": protocol, **numbers, **origin}))
     return written
-
-
-def _choose_protocols(experiment: Experiment, protocols: Sequence[str]) -> list[str]:
-    """The protocols that are asked for, or those that are meant where none is."""
-    known = run.IMAGENET_PROTOCOLS if experiment.streamed else run.CIFAR_PROTOCOLS
-    for protocol in protocols:
-        if protocol not in known:
-            raise UserError(f"{experiment.name} is not tested by {protocol}: its protocols are {', '.join(known)}")
-    return list(protocols) or list(known if experiment.streamed else known[:1])
 
 
 def _test(

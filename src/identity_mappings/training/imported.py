@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from ..data.colour import Normalization
 from ..errors import UserError
 from ..evaluation import protocols
 from ..evaluation.single_view import Result
-from ..networks.depth import IMAGENET_STAGES
-from ..networks.imagenet import ImageNetResNet
-from ..networks.vgg import Vgg
+from ..networks.depth import IMAGENET_STAGES, VGG_DEPTHS, VGG_SIZE
+from ..networks.families import FAMILIES
 from ..records import provenance, run
 from ..records.files import hash_file, json_bytes, write_atomically
 from . import checkpoint, devices
@@ -28,35 +27,60 @@ WRAPPERS = ("state_dict", "model")  # keys under which training programs keep th
 # Of torchvision's published weights, in 0 to 255.
 MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 DECODER = "pillow"
+TITLES = {"imagenet": "ResNet", "vgg": "VGG"}  # by family
+VGG_DROPOUT = 0.5  # of torchvision's VGG, which numbers its layers by it
 
 
-def get_names(depth: int) -> dict[str, str]:
-    """{torchvision's name: ours} of all weights and statistics of a ResNet: both list them in the same order."""
-    unit, counts = IMAGENET_STAGES[depth]
+def get_names(network: Mapping[str, Any]) -> dict[str, str]:
+    """{torchvision's name: ours} of all weights and statistics: both list them in the same order.
+
+    Args:
+        network: of `describe_network`.
+    """
+    ours = _build(network, 1, "meta").state_dict()
+    if network["family"] == "vgg":
+        return {name.replace("linear", "classifier"): name for name in ours}
+    unit, counts = IMAGENET_STAGES[network["depth"]]
     with torch.device("meta"):
         original = ResNet(Bottleneck if unit == "bottleneck" else BasicBlock, list(counts))
     names = (name for name in original.state_dict() if not name.endswith("num_batches_tracked"))
-    return dict(zip(names, _build(describe_network(depth), 1, "meta").state_dict(), strict=True))
+    return dict(zip(names, ours, strict=True))
 
 
 def describe_network(depth: int) -> dict[str, Any]:
-    """torchvision's network as `network` of params/: option B, a bottleneck's stride on its 3x3."""
+    """torchvision's network as `network` of params/: a VGG, or a ResNet with option B and a bottleneck's stride on its
+    3x3.
+
+    Raises:
+        UserError: neither has this depth.
+    """
+    if depth in VGG_DEPTHS:
+        return {"family": "vgg", "depth": depth}
+    if depth not in IMAGENET_STAGES:
+        raise UserError(f"no ResNet-{depth}: give {', '.join(map(str, IMAGENET_STAGES))}, or of VGG 16 or 19")
     unit, _ = IMAGENET_STAGES[depth]
     network = {"family": "imagenet", "depth": depth, "unit": unit, "shape_change": "B"}
     return network | ({"bottleneck_stride": "3x3"} if unit == "bottleneck" else {})
 
 
-def _build(network: Mapping[str, Any], classes: int, device: str = "cpu") -> ImageNetResNet:
+def _build(network: Mapping[str, Any], classes: int, device: str = "cpu") -> nn.Module:
+    arguments = {**network, "classes": classes}
+    family = arguments.pop("family")
     with torch.device(device):
-        return ImageNetResNet(**{key: value for key, value in network.items() if key != "family"}, classes=classes)
+        return FAMILIES[family](**arguments, **({"dropout": VGG_DROPOUT} if family == "vgg" else {}))
 
 
 def infer_depth(state: Mapping[str, Tensor]) -> int:
-    """Depth of the ResNet that a state dict is of, by the names of its layers.
+    """Layers of the ResNet or VGG that a state dict is of, by the names in it.
 
     Raises:
-        UserError: of no ResNet that we have.
+        UserError: of no network that we have.
     """
+    if any(name.startswith("features.") for name in state):
+        layers = sum(name.endswith(".weight") for name in state)
+        if layers in VGG_DEPTHS:
+            return layers
+        raise UserError(f"{layers} layers with weights are no VGG of 16 or 19 without batch norm: give one of these")
     blocks = {match[0] for name in state if (match := re.match(r"layer[1-4]\.\d+\.", name))}
     counts = tuple(sum(block.startswith(f"layer{stage}.") for block in blocks) for stage in (1, 2, 3, 4))
     unit = "bottleneck" if "layer1.0.conv3.weight" in state else "basic"
@@ -95,24 +119,23 @@ def convert(
             raise UserError(f"{name!r} is no tensor, so this is no state dict: save model.state_dict()")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    depth = depth or infer_depth(state)
-    if depth not in IMAGENET_STAGES:
-        raise UserError(f"no ResNet-{depth}: the depth is one of {', '.join(map(str, IMAGENET_STAGES))}")
-    names, network = get_names(depth), describe_network(depth)
+    network = describe_network(depth or infer_depth(state))
+    names, title = get_names(network), f"{TITLES[network['family']]}-{network['depth']}"
     if missing := [name for name in names if name not in state]:
-        raise UserError(f"{missing[0]} is missing, which a ResNet-{depth} has: give its whole state dict")
+        raise UserError(f"{missing[0]} is missing, which a {title} has: give its whole state dict")
     if extra := [name for name in state if name not in names and not name.endswith(".num_batches_tracked")]:
-        raise UserError(f"{extra[0]} is in no ResNet-{depth} of torchvision: give the state dict of one")
-    found = next(iter(state["fc.weight"].shape), 1)
+        raise UserError(f"{extra[0]} is in no {title} of torchvision: give the state dict of one")
+    last = list(names)[-2]  # the last layer's weights; after them its biases
+    found = next(iter(state[last].shape), 1)
     if classes is not None and found != classes:
-        raise UserError(f"fc.weight: of {found} classes where {classes} are tested: give weights for {classes}")
+        raise UserError(f"{last}: of {found} classes where {classes} are tested: give weights for {classes}")
     shapes = {name: tensor.shape for name, tensor in _build(network, found, "meta").state_dict().items()}
     converted = {}
     for original, name in names.items():
         tensor = state[original]
         shape = shapes[name][1:] if name.endswith(("running_mean", "running_var")) else shapes[name]  # no replicas
         if tensor.shape != shape:
-            raise UserError(f"{original}: shape {tuple(tensor.shape)} where a ResNet-{depth} has {tuple(shape)}")
+            raise UserError(f"{original}: shape {tuple(tensor.shape)} where a {title} has {tuple(shape)}")
         if not tensor.is_floating_point():
             raise UserError(f"{original}: numbers of type {str(tensor.dtype).removeprefix('torch.')}: give floats")
         tensor = tensor.detach().float().clone()
@@ -120,23 +143,6 @@ def convert(
             raise UserError(f"{original}: numbers that are not finite: the training diverged or the file is damaged")
         converted[name] = tensor.view(shapes[name])
     return network, converted
-
-
-def convert_vgg(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """As `convert`, of torchvision's VGG-16 or 19 without batch norm; `file` is what an error names.
-
-    Raises:
-        UserError: another network.
-    """
-    depth = {32: 16, 38: 19}.get(len(state))
-    if depth is None:
-        raise UserError(f"{file}: VGG of neither 16 nor 19 layers, or with batch norm: give torchvision's vgg16")
-    converted = {key.replace("classifier", "linear"): value.float() for key, value in state.items()}
-    with torch.device("meta"):
-        wanted = {key: value.shape for key, value in Vgg(depth, dropout=0.5).state_dict().items()}
-    if {key: value.shape for key, value in converted.items()} != wanted:
-        raise UserError(f"{file}: not the weights of torchvision's VGG-{depth}")
-    return {"family": "vgg", "depth": depth}, converted
 
 
 def read_weights(
@@ -179,8 +185,8 @@ def test_imported(
 
     Args:
         source: where the weights come from, in words.
-        wanted: protocols; none: all.
-        crop_size: that the network was trained with.
+        wanted: protocols; none: all of the network.
+        crop_size: that a ResNet was trained with; a VGG's is 224.
         normalization: mean and deviation by channel, in 0 to 255, that the weights want.
 
     Raises:
@@ -188,6 +194,8 @@ def test_imported(
     """
     shards = open_shards(dataset, "validation", options.data_folder)
     network_parameters, state = read_weights(file, depth, dataset["classes"])
+    wanted = run.choose_protocols(name, network_parameters["family"], wanted)
+    crop_size = VGG_SIZE if network_parameters["family"] == "vgg" else crop_size
     if options.device != "cpu" and not torch.cuda.is_available():
         raise UserError("no GPU here: if you want the CPU, say --device cpu")
     device = torch.device("cpu" if options.device == "cpu" else "cuda")
@@ -199,7 +207,7 @@ def test_imported(
     normalize = Normalization("channel-mean-and-deviation", None, mean, deviation, device)
     workers = count_workers(device, Group()) if options.workers is None else options.workers
     written = []
-    for protocol in wanted or protocols.PROTOCOLS:
+    for protocol in wanted:
         found = protocols.test(network, shards, protocol, normalize, crop_size, DECODER, device, workers)
         record = {
             "format": run.FORMAT,
