@@ -123,7 +123,7 @@ WRONG = {
     ),
     # scales
     "a depth that nothing has": (
-        "scales/demo.yaml", "single: {110: 44}", "single: {164: 44}", "overlay.depths.single", "did you mean|known: 110"
+        "scales/demo.yaml", "single: {110: 32}", "single: {164: 32}", "overlay.depths.single", "did you mean|known: 110"
     ),
     # figures
     "unknown kind": (UNITS, "kind: units", "kind: unit", "kind", "did you mean 'units'"),
@@ -198,7 +198,7 @@ def test_another_choice_is_another_network(copy, name, old, more):
     [
         ("cifar10-resnet164", "paper", "0e175faf9759"),
         ("cifar10-resnet110-exclusive-gate-b6", "paper", "425860a9d76b"),
-        ("cifar10-resnet110-exclusive-gate-b6", "demo", "2929bd476451"),
+        ("cifar10-resnet110-exclusive-gate-b6", "demo", "3a4ff4ffbaf6"),
         ("cifar100-resnet1001-full-pre-activation", "paper", "64117a2750dc"),
     ],
 )

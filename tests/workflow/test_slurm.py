@@ -29,7 +29,7 @@ ON_NODES = "imagenet-resnet18"  # two nodes with a process each
 EVERY = (CUT, CANCELLED, KILLED, ON_NODES)
 SMALLER = {  # edits of params/scales/demo.yaml
     "{16: 8,": "{16: 8, 20: 8,",
-    "110: 44, 1202": "110: 8, 1202",
+    "110: 32, 1202": "110: 8, 1202",
     "batch_size: 64\n    batch_norm_samples: 32": "batch_size: 16\n    batch_norm_samples: 8",
     "batch_size: 32\n      batch_norm_samples: 8\n      crop_size: 32\n      shorter_side": (
         "batch_size: 8\n      batch_norm_samples: 4\n      crop_size: 32\n      shorter_side"
