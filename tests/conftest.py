@@ -35,7 +35,7 @@ published: false
 experiments: [cifar10-resnet110, cifar10-resnet110-dropout, cifar10-resnet110-exclusive-gate-b6]
 leave_out: [cifar10-resnet1001-full-pre-activation-released-code]
 overlay:
-  datasets: {cifar10: digits, cifar100: null}
+  datasets: {cifar10: digits, cifar100: null, imagenet: null}
   depths: {basic: {110: 8, 1202: null}, single: {110: 8}, bottleneck: {164: 11, 1001: 11}}
   recipe:
     batch_size: 16
@@ -74,7 +74,7 @@ class Copy:
 
     def __init__(self, root: Path, few_figures: bool = False):
         self.root = root
-        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        ignore = shutil.ignore_patterns("*.egg-info")  # compiled sources come with theirs
         for part in PARTS:
             source = ROOT / part
             if source.is_dir():
@@ -100,7 +100,9 @@ class Copy:
     @property
     def environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return {**os.environ, "PYTHONPATH": str(self.root / "src"), "PATH": path, "COLUMNS": "200"}
+        # A test may change a source twice within a second, which Python's cache would not see.
+        own = {"PYTHONPATH": str(self.root / "src"), "PATH": path, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
+        return {**os.environ, **own}
 
     def call(self, *command: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:
         """Run a command in the copy; standard output and error together as text.

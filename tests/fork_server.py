@@ -41,6 +41,12 @@ LIBRARIES = (
     "rich.progress",
     "snakemake.cli",
     "snakemake.workflow",
+    "snakemake.report.html_reporter",
+    "snakemake_logger_plugin_rich.handler",
+    "torch.utils.flop_counter",
+    "requests",
+    "smart_open",
+    "yte",
     "sklearn.datasets",
 )
 # Runs without site-packages, so that it starts in a few hundredths of a second; by a shell, for paths with spaces.
@@ -98,6 +104,7 @@ def start_server(folder: Path) -> subprocess.Popen:
 
 def serve(address: str) -> None:
     """Import the libraries, then answer calls until standard input ends."""
+    sys.dont_write_bytecode = True
     for library in LIBRARIES:
         importlib.import_module(library)
     listener = socket.socket(socket.AF_UNIX)

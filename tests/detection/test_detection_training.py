@@ -162,7 +162,7 @@ def test_imported_weights_are_a_detection_of_their_own(detection, options, data,
     if kind == "vgg":
         with torch.device("meta"):
             shapes = torchvision.models.vgg16().state_dict()
-        state = {name: torch.zeros(tensor.shape) for name, tensor in shapes.items()}
+        state = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in shapes.items()}
     else:
         state = torchvision.models.resnet18().state_dict()
     torch.save(state, tmp_path / "theirs.pth")

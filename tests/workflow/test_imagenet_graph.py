@@ -26,8 +26,8 @@ published: false
 experiments: [imagenet-resnet34-b]
 leave_out: [imagenet-vgg16, imagenet-vgg19, cifar10-resnet1001-full-pre-activation-released-code]
 overlay:
-  datasets: {cifar10: digits, cifar100: null, imagenet: imagenet-small}
-  depths: {basic: {18: 10, 34: 10}, bottleneck: {50: 14, 101: 14, 152: 14, 200: 14, 164: 11, 1001: 11}}
+  datasets: {cifar10: null, cifar100: null, imagenet: imagenet-small}
+  depths: {basic: {18: 10, 34: 10}, bottleneck: {50: 14, 101: 14, 152: 14, 200: 14}}
   recipes:
     he2015-imagenet:
       batch_size: 16

@@ -112,7 +112,7 @@ def _run(project, slurm: Slurm) -> SimpleNamespace:
         "workflow/rules/train.smk", "identity-mappings train ", "identity-mappings train --checkpoint-seconds 4 "
     )
     settings = ["slurm_account=test", "slurm_partition=main", "mem_mb=1000", "runtime=10"]
-    limits = f"train:runtime=1 if wildcards.experiment == '{CUT}' and attempt < 3 else 10"
+    limits = f"train:runtime=1 if wildcards.experiment == '{CUT}' and attempt < 2 else 10"
     words = ["snakemake", "--profile", "profiles/slurm", "--jobs", "6", "--config", "scale=demo", "nodes=2"]
     words += ["--default-resources", *settings, "--set-resources", limits]
     words += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]
@@ -147,12 +147,9 @@ def undisturbed(ran):
 
     def train(names: Sequence[str], results: str, *launcher: str) -> None:
         words = ["train", *names, "--scale", "demo", "--device", "cpu", "--results", results]
-        environment = {**ran.project.environment, "PYTHONPATH": str(ROOT / "src")}
         command = [sys.executable, *launcher, "-m", "identity_mappings", *words]
-        done = subprocess.run(
-            command, cwd=ran.project.root, env=environment, capture_output=True, text=True, timeout=200
-        )
-        assert done.returncode == 0, done.stderr
+        done = ran.project.call(*command, PYTHONPATH=str(ROOT / "src"))
+        assert done.returncode == 0, done.stdout
 
     return train
 

@@ -4,6 +4,8 @@ import io
 from typing import Any
 
 import pandas
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Drawing
 
 from .cells import Records, name_place
@@ -45,9 +47,8 @@ def to_files(drawing: Drawing, name: str) -> dict[str, bytes]:
     drawing.set_layout_engine("none")
     for axes in drawing.axes:
         axes.set_position([round(value, 4) for value in axes.get_position(original=True).bounds])
-    files = {}
-    for form, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
-        buffer = io.BytesIO()
-        drawing.savefig(buffer, format=form, dpi=DPI, metadata=metadata)
-        files[f"{name}.{form}"] = buffer.getvalue()
-    return files
+    svg, png = io.BytesIO(), io.BytesIO()  # `savefig` would draw each of them twice
+    FigureCanvasSVG(drawing).print_svg(svg, metadata={"Date": None, "Creator": None})
+    drawing.set_dpi(DPI)
+    FigureCanvasAgg(drawing).print_png(png, metadata={"Software": None})
+    return {f"{name}.svg": svg.getvalue(), f"{name}.png": png.getvalue()}
