@@ -226,8 +226,8 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _CURES:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        message = f"{place}{error.strerror}: {_CURES[error.errno]}"
+        file = f"{error.filename}: " if error.filename else ""
+        message = f"{file}{error.strerror}: {_CURES[error.errno]}"
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

@@ -117,8 +117,8 @@ def _train_on_imported(arguments: argparse.Namespace, by_name: dict[str, Experim
     statuses = []
     for name, experiment in by_name.items():
         results = _results_folder(arguments, experiment, name) / "imported"
-        taken = arguments.backbone, arguments.backbone_name, arguments.backbone_source
-        statuses.append(_train(arguments, [read_imported(experiment, *taken, results)], results))
+        weights = arguments.backbone, arguments.backbone_name, arguments.backbone_source
+        statuses.append(_train(arguments, [read_imported(experiment, *weights, results)], results))
     return max(statuses)
 
 
@@ -240,8 +240,8 @@ def data(arguments: argparse.Namespace) -> None:
 
         print(getattr(datasets, arguments.action)(arguments.name, arguments.data))
         return
-    if said := getattr(sources, arguments.action)(arguments.name, arguments.data):
-        print(said)
+    if message := getattr(sources, arguments.action)(arguments.name, arguments.data):
+        print(message)
     if arguments.commit or sources.is_committed_always(arguments.name):
         sources.commit(arguments.name, arguments.data)
         print(f"{arguments.data / arguments.name}: as pinned, and in DVC's cache")

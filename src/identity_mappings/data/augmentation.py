@@ -69,8 +69,8 @@ class Augmentation:
         image, top, left, flip = (t[:, None, None] for t in view)
         height, width = self.padded_size
         columns = torch.where(flip, self.columns.flip(0), self.columns) + left
-        place = (image * height + self.rows + top) * width + columns
-        words = self.pixels.index_select(0, place.view(-1))
-        crop = words.view(torch.uint8).view(*place.shape, 4)[..., : self.channels].permute(0, 3, 1, 2).float()
+        indices = (image * height + self.rows + top) * width + columns
+        words = self.pixels.index_select(0, indices.view(-1))
+        crop = words.view(torch.uint8).view(*indices.shape, 4)[..., : self.channels].permute(0, 3, 1, 2).float()
         mean = self.means.index_select(0, self._variant(view)) if len(self.means) > 1 else self.means
         return (crop - mean) / self.deviation

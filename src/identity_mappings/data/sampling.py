@@ -116,5 +116,5 @@ class DeviceViews:
 
     def part(self, size: int, first: int = 0, step: int = 1) -> View:
         """Of the batch of `size` images sought: every `step`-th from the `first` on."""
-        taken = self.position + torch.arange(first, size, step, device=self.device)
-        return View(*(table[taken] for table in self.tables))
+        indices = self.position + torch.arange(first, size, step, device=self.device)
+        return View(*(table[indices] for table in self.tables))

@@ -62,8 +62,8 @@ def _image(name: str, digit: numpy.ndarray, label: int, photographs: list[Image.
     )
     image = photograph.crop((left, top, left + width, top + height)).point([value // 3 for value in range(256)] * 3)
     mask = Image.fromarray(digit).resize((8 * ENLARGED, 8 * ENLARGED), Image.Resampling.NEAREST)
-    place = tuple(next(numbers) % (whole - 8 * ENLARGED + 1) for whole in (width, height))
-    image.paste(tuple(channel - next(numbers) % 48 for channel in COLOURS[label]), place, mask)
+    corner = tuple(next(numbers) % (whole - 8 * ENLARGED + 1) for whole in (width, height))
+    image.paste(tuple(channel - next(numbers) % 48 for channel in COLOURS[label]), corner, mask)
     return image
 
 

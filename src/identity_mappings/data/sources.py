@@ -70,19 +70,19 @@ def verify(name: str, folder: Path) -> str:
             "imagenet": f"`identity-mappings data fetch {name}` says how to get it",
         }.get(entry.format, f"`dvc checkout {folder / name}` puts back what `--commit` kept")
         raise UserError("\n".join([*found, f"{name} is not {state}: {way}"]))
-    said = f"{folder / name}: {state}"
+    message = f"{folder / name}: {state}"
     if entry.is_streamed and (folder / "shards" / name).is_dir():
         from .prepare import verify as verify_shards
 
         verify_shards(name, folder / "shards" / name)
-        said += ", and so are its shards"
+        message += ", and so are its shards"
     if entry.source:
         gigabytes = sum((folder / name / file).stat().st_size for file in entry.archives) / 1e9
-        said += (
+        message += (
             f"; `identity-mappings data verify {name} --commit` also puts it into DVC's cache, which takes "
             f"{gigabytes:,.0f} GB more unless that cache links (dvc config cache.type)"
         )
-    return said
+    return message
 
 
 def prepare(name: str, folder: Path) -> str | None:
@@ -99,7 +99,7 @@ def prepare(name: str, folder: Path) -> str | None:
         count, channels, size, _ = images.training.shape
         classes = int(images.training_labels.max()) + 1
         md5 = dvc_md5(list_files(folder / name))
-        said = f"{folder / name}: {count:,} training and {len(images.test):,} test images"
+        message = f"{folder / name}: {count:,} training and {len(images.test):,} test images"
         found = {"classes": classes, "channels": channels, "size": size}
         found |= {"training_images": count, "test_images": len(images.test)}
     else:
@@ -107,13 +107,13 @@ def prepare(name: str, folder: Path) -> str | None:
             fetch(name, folder)
         from .prepare import prepare as make_shards
 
-        said = make_shards(name, folder)
+        message = make_shards(name, folder)
         index = read_index(folder / "shards" / name)
         counts = [index[split]["images"] for split in SPLITS]
         md5 = hash_source(index)
         found = {"classes": len(index["classes"]), "channels": 3}
         found |= dict(zip(("training_images", "test_images"), counts, strict=True))
-    return "\n".join([said, *_pin(name, entry, {"md5": md5, **found}, folder)]) if entry.format in OWN else said
+    return "\n".join([message, *_pin(name, entry, {"md5": md5, **found}, folder)]) if entry.format in OWN else message
 
 
 def _pin(name: str, entry: Dataset, found: dict[str, Any], folder: Path) -> list[str]:
@@ -125,7 +125,7 @@ def _pin(name: str, entry: Dataset, found: dict[str, Any], folder: Path) -> list
     wrong = [f"{key}: {value}" for key, value in found.items() if getattr(entry, key) not in (None, value)]
     if wrong:
         raise UserError(f"{DATASETS}: {name}: the files have {', '.join(wrong)}: correct the entry")
-    said, lacking = [], {key: value for key, value in found.items() if getattr(entry, key) is None}
+    lines, lacking = [], {key: value for key, value in found.items() if getattr(entry, key) is None}
     if lacking:
         text = DATASETS.read_text("utf-8")
         keys = "".join(f"  {key}: {value}\n" for key, value in lacking.items())
@@ -136,7 +136,7 @@ def _pin(name: str, entry: Dataset, found: dict[str, Any], folder: Path) -> list
             )
         text = text[: block.end()].rstrip("\n") + "\n" + keys + text[block.end() :]
         write_atomically(DATASETS, text.encode())
-        said.append(f"{DATASETS}: {name}: " + ", ".join(f"{key}: {value}" for key, value in lacking.items()))
+        lines.append(f"{DATASETS}: {name}: " + ", ".join(f"{key}: {value}" for key, value in lacking.items()))
     pins = folder.parent / "data.dvc"
     if pins.is_file():
         content = yaml.safe_load(pins.read_text("utf-8"))
@@ -145,8 +145,8 @@ def _pin(name: str, entry: Dataset, found: dict[str, Any], folder: Path) -> list
         if not any(pin["path"] == path and pin["md5"] == out["md5"] for pin in old):
             content["outs"] = [*(pin for pin in old if pin["path"] != path), out]
             write_atomically(pins, yaml.safe_dump(content, sort_keys=False).encode())
-            said.append(f"{pins}: {path}: {found['md5']}; commit both files")
-    return said
+            lines.append(f"{pins}: {path}: {found['md5']}; commit both files")
+    return lines
 
 
 def fetch(name: str, folder: Path) -> str | None:

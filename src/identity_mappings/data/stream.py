@@ -319,11 +319,11 @@ def _mean(shards: "Shards", crop_size: int, decoder: str, workers: int) -> numpy
         return total
 
     print(f"mean image of {len(shards)} images, once ...", file=sys.stderr, flush=True)
-    total, said = numpy.zeros((crop_size, crop_size, 3), numpy.int64), 0
+    total, reported = numpy.zeros((crop_size, crop_size, 3), numpy.int64), 0
     for number, part in enumerate(Loader(add_up, workers).run((begin,) for begin in range(0, len(shards), CHUNK)), 1):
         total += part
         share = min(100, 100 * number * CHUNK // len(shards))
-        if share >= said + 10:
-            said = share
+        if share >= reported + 10:
+            reported = share
             print(f"mean image: {share} %", file=sys.stderr, flush=True)
     return (total / len(shards)).astype(numpy.float32).transpose(2, 0, 1).copy()

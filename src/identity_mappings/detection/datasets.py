@@ -41,7 +41,7 @@ def list_problems(name: str, folder: Path) -> list[str]:
     """What is wrong with the archives of data/NAME, a line for each."""
     archives = read_entry(name).archives
     wrong = {file: list_wrong(folder / name, {file: archive.md5}) for file, archive in archives.items()}
-    return [": ".join([*said, archives[file].url or "made by the project"]) for file, said in wrong.items() if said]
+    return [": ".join([*lines, archives[file].url or "made by the project"]) for file, lines in wrong.items() if lines]
 
 
 def fetch(name: str, folder: Path) -> str:

@@ -125,8 +125,8 @@ class Project:
         if experiment.recipe:
             changes = overlay.recipes.get(experiment.recipe, {})
             changed = {**self.recipes[experiment.recipe].model_dump(), **overlay.recipe, **changes}
-            place = ("recipes", experiment.recipe) if changes else ("recipe",)
-            recipe = check(changed, path, "recipe", ("overlay", *place))
+            key = ("recipes", experiment.recipe) if changes else ("recipe",)
+            recipe = check(changed, path, "recipe", ("overlay", *key))
         if recipe and recipe.validation and recipe.validation >= entry.training_images:
             if settings.published:
                 raise UserError(

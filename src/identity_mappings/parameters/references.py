@@ -49,17 +49,17 @@ def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str
         yield path, f"{key}.share_of", cell.share_of, experiments
     for name, figure in project.figures.items():
         path = params / "figures" / f"{name}.yaml"
-        for place, experiment in figure.places():
-            yield path, f"panels.{place}.experiment", experiment, experiments
+        for panel, experiment in figure.places():
+            yield path, f"panels.{panel}.experiment", experiment, experiments
     path, claims = params / "claims.yaml", project.claims
     for claim in claims.claims:
         for name in dict.fromkeys(name for pair in claim.pairs() for name in pair):
             yield path, f"claims.{claim.name}.comparisons", name, experiments
     for suspicion in claims.suspicions:
-        place = f"suspicions.{suspicion.of}"
-        yield path, f"{place}.of", suspicion.of, [*(claim.name for claim in claims.claims), *experiments]
-        yield path, f"{place}.against", suspicion.against, experiments
-        yield path, f"{place}.tested_by", suspicion.tested_by, experiments
+        key = f"suspicions.{suspicion.of}"
+        yield path, f"{key}.of", suspicion.of, [*(claim.name for claim in claims.claims), *experiments]
+        yield path, f"{key}.against", suspicion.against, experiments
+        yield path, f"{key}.tested_by", suspicion.tested_by, experiments
     for step in project.order.steps:
         for name in step.experiments:
             yield params / "order.yaml", f"steps.{step.name}.experiments", name, experiments

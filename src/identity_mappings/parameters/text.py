@@ -52,8 +52,8 @@ def read_yaml(path: Path) -> Any:
     try:
         return _Reader(_decode(content)).document()
     except _Mistake as mistake:
-        place = f"line {mistake.line}: " if mistake.line else ""
-        raise UserError(f"{path}: {place}{mistake}") from None
+        line = f"line {mistake.line}: " if mistake.line else ""
+        raise UserError(f"{path}: {line}{mistake}") from None
 
 
 def _decode(content: bytes) -> str:

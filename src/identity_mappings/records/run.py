@@ -127,14 +127,14 @@ class BadRecord(UserError):
 
 
 @contextmanager
-def reading(place: Path, kind: str) -> Iterator[None]:
+def reading(path: Path, kind: str) -> Iterator[None]:
     """Around work with a record: what is wrong with its file, or with what is in it, becomes BadRecord."""
     try:
         yield
     except OSError as error:
-        raise BadRecord(f"{place}: {error.strerror}") from None
+        raise BadRecord(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise BadRecord(f"{place}: not {kind} ({type(error).__name__}: {error})") from None
+        raise BadRecord(f"{path}: not {kind} ({type(error).__name__}: {error})") from None
 
 
 def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False) -> Record | None:
@@ -176,12 +176,12 @@ def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False)
     return Record(path, metrics, provenance)
 
 
-def _compare(place: Path, facts: dict[str, tuple[Any, Any]]) -> None:
+def _compare(path: Path, facts: dict[str, tuple[Any, Any]]) -> None:
     """Raise BadRecord where what was found is not what is expected."""
     for name, (found, expected) in facts.items():
         if found != expected:
             what = "" if isinstance(found, (dict, bool)) else f": {found}, expected {expected}"
-            raise BadRecord(f"{place}: {name} does not match{what}")
+            raise BadRecord(f"{path}: {name} does not match{what}")
 
 
 def _is_number(value: Any) -> bool:

@@ -62,9 +62,9 @@ def write(scale: str, output: Path, root: Path = Path()) -> None:
     crate.datePublished, crate.license, crate.creator, crate.publisher = date, licence, authors, authors
     crate.root_dataset["author"], crate.root_dataset["version"] = authors, commit
     crate.root_dataset["conformsTo"] = [
-        _add(crate, place, "CreativeWork", name, version=version) for place, (name, version) in PROFILES.items()
+        _add(crate, url, "CreativeWork", name, version=version) for url, (name, version) in PROFILES.items()
     ]
-    crate.root_dataset["citation"] = [_add(crate, place, "ScholarlyArticle", name) for place, name in PAPERS.items()]
+    crate.root_dataset["citation"] = [_add(crate, url, "ScholarlyArticle", name) for url, name in PAPERS.items()]
     files = {}
     for path in _list_files(root, results):
         name, form = NAMES.get(path.rpartition("/")[2], path), FORMATS.get(Path(path).suffix, "text/plain")

@@ -51,22 +51,22 @@ def _draw_panel(axes: Axes, found: list[Operation], deepest: int) -> None:
     rows = _find_rows(found)
     left = COLUMNS[GATE] if any(o.branch == GATE for o in found) else COLUMNS[TRUNK]
     edges = left - WIDTH / 2 - 0.25, COLUMNS[RESIDUAL] + WIDTH / 2 + 0.1
-    place = {o.name: (COLUMNS[o.branch], -float(rows[o.name])) for o in found}
+    position = {o.name: (COLUMNS[o.branch], -float(rows[o.name])) for o in found}
     height = {o.name: RADIUS if _is_join(o) else HEIGHT / 2 for o in found}
     arrow = {"arrowstyle": "-|>", "color": "#333333", "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
     for unit in sorted({o.unit for o in found if o.unit >= 0}) if max(o.unit for o in found) else ():
-        heights = [place[o.name][1] for o in found if o.unit == unit]
+        heights = [position[o.name][1] for o in found if o.unit == unit]
         bottom, top = min(heights) - 0.42, max(heights) + 0.42
         axes.add_patch(Rectangle((edges[0], bottom), edges[1] - edges[0], top - bottom, color=UNITS[unit % 2]))
     for operation in found:
-        x, y = place[operation.name]
+        x, y = position[operation.name]
         for source in operation.inputs:
-            a, b = place[source]
+            a, b = position[source]
             start = b - height[source]
             if a == x:
                 axes.annotate("", (x, y + height[operation.name]), (a, start), arrowprops=arrow)
             elif _is_join(operation):  # a branch comes back: down, then sideways into the sign
-                if any(xo == a and y < yo < b for xo, yo in place.values()):  # around what stands below it
+                if any(xo == a and y < yo < b for xo, yo in position.values()):  # around what stands below it
                     axes.plot([a - WIDTH / 2, a - WIDTH / 2 - 0.15], [b, b], color="#333333", linewidth=0.9)
                     a, start = a - WIDTH / 2 - 0.15, b
                 axes.plot([a, a], [start, y], color="#333333", linewidth=0.9)
@@ -77,7 +77,7 @@ def _draw_panel(axes: Axes, found: list[Operation], deepest: int) -> None:
                 axes.plot([a, a, x], [start, turn, turn], color="#333333", linewidth=0.9)
                 axes.annotate("", (x, y + height[operation.name]), (x, turn), arrowprops=arrow)
     for operation in found:
-        x, y = place[operation.name]
+        x, y = position[operation.name]
         if _is_join(operation):
             circle = {"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "#333333", "linewidth": 0.9}
             axes.text(x, y, operation.label, ha="center", va="center", fontsize=9, bbox=circle)
@@ -89,7 +89,7 @@ def _draw_panel(axes: Axes, found: list[Operation], deepest: int) -> None:
         axes.add_patch(box)
         axes.text(x, y, operation.label, ha="center", va="center", fontsize=6.5)
     for end in _find_ends(found):
-        x, y = place[end.name]
+        x, y = position[end.name]
         axes.annotate("", (x, y - height[end.name] - 0.45), (x, y - height[end.name]), arrowprops=arrow)
     axes.set_xlim(*edges)
     axes.set_ylim(-deepest - 0.9, 0.5)
@@ -148,7 +148,7 @@ def draw_small_units(content: bytes) -> list[tuple[str, Markup]]:
 def _draw_small_unit(operations: list[Operation]) -> Markup:
     rows, used = _find_rows(operations), [COLUMNS[found.branch] for found in operations]
     left, step, width, height = min(used), 34, 92, 22
-    place = {
+    position = {
         found.name: ((COLUMNS[found.branch] - left) * 78 + width / 2 + 10, rows[found.name] * step + height / 2 + 4)
         for found in operations
     }
@@ -156,9 +156,9 @@ def _draw_small_unit(operations: list[Operation]) -> Markup:
     half = {found.name: 9 if found.name in joins else height / 2 for found in operations}
 
     def route(source: str, target: str) -> str:
-        (a, b), (x, y) = place[source], place[target]
+        (a, b), (x, y) = position[source], position[target]
         start = b + half[source]
-        below = any(p[0] == a and b < p[1] < y for p in place.values())  # something stands there, to go around
+        below = any(p[0] == a and b < p[1] < y for p in position.values())  # something stands there, to go around
         if a == x:
             return f"M{a - width / 2} {b}h-7V{y}H{x - half[target]}" if below else f"M{a} {start}V{y - half[target]}"
         if target in joins:
@@ -175,9 +175,9 @@ def _draw_small_unit(operations: list[Operation]) -> Markup:
         [route(source, found.name) for found in operations for source in found.inputs],
         [
             {
-                "x": place[found.name][0],
-                "y": place[found.name][1],
-                "end": place[found.name][1] + half[found.name] if found in ends else None,
+                "x": position[found.name][0],
+                "y": position[found.name][1],
+                "end": position[found.name][1] + half[found.name] if found in ends else None,
                 "joins": found.name in joins,
                 "fill": _find_fill(found),
                 "label": found.label,

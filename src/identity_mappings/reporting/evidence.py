@@ -42,10 +42,10 @@ class Gap(Exception):
     """What is wrong with a record, and what to do."""
 
 
-def require(place: object, cure: str, condition: object, what: str) -> None:
-    """Raise a `Gap` that names a place where a condition does not hold; `cure` ends its message."""
+def require(subject: object, cure: str, condition: object, what: str) -> None:
+    """Raise a `Gap` that names the subject where a condition does not hold; `cure` ends its message."""
     if not condition:
-        raise Gap(f"{place}: {what}{cure}")
+        raise Gap(f"{subject}: {what}{cure}")
 
 
 class History:
@@ -167,8 +167,8 @@ def _check_sessions(
     need(ends[-1] == found["iterations"], "its sessions did not run to its end")
     for session in sessions:
         begin, end = (datetime.fromisoformat(session[key]) for key in ("started", "finished"))
-        taken = max(session["seconds"], session.get("device_seconds", 0))
-        need(taken <= (end - begin).total_seconds() + LEEWAY, "a session took longer than from its start to its end")
+        seconds = max(session["seconds"], session.get("device_seconds", 0))
+        need(seconds <= (end - begin).total_seconds() + LEEWAY, "a session took longer than from its start to its end")
         if made := session.get("git"):  # older ones do not say
             of_session = partial(require, f"{folder}: session from iteration {session['from_iteration']}", "")
             of_session(not made.get("dirty"), f"a session of changes that are in no commit: {AGAIN}")

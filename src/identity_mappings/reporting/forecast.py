@@ -211,8 +211,8 @@ def _simulate_queue(jobs: Sequence[tuple[float, int]], devices: Devices) -> floa
     """
     free = [0.0] * devices.count
     for seconds, width in jobs:
-        taken = [heapq.heappop(free) for _ in range(width)]
-        end = taken[-1] + seconds / (width if devices.kind == times.GPU else 1)
-        for _ in taken:
+        starts = [heapq.heappop(free) for _ in range(width)]
+        end = starts[-1] + seconds / (width if devices.kind == times.GPU else 1)
+        for _ in starts:
             heapq.heappush(free, end)
     return max(free)

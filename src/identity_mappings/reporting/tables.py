@@ -97,9 +97,9 @@ def metrics(cells: list[Filled]) -> dict[str, Any]:
             value: dict[str, Any] = {"value" if cell.cell.is_fact else "count": cell.measured}
             if cell.cell.is_error:
                 value = {"runs": len(cell.records), "test_error": verdict.median(cell.errors), "mean": cell.mean}
-            place = tree.setdefault(cell.table.paper, {}).setdefault(cell.table.table, {})
+            branch = tree.setdefault(cell.table.paper, {}).setdefault(cell.table.table, {})
             known = {name: number for name, number in value.items() if number is not None}
-            place.setdefault(cell.row.name, {})[cell.column] = round_numbers(known)
+            branch.setdefault(cell.row.name, {})[cell.column] = round_numbers(known)
     return tree
 
 

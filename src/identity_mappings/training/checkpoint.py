@@ -176,6 +176,6 @@ def hold_run(experiment: Experiment, seed: int, results: Path) -> Iterator[None]
         except OSError as error:
             print(f"{folder}: no lock ({error.strerror}): start no second process on it", file=sys.stderr, flush=True)
         remove_partial_files(checkpoints, _WRITTEN)
-        for place in (folder, folder / run.PARTIAL):
-            remove_partial_files(place, (run.METRICS, run.CURVE, run.PROVENANCE))
+        for parent in (folder, folder / run.PARTIAL):
+            remove_partial_files(parent, (run.METRICS, run.CURVE, run.PROVENANCE))
         yield

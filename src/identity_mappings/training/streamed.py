@@ -86,8 +86,8 @@ class Streamed:
         epoch = math.ceil(len(self.training) / recipe.batch_size)
         # Views that come after those of the training, for recomputed statistics.
         self.after = range(recipe.iterations, recipe.iterations + min(STATISTICS_BATCHES, epoch))
-        seen = SimpleNamespace(**{**vars(recipe), "iterations": self.after.stop})
-        self.stream = Stream(self.training, seen, seed, self.own_replicas, self.workers, pinned_memory)
+        until_end = SimpleNamespace(**{**vars(recipe), "iterations": self.after.stop})
+        self.stream = Stream(self.training, until_end, seed, self.own_replicas, self.workers, pinned_memory)
         self.batches: Iterator | None = None
         self.next = -1
         mean = None

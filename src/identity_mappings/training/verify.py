@@ -116,7 +116,7 @@ def _list_differences(found: run.Record, experiment: Experiment, device: torch.d
 
 
 def _difference(first: Sequence[float], second: Sequence[float]) -> str:
-    place = next((i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b), None)
-    if place is None:
+    iteration = next((i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b), None)
+    if iteration is None:
         return "the losses are the same, the weights are NOT"
-    return f"NOT the same from iteration {place} on ({first[place]!r} and {second[place]!r})"
+    return f"NOT the same from iteration {iteration} on ({first[iteration]!r} and {second[iteration]!r})"
