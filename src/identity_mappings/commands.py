@@ -108,7 +108,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 def _train_on_imported(arguments: argparse.Namespace, by_name: dict[str, Experiment]) -> int:
     """Detections on weights that were trained elsewhere; their records lie apart, and rebuild no cell."""
-    from .detection.backbone import read_imported
+    from .detection.backbone import import_backbone
 
     if not all(experiment.detects for experiment in by_name.values()):
         raise UserError("--backbone: only detections begin from other weights (params/detection.yaml)")
@@ -118,7 +118,7 @@ def _train_on_imported(arguments: argparse.Namespace, by_name: dict[str, Experim
     for name, experiment in by_name.items():
         results = _results_folder(arguments, experiment, name) / "imported"
         weights = arguments.backbone, arguments.backbone_name, arguments.backbone_source
-        statuses.append(_train(arguments, [read_imported(experiment, *weights, results)], results))
+        statuses.append(_train(arguments, [import_backbone(experiment, *weights, results)], results))
     return max(statuses)
 
 

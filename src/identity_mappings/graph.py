@@ -1,6 +1,6 @@
-"""What the Snakefile asks: which runs are wanted, where their records lie, and what each job needs.
+"""What the Snakefile asks: which runs are wanted, and where their records lie; `jobs` has what each job needs.
 
-Methods that take `wildcards` are input functions, parameters and resources of rules. Which rules there are follows from
+Methods that take `wildcards` are input functions and parameters of rules. Which rules there are follows from
 params/ and Snakemake's config alone: a job on another node reads the Snakefile again, when other files exist.
 """
 
@@ -36,7 +36,7 @@ class Graph:
 
     Args:
         root: of the project.
-        config: Snakemake's: "scale", and "device" ("gpu" or "cpu"; default: the scale's).
+        config: of Snakemake's --config; its keys and their defaults are `CONFIG`.
 
     Raises:
         UserError: a mistake in params/ or in the config.
@@ -115,7 +115,7 @@ class Graph:
         )
 
     def reports(self, scale: str) -> list[str]:
-        """The tables and figures; while a record is missing, the stamp of the job that makes them from all records."""
+        """The tables and figures; while records are missing, the stamp of rule update_reports, which runs after all."""
         if all(map(self._exists, self.records(scale))) and self.changes.measurements_are_current(scale):
             return [*self.tables(scale), *self.figures(scale), *self.page(scale)]
         return [f"logs/{self.project.scale(scale).results}/reports-updated"]
@@ -167,10 +167,10 @@ class Graph:
 
     # Inputs.
 
-    # A job whose record exists has none: Snakemake would execute it again because another job made its inputs.
+    # A job whose record exists has no inputs: Snakemake would execute it again where another job makes them.
 
     def training_dataset(self, wildcards: Any) -> list[str]:
-        """The stamp of the dataset of runs that are to be trained. Its time means nothing: a digest has its hash."""
+        """The stamp of the dataset of runs that are to be trained; its time is ignored, as the digest has its hash."""
         return [] if self._is_trained(wildcards) else _ancient(self._stamps(self.get_experiment(wildcards)))
 
     def test_dataset(self, wildcards: Any) -> list[str]:
@@ -195,7 +195,7 @@ class Graph:
         return _ancient(dict.fromkeys(stamp for experiment in experiments for stamp in self._stamps(experiment)))
 
     def device_gate(self, wildcards: Any) -> list[str]:
-        """On GPUs the job that says whether there is one."""
+        """On GPUs the output of rule device, which fails where there is no GPU; nothing for runs that are trained."""
         trained = hasattr(wildcards, "experiment") and self._is_trained(wildcards)
         return [f"{wildcards.root}/.device-gpu"] if self.device(wildcards) == "gpu" and not trained else []
 
@@ -254,7 +254,7 @@ class Graph:
             return False
         if not experiment.detects:
             return True
-        # The backbone of a detection has its weights, or can be trained.
+        # A detection also needs the weights of its backbone, or the data to train it.
         chosen, results = experiment.parameters["backbone"], self.project.scale(experiment.scale).results
         folder = f"{results}/checkpoints/{chosen['experiment']}-{chosen['digest']}/seed{chosen['seed']}"
         backbone = self.project.resolve(chosen["experiment"], experiment.scale)

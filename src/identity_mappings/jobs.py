@@ -13,7 +13,7 @@ from .reporting.cells import Records
 from .reporting.order import plan_runs
 from .reporting.times import CPU, GPU, Clock
 
-SHARE_OF_TEST = 0.1  # of a training, at most: a test by all protocols of ImageNet has a thirtieth of its products
+SHARE_OF_TEST = 0.1  # of a training's time, at most: all protocols of ImageNet take 1/30 of its multiply-adds
 
 
 class Jobs:
@@ -110,7 +110,7 @@ class Jobs:
     def signals_minutes(self, wildcards: Any, attempt: int) -> int:
         return self._minutes(wildcards, attempt, self._signals(wildcards))
 
-    # Several nodes: Slurm's srun starts torchrun on each, and that the processes of one run.
+    # Several nodes: Slurm's srun starts torchrun on each node, and torchrun starts the processes of a run.
 
     def tasks(self, wildcards: Any) -> int | None:
         """Of Slurm's job, one a node; unset where there is one node."""

@@ -198,11 +198,11 @@ def test_a_batch_has_the_crops_and_numbers_of_its_images(crop, decoder):
     """By the definition's own words, from random numbers that are those of (seed, epoch, image)."""
     one, mirrored = stream(crop=crop, decoder=decoder, colour="pca-and-jitter"), 0
     for iteration, batch in enumerate(one.batches(0)):
-        whole = one.views.order.samples(iteration)
+        whole = one.maker.order.samples(iteration)
         samples = [whole[i] for replica in range(4) for i in range(replica, 16, 4)]
         assert batch.labels.tolist() == [index % 7 for _, index in samples]
         for (epoch, index), image, drawn in zip(samples, batch.images, batch.colours, strict=True):
-            random = np.random.Generator(np.random.Philox(key=one.views.key, counter=[0, 0, index, epoch]))
+            random = np.random.Generator(np.random.Philox(key=one.maker.key, counter=[0, 0, index, epoch]))
             source = decode.read(JPEGS[index], decoder, "")
             uniform, flip = random.random(crops.DRAWS), random.random() < 0.5
             if crop == "scale":
@@ -218,7 +218,7 @@ def test_a_batch_has_the_crops_and_numbers_of_its_images(crop, decoder):
 
 def test_random_numbers_are_those_of_every_machine_and_version():
     """A change of these is a change of every run: seed 0, epoch 3, image 5."""
-    crop, numbers = stream(shards=Fake([JPEGS[0]] * 60), colour="pca-and-jitter").views.view(3, 5)
+    crop, numbers = stream(shards=Fake([JPEGS[0]] * 60), colour="pca-and-jitter").maker.view(3, 5)
     assert crop.shape == (CROP, CROP, 3)
     np.testing.assert_allclose(numbers, NUMBERS, rtol=1e-6)
 
@@ -264,14 +264,14 @@ def test_replicas_share_a_batch_without_a_change():
 
 def test_a_view_depends_on_seed_epoch_and_image_alone():
     same = (
-        stream().views.view(2, 7),
-        stream(batch_size=60, batch_norm_samples=30, epoch_end="short-batch").views.view(2, 7),
+        stream().maker.view(2, 7),
+        stream(batch_size=60, batch_norm_samples=30, epoch_end="short-batch").maker.view(2, 7),
     )
     for a, b in zip(*same, strict=True):
         np.testing.assert_array_equal(a, b)
     shards = Fake([JPEGS[7]] * 60)
     others = [
-        stream(seed=s, shards=shards).views.view(e, i) for s, e, i in ((0, 2, 7), (1, 2, 7), (0, 3, 7), (0, 2, 8))
+        stream(seed=s, shards=shards).maker.view(e, i) for s, e, i in ((0, 2, 7), (1, 2, 7), (0, 3, 7), (0, 2, 8))
     ]
     assert len({crop.tobytes() for crop, _ in others}) == 4
     assert len({numbers.tobytes() for _, numbers in others}) == 4
@@ -281,7 +281,7 @@ def test_without_flips_the_crops_are_the_same():
     a, b = stream(), stream(flip=False)
     mirrored = 0
     for index in range(60):
-        (crop, numbers), (straight, same) = a.views.view(0, index), b.views.view(0, index)
+        (crop, numbers), (straight, same) = a.maker.view(0, index), b.maker.view(0, index)
         np.testing.assert_array_equal(numbers, same)
         if not np.array_equal(crop, straight):
             np.testing.assert_array_equal(crop, straight[:, ::-1])

@@ -170,7 +170,7 @@ def test_imported_weights_are_a_detection_of_their_own(detection, options, data,
     wanted = detection(
         iterations=1, batch_size=1, log_every=1, evaluate_every=1, learning_rate=[[0, 0.001]], pooled_size=None
     )
-    experiment = backbone.read_imported(wanted, *taken, tmp_path)
+    experiment = backbone.import_backbone(wanted, *taken, tmp_path)
     assert experiment.digest != wanted.digest and experiment.name == "voc-resnet101-tv"
     if kind == "vgg":  # large: read, and not trained
         loaded, parents = backbone.load(experiment, options(tmp_path))
@@ -179,10 +179,10 @@ def test_imported_weights_are_a_detection_of_their_own(detection, options, data,
         }
         return
     results = tmp_path / "imported"
-    backbone.read_imported(wanted, *taken, results)
+    backbone.import_backbone(wanted, *taken, results)
     assert train(experiment, 0, replace(options(tmp_path), results=results)) == 0
     [folder] = detections.imported_folders(tmp_path)
-    assert detections.read_imported(folder).metrics["experiment"] == "voc-resnet101-tv"
+    assert detections.read_imported_detection(folder).metrics["experiment"] == "voc-resnet101-tv"
     monkeypatch.setattr(Records, "results", tmp_path)
     records = Records(load(Path(__file__).parents[2]), "paper")
     table = render_imported(records)

@@ -50,6 +50,17 @@ def test_a_number_is_walked_back(bench, told):
     assert "depth: 110" in found["network"]
 
 
+def test_a_row_of_several_experiments_says_that_it_waits_for_all(bench, told):
+    """One of six fails, as in the paper: it agrees once the others were run."""
+    bench.record(f"{RESNET}-exclusive-gate-b0", 80.0)
+    waiting = "agrees only when all of them were run"
+    assert waiting in " ".join(told("he2016, Table 1", "exclusive gating, b_g = 0 to -5").split())
+    for bias in range(1, 6):
+        bench.record(f"{RESNET}-exclusive-gate-b{bias}", 80.0)
+    text = " ".join(told("he2016, Table 1", "exclusive gating, b_g = 0 to -5").split())
+    assert waiting not in text and "is “fail”" in text
+
+
 def test_several_matches_are_listed_and_walked(told):
     text = told("Table 1", "exclusive gating")
     assert text.startswith("3 cells:\n")

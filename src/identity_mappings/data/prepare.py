@@ -146,7 +146,7 @@ class Writer:
 
 
 def compute_crc32(path: Path, size: int) -> int:
-    """Of the first `size` bytes of a file: what a disk may lose, not who may forge it."""
+    """CRC-32 of the first `size` bytes of a file: it shows damage, and not a forgery."""
     crc = 0
     with path.open("rb") as file:
         while size and (content := file.read(min(size, CHUNK))):
@@ -173,7 +173,7 @@ def _summary(target: Path, index: dict[str, Any]) -> str:
 
 
 def prepare(name: str, folder: Path, dataset: Dataset | None = None, least: dict[str, int] = LEAST_SHARDS) -> str:
-    """Make data/shards/NAME of what is in data/NAME, or go on with it; nothing where it is there.
+    """Make data/shards/NAME of what is in data/NAME, or go on with it; does nothing where it is complete.
 
     Args:
         dataset: its entry; None: that of params/datasets.yaml.

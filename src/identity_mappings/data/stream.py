@@ -91,7 +91,7 @@ class Order:
         A shard is asked for one window before it would be read, were there no shuffling, so that the disk reads evenly.
 
         Args:
-            first: nothing was asked for before: what should have been, too.
+            first: this is the first call; also returns the shards that earlier calls would have returned.
         """
         if self.window == len(self.shards):
             return []  # every batch is from everywhere
@@ -108,8 +108,8 @@ class Order:
         return wanted
 
 
-class Views:
-    """What a worker makes: see `Stream`, whose arguments these are."""
+class BatchMaker:
+    """Decodes and crops the images of a batch, in a worker process; `Stream` has the same arguments."""
 
     def __init__(self, shards: "Shards", recipe: SimpleNamespace, seed: int, replicas: Sequence[int]):
         if recipe.crop == "scale" and recipe.shorter_side[0] < recipe.crop_size:
@@ -122,7 +122,7 @@ class Views:
         self.order = Order(shards.shard_of, recipe.batch_size, recipe.epoch_end, recipe.shuffle_shards, seed)
 
     def batch(self, iteration: int, first: bool) -> Batch:
-        """Of an iteration; the `first` one that is asked for has more to read ahead."""
+        """The images of an iteration; the `first` one has more to read ahead."""
         for shard in self.order.ahead(iteration, first):
             self.shards.will_need(shard)
         whole = self.order.samples(iteration)
@@ -137,7 +137,7 @@ class Views:
         return Batch(*tensors, len(whole))
 
     def view(self, epoch: int, index: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """Of an image in an epoch: its crop, uint8 (S, S, 3), mirrored if so drawn, and its numbers for the colour."""
+        """An image in an epoch: its crop, uint8 (S, S, 3), mirrored if so drawn, and its numbers for the colour."""
         recipe = self.recipe
         # Random numbers of a key and a counter: no two images or epochs have any in common.
         random = numpy.random.Generator(numpy.random.Philox(key=self.key, counter=[0, 0, index, epoch]))
@@ -156,7 +156,7 @@ class Loader:
     """Calls a function with one tuple of arguments after the other, in worker processes; gives its results in order.
 
     Args:
-        function: may raise UserError. It must not know the Loader, which stops its workers when nothing does.
+        function: may raise UserError; must hold no reference to the Loader, whose garbage collection ends the workers.
         workers: processes, each with one thread, which stay for a further `run`; 0: none.
         pin_memory: as in torch's DataLoader.
     """
@@ -171,7 +171,7 @@ class Loader:
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             collate_fn=_as_it_is,
-            worker_init_fn=unheeding,
+            worker_init_fn=ignore_group_signals,
             generator=torch.Generator(),  # of its own, so that it takes nothing from torch's
         )
 
@@ -225,8 +225,8 @@ class Stream(Loader):
         workers: int,
         pin_memory: bool = False,
     ):
-        self.views = Views(shards, recipe, seed, replicas)
-        super().__init__(self.views.batch, workers, pin_memory)
+        self.maker = BatchMaker(shards, recipe, seed, replicas)
+        super().__init__(self.maker.batch, workers, pin_memory)
 
     def batches(self, first_iteration: int) -> Iterator[Batch]:
         """From an iteration on, to the recipe's last one; a further call ends the one before.
@@ -234,11 +234,11 @@ class Stream(Loader):
         Raises:
             UserError: an image cannot be decoded, or a worker was killed.
         """
-        iterations = range(first_iteration, self.views.recipe.iterations)
+        iterations = range(first_iteration, self.maker.recipe.iterations)
         return self.run((iteration, iteration == first_iteration) for iteration in iterations)
 
 
-def unheeding(_: int) -> None:
+def ignore_group_signals(_: int) -> None:
     """In a worker: a signal to the whole process group is for who trains, which ends the workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):

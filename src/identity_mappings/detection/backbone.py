@@ -54,7 +54,7 @@ def load(experiment: Experiment, options: Options) -> tuple[dict[str, Tensor], d
     return state, {"weights": wanted, run.METRICS: sha256(content)}
 
 
-def read_imported(experiment: Experiment, file: Path, name: str, source: str, results: Path) -> Experiment:
+def import_backbone(experiment: Experiment, file: Path, name: str, source: str, results: Path) -> Experiment:
     """A detection on weights in torchvision's names (a ResNet's, or VGG's of 16 or 19 layers): another experiment.
 
     The weights are kept in the folder of results.

@@ -93,7 +93,7 @@ class DetectionTrainer(Trainer):
         self.recipe = recipe = get_recipe(experiment)
         self.seed, self.device, self.group = seed, device, group or Group()
         self.device_name = devices.get_name(device)
-        self.run = {"digest": experiment.digest, "seed": seed}
+        self.run_key = {"digest": experiment.digest, "seed": seed}
         state, self.parents = backbone.load(experiment, options)
         self.feed = Images(
             experiment.parameters["dataset"], options.data_folder, recipe.train_on_difficult, options.workers
@@ -114,7 +114,7 @@ class DetectionTrainer(Trainer):
         # Refuses more processes than images.
         self.group.get_share(min(self.sampler.batch_size, self.detector_sampler.batch_size))
         self.ahead: dict[int, list] = {}  # views of the next iteration, which threads decode meanwhile
-        self.whole, self.moving = True, None
+        self.is_consistent, self.moving = True, None
 
     def _phase(self, iteration: int) -> tuple[str, int, Sampler]:
         """The step of the training that an iteration belongs to, that step's first iteration, and its batches."""
@@ -155,7 +155,7 @@ class DetectionTrainer(Trainer):
         views = self.ahead.get(iteration) or self._views(iteration)
         self.ahead = {iteration + 1: self._views(iteration + 1)}
         self.optimizer.prepare(iteration)
-        self.whole = iteration != begin  # the first of a step changes weights before it ends
+        self.is_consistent = iteration != begin  # the first of a step changes weights before it ends
         if iteration == begin:
             self._begin(phase)
         self.optimizer.zero_grad()
@@ -177,7 +177,7 @@ class DetectionTrainer(Trainer):
                 totals += torch.stack([loss.detach() / sampler.batch_size, *counts]).double()
             self.group.sum(totals)
         self.optimizer.update()
-        self.whole = True
+        self.is_consistent = True
         return totals[0].float(), totals[1].long(), int(totals[2])
 
     def wait(self) -> None:

@@ -239,7 +239,7 @@ def read_evaluation(record: Record, protocol: str) -> dict[str, Any] | None:
     return found
 
 
-def read_imported(path: Path) -> dict[str, Any]:
+def read_imported_test(path: Path) -> dict[str, Any]:
     """The record of a test of imported weights.
 
     Raises:

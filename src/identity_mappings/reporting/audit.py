@@ -72,7 +72,7 @@ def _walk(project: Project, scale: str, report: Report) -> dict[Path, str]:
     for path in sorted((results / run.IMPORTED).glob("*/evaluation-*.json")):
         walk(path, evidence.check_imported_test, path, history)
     for folder in detections.imported_folders(results):
-        record = detections.read_imported(folder)
+        record = detections.read_imported_detection(folder)
         walk(record.path, evidence.check_code, record.path, record.provenance, history)
     return walked
 

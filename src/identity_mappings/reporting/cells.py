@@ -116,8 +116,8 @@ class Tested:
     path: Path  # of the file that holds the test
     numbers: dict[str, Any]
 
-    def read_error(self, cell: Cell) -> float | None:
-        """The error in %, or the mean average precision of a detection; None if the run diverged."""
+    def read_value(self, cell: Cell) -> float | None:
+        """The error in %, or the mean average precision of a detection in %; None if the run diverged."""
         if cell.metric in (MAP_50, MAP):
             return self.numbers.get("map_50" if cell.metric == MAP_50 else "map")
         if cell.metric == TRAINING_BOUND:
@@ -161,7 +161,7 @@ class Filled:
 
     @property
     def errors(self) -> list[float | None]:
-        return [tested.read_error(self.cell) for tested in self.tests]
+        return [tested.read_value(self.cell) for tested in self.tests]
 
     @property
     def mean(self) -> float | None:
@@ -275,41 +275,42 @@ def fill(records: Records) -> Iterator[Filled]:
                 yield _fill(records, cell, partial(Filled, table, row, column, cell))
 
 
-def _fill(records: Records, cell: Cell, filled: Callable[..., Filled]) -> Filled:
+def _fill(records: Records, cell: Cell, make_cell: Callable[..., Filled]) -> Filled:
     if cell.quoted:
-        return filled(None, [], format_published(cell), None, QUOTED)
+        return make_cell(None, [], format_published(cell), None, QUOTED)
     resolved = (records.project.resolve(name, records.scale) for name in cell.experiments)
     experiments = [experiment for experiment in resolved if experiment]
     if not experiments:
         reason = NOT_REBUILT if cell.not_rebuilt else NO_COUNTERPART
-        return filled(None, [], reason, None, reason)
+        return make_cell(None, [], reason, None, reason)
     if cell.is_cost:
-        return _fill_count(records, cell, partial(filled, experiments[0], []))
+        return _fill_count(records, cell, partial(make_cell, experiments[0], []))
     candidates = []
     for experiment in experiments:
         if tests := records.read_tests(experiment, cell.tested_by):
-            median = verdict.median([tested.read_error(cell) for tested in tests])
-            candidates.append((math.inf if median is None else median, experiment, tests))
+            median = verdict.median([tested.read_value(cell) for tested in tests])
+            rank = math.inf if median is None else -median if cell.metric in (MAP_50, MAP) else median
+            candidates.append((rank, experiment, tests))
     if not candidates:
-        return filled(experiments[0], [], NOT_RUN, None, NOT_RUN)
-    # Of several experiments the lowest error counts: "all of these fail" is refuted by one that does not.
+        return make_cell(experiments[0], [], NOT_RUN, None, NOT_RUN)
+    # Of several experiments the best counts: "all of these fail" is refuted by one that does not.
     _, experiment, tests = min(candidates, key=itemgetter(0))
     complete = len(candidates) == len(experiments)
     if not cell.is_fact:
-        return filled(experiment, tests, *_judge_error(records, cell, experiment, tests, complete))
+        return make_cell(experiment, tests, *_judge_error(records, cell, experiment, tests, complete))
     fact = facts.rebuild(records, cell, experiment, tests, complete) or (NOT_RUN, None, NOT_RUN)
     others = [tested for _, other, found in candidates if other is not experiment for tested in found]
-    return filled(experiment, tests, *fact, others=others)
+    return make_cell(experiment, tests, *fact, others=others)
 
 
-def _fill_count(records: Records, cell: Cell, filled: Callable[..., Filled]) -> Filled:
+def _fill_count(records: Records, cell: Cell, make_cell: Callable[..., Filled]) -> Filled:
     value = find_count(records.project, records.scale, cell, records.costs)
     if value is None:
-        return filled(NOT_COUNTED, None, NOT_COUNTED)
+        return make_cell(NOT_COUNTED, None, NOT_COUNTED)
     comparable = records.settings.published and cell.published is not None
     judged = verdict.judge_count(value, cell.published) if comparable else NOT_COMPARABLE
     text = verdict.count_text(value, cell.published)
-    return filled(text, value, judged, records.results / measurement.COST / measurement.COST_JSON)
+    return make_cell(text, value, judged, records.results / measurement.COST / measurement.COST_JSON)
 
 
 def _judge_error(
@@ -317,7 +318,7 @@ def _judge_error(
 ) -> tuple[str, float | str | None, str]:
     """Text, number and verdict of an error; `complete`: all experiments of the row were run."""
     reporting, dataset = records.project.reporting, experiment.parameters["dataset"]["name"]
-    errors = [tested.read_error(cell) for tested in tests]
+    errors = [tested.read_value(cell) for tested in tests]
     finite = [error for error in errors if error is not None]
     value, of_mean = verdict.median(errors), cell.metric == MEAN
     if of_mean and not verdict.fails(value, reporting, dataset) and len(finite) < len(errors):

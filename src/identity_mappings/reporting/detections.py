@@ -29,7 +29,7 @@ def read_backbone(project: Project, record: run.Record) -> run.Record:
     return backbone
 
 
-def read_imported(folder: Path) -> run.Record:
+def read_imported_detection(folder: Path) -> run.Record:
     """A detection on imported weights, with the parameters that it states itself.
 
     Raises:

@@ -108,7 +108,7 @@ class History:
 
 
 def check_test(project: Project, record: run.Record, path: Path, history: History) -> str:
-    """A run's test after its training, of the same weights."""
+    """Check a run, and that a test after its training is of the same weights."""
     made_of = check_run(project, record, history)
     protocol = path.stem.removeprefix("evaluation-")
     found = run.read_evaluation(record, protocol)
@@ -119,11 +119,11 @@ def check_test(project: Project, record: run.Record, path: Path, history: Histor
 
 
 def check_imported_test(path: Path, history: History) -> str:
-    return check_code(path, run.read_imported(path)["made_by"], history, TEST_SOURCES)
+    return check_code(path, run.read_imported_test(path)["made_by"], history, TEST_SOURCES)
 
 
 def check_run(project: Project, record: run.Record, history: History) -> str:
-    """A run; reading its record compared hashes, digest, seed and parameters with one another already."""
+    """Check a run; reading its record compared hashes, digest, seed and parameters with one another already."""
     path, found, origin = record.path, record.metrics, record.provenance
     need = partial(require, path.parent, f": not a record to believe: {RESTORE}")
     parameters = origin["params"]["resolved"]
@@ -138,7 +138,7 @@ def check_run(project: Project, record: run.Record, history: History) -> str:
     same = all(found[key] == recipe[key] for key in ("arithmetic", "cpu_threads"))
     need(same, "arithmetic or threads are not the recipe's")
     folder = path.parents[1 if found["status"] in run.FINAL else 2]
-    need(folder.name == f"{found['experiment']}-{found['digest']}", "of another name")
+    need(folder.name == f"{found['experiment']}-{found['digest']}", "its folder is not named EXPERIMENT-DIGEST")
     losses = found["first_losses"]
     complete = len(losses) == min(run.FIRST_LOSSES, found["iterations"]) and all(map(math.isfinite, losses))
     need(complete, "not the first losses, which verify compares")
@@ -199,7 +199,7 @@ def _check_curve(need: Need, path: Path, found: dict[str, Any], recipe: dict[str
         stopped = found["diverged_at"] == done < whole and found["weights_sha256"] is None
         need(stopped, "it did not diverge where it says")
     elif status == "finished":
-        need(found["test_error"] == found["test"]["test_error"], "test_error is not wrong / images")
+        need(found["test_error"] == found["test"]["test_error"], "test_error is not that of its last test")
         last = {name: format(found[name], ".9g") for name in ("test_error", "training_error", "training_loss")}
         last["iteration"] = str(done)
         need({name: rows[-1][name] for name in last} == last, "the curve ends otherwise than the metrics")
@@ -208,7 +208,7 @@ def _check_curve(need: Need, path: Path, found: dict[str, Any], recipe: dict[str
 
 
 def check_responses(project: Project, record: run.Record, history: History) -> str:
-    """The layer responses of a run, finished or not."""
+    """Check the layer responses of a run, finished or not."""
     path, made = record.path.parent / RESPONSES / RESPONSES_CSV, record.metrics
     _, origin = measurement.read(path.parent, path.name)
     need, settings = _check_settings(project, path, origin)
@@ -220,7 +220,7 @@ def check_responses(project: Project, record: run.Record, history: History) -> s
 
 
 def check_signals(project: Project, scale: str, folder: Path, experiment: Experiment, history: History) -> str:
-    """A record of signals of an experiment, whose digest was compared when it was read."""
+    """Check a record of signals of an experiment, whose digest was compared when it was read."""
     _, origin = measurement.read(folder, SIGNALS_CSV)
     need, settings = _check_settings(project, folder / SIGNALS_CSV, origin)
     need(identity(settings["params"]["resolved"]) == identity(experiment.parameters), "of other parameters")
@@ -230,7 +230,7 @@ def check_signals(project: Project, scale: str, folder: Path, experiment: Experi
 
 
 def _check_settings(project: Project, path: Path, origin: dict[str, Any]) -> tuple[Need, dict[str, Any]]:
-    """The settings of a measurement, whose parameters and data were checked; and how to check the rest."""
+    """Check parameters and data of a measurement; returns a check of further facts, and the settings."""
     need = partial(require, path, ": restore it (git checkout), or move its folder away and measure it again")
     settings = origin["settings"]
     _check_parameters(need, project, settings.get("params") or {}, (settings.get("data") or {}).get("md5"))
@@ -238,7 +238,7 @@ def _check_settings(project: Project, path: Path, origin: dict[str, Any]) -> tup
 
 
 def check_cost(project: Project, scale: str, folder: Path, history: History) -> str:
-    """The cost record: every entry is counted again by the closed form."""
+    """Check the cost record: every entry is counted again by the closed form."""
     path = folder / measurement.COST_JSON
     content, origin = measurement.read(folder, path.name)
     entries = parse_json(content)["networks"]
@@ -252,7 +252,7 @@ def check_cost(project: Project, scale: str, folder: Path, history: History) -> 
 
 
 def _check_parameters(need: Need, project: Project, params: dict[str, Any], data_hash: str | None) -> None:
-    """The parameters are those of their hash; the data are those that are pinned."""
+    """Check that the parameters are those of their hash, and the data those that are pinned."""
     parameters = params.get("resolved")
     whole = parameters is not None and params.get("sha256") == sha256(canonical(parameters))
     need(whole, "the parameters are not those of their hash")
@@ -262,7 +262,7 @@ def _check_parameters(need: Need, project: Project, params: dict[str, Any], data
 
 
 def check_code(path: Path, origin: dict[str, Any], history: History, needed: Collection[str] = ()) -> str:
-    """A commit has the very sources and lock that made a record."""
+    """Check that a commit has the very sources and lock that made a record."""
     need = partial(require, path, "")
     sources, environment, unknown = (origin.get(key) or {} for key in ("source", "env", "unknown"))
     commit = _find_commit(path, origin, history)

@@ -20,7 +20,7 @@ def rebuild(
         complete: all experiments of the cell were run.
     """
     comparable = records.settings.published
-    errors = [tested.read_error(cell) for tested in tests]
+    errors = [tested.read_value(cell) for tested in tests]
     median = verdict.median(errors)
     if cell.metric == SPLIT:
         data = tests[0].record.provenance.get("data") or {}

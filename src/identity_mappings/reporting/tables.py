@@ -106,9 +106,9 @@ def metrics(cells: list[Filled]) -> dict[str, Any]:
 def render_imported(records: Records) -> str:
     """Networks and detections on imported weights: tables of their own, whose numbers rebuild no cell."""
     paths = sorted((records.results / run.IMPORTED).glob("*/evaluation-*.json"))
-    tests = [records.try_reading(partial(run.read_imported, path)) for path in paths]
+    tests = [records.try_reading(partial(run.read_imported_test, path)) for path in paths]
     folders = detections.imported_folders(records.results)
-    found = [records.try_reading(partial(detections.read_imported, folder)) for folder in folders]
+    found = [records.try_reading(partial(detections.read_imported_detection, folder)) for folder in folders]
     return render(
         "imported.md.jinja",
         kind=run.IMPORTED_KIND,

@@ -132,7 +132,9 @@ class Walks:
             error = verdict.standard_error(cell.errors, cell_of_rule, dataset, reporting, of_mean)
             size, resolution = abs(cell.measured - published), reporting.resolution[dataset]
             judged = {"size": size, "error": error, "resolution": resolution}
-        return render_macro("reasons.md.jinja", "reason", cell, judged, self.scale, settings, reporting)
+        experiments = self.project.resolve_all(cell.cell.experiments, self.scale)
+        complete = all(self.records.read_tests(experiment, cell.cell.tested_by) for experiment in experiments)
+        return render_macro("reasons.md.jinja", "reason", cell, judged, complete, self.scale, settings, reporting)
 
     def _describe_run(self, cell: Filled, tested: Tested) -> Run:
         record = tested.record
@@ -157,7 +159,7 @@ class Walks:
         }
         return Run(
             metrics["seed"],
-            tested.read_error(cell.cell),
+            tested.read_value(cell.cell),
             {name: value for name, value in facts.items() if value},
             read_curve((record.path.parent / run.CURVE).read_bytes()),
             _commands(folder, metrics, origin),

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import UserError
 from ..records import git, heartbeat, provenance
-from ..records import run as records
+from ..records import run as run_records
 from ..records.experiment import Experiment
 from . import checkpoint, devices, memory, record
 from .assembly import get_recipe
@@ -30,11 +30,11 @@ class Run:
     def __init__(self, experiment: Experiment, seed: int, device: torch.device, options: Options, group: Group):
         self.experiment, self.options, self.group = experiment, options, group
         self.name = f"{experiment.name}, seed {seed}"
-        self.folder = records.get_folder(options.results, experiment, seed)
-        self.checkpoints = records.get_checkpoint_folder(options.results, experiment, seed)
+        self.folder = run_records.get_folder(options.results, experiment, seed)
+        self.checkpoints = run_records.get_checkpoint_folder(options.results, experiment, seed)
         self.trainer = make_trainer(experiment, seed, device, options, group=group)
         self.progress = Progress()
-        saved = checkpoint.load(self.checkpoints, device, self.trainer.run)
+        saved = checkpoint.load(self.checkpoints, device, self.trainer.run_key)
         if saved is not None:
             self.trainer.restore(saved)
             self.progress = Progress(**saved["progress"])
@@ -88,7 +88,7 @@ class Run:
         else:
             self.say(f"test error {last['test_error']:.2f} % {after}")
 
-    def read_steps(self) -> None:
+    def finish_steps(self) -> None:
         """Read what the last steps left on the device; test, and end a row of the curve, where the recipe wants it."""
         self.trainer.wait()
         losses, wrong, images = zip(*self.steps, strict=True)
@@ -96,7 +96,7 @@ class Run:
         finite = self.progress.add_iterations(torch.stack(losses).tolist(), int(torch.stack(wrong).sum()), sum(images))
         self._update_session()  # a worker may be lost in the test
         if finite:
-            self.note()
+            self.test_and_log()
             self._update_session()
 
     def _update_session(self) -> None:
@@ -107,8 +107,11 @@ class Run:
             "peak_memory_bytes": memory.peak(self.trainer.device),
         }
 
-    def note(self) -> None:
-        """Test and end a row of the curve, where the recipe wants it; a checkpoint from within begins with that."""
+    def test_and_log(self) -> None:
+        """Test, and end a row of the curve, where the recipe wants it.
+
+        A checkpoint that is saved meanwhile is `pending`: a run that goes on from it does this first.
+        """
         progress, recipe = self.progress, self.trainer.recipe
         progress.pending, last = True, progress.iteration == recipe.iterations
         if progress.iteration % recipe.evaluate_every == 0 or last:
@@ -120,15 +123,15 @@ class Run:
         progress.pending = False
 
     def _save(self) -> None:
-        state = {**self.trainer.state(), "progress": asdict(self.progress), "run": self.trainer.run}
+        state = {**self.trainer.state(), "progress": asdict(self.progress), "run": self.trainer.run_key}
         state["progress"]["sessions"] = self._list_sessions()
         checkpoint.save(self.checkpoints, self.progress.iteration, state)
 
     def rescue(self) -> str:
-        """Where another worker was lost: a checkpoint of the last whole iteration; says from where the run goes on."""
-        if self.trainer.whole and self.trainer.device.type == "cpu":  # a GPU's queue may hold a part of an iteration
+        """Save the last complete iteration after another worker was lost; returns what the newest checkpoint is."""
+        if self.trainer.is_consistent and self.trainer.device.type == "cpu":  # a GPU may be within an iteration
             if self.steps:
-                self.read_steps()
+                self.finish_steps()
             if self.progress.iteration > self.begin:
                 self._save()
         last = checkpoint.newest(self.checkpoints)
@@ -164,7 +167,7 @@ class Run:
             record.keep_weights(self.trainer, self.checkpoints)
         record.write(self.trainer, self.progress, self.status, self.experiment, self.folder, self.options)
         if over:
-            records.keep_copy(self.folder, self.checkpoints)
+            run_records.keep_copy(self.folder, self.checkpoints)
             heartbeat.remove(self.checkpoints)
 
 
@@ -212,7 +215,7 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
             try:
                 _iterate(runs, options, lambda: interrupted.signal is not None)
             except LostWorker as error:
-                interrupted.deaf = True  # torchrun ends all when one is gone; there is something to be said first
+                interrupted.ignored = True  # torchrun sends SIGTERM to the others; they save and report first
                 state = "; ".join(f"{run.name}: {run.rescue()}" for run in runs)
                 gone = f"another process of this run is gone ({error})"
                 raise UserError(f"{gone}; {state}: call again to go on") from None
@@ -223,7 +226,7 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
                 ended.append((run.status, run.checkpoints))
             del runs, run
             gc.collect()  # a trainer and its recorded steps refer to each other
-        # Not before all have their records: Snakemake removes those of a job that is killed.
+        # Checkpoints are kept until all runs have their records: Snakemake removes the outputs of a killed job.
         for status, checkpoints in ended if group.leads else ():
             if status != "unfinished":
                 checkpoint.clear(checkpoints)
@@ -232,16 +235,16 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
 
 
 def _has_record(experiment: Experiment, seed: int, options: Options) -> bool:
-    folder = records.get_folder(options.results, experiment, seed)
+    folder = run_records.get_folder(options.results, experiment, seed)
     try:
-        finished = records.read(folder, experiment, seed) is not None
-    except records.BadRecord as error:
+        finished = run_records.read(folder, experiment, seed) is not None
+    except run_records.BadRecord as error:
         raise UserError(f"{error}: not trained again over it: move the folder away") from None
     if finished:
         say(f"{folder}: finished before; nothing to do")
         return True
-    checkpoints = records.get_checkpoint_folder(options.results, experiment, seed)
-    if records.restore(folder, checkpoints, experiment, seed):
+    checkpoints = run_records.get_checkpoint_folder(options.results, experiment, seed)
+    if run_records.restore(folder, checkpoints, experiment, seed):
         say(f"{folder}: finished before, and here again from {checkpoints}: remove that, too, to train it again")
         return True
     return False
@@ -251,7 +254,7 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
     """Iterate to the end, to `stop_after`, to an interruption, or to a loss that is not finite."""
     group, recipe = runs[0].group, runs[0].trainer.recipe
     clock = saved = time.perf_counter()
-    begin, unsaid = runs[0].begin, runs[0].trainer.device.type == "cpu" and group.leads
+    begin, estimate_pending = runs[0].begin, runs[0].trainer.device.type == "cpu" and group.leads
 
     def vote() -> Sequence[bool]:
         """Whether to stop, and whether a checkpoint is due; the same in all processes of a group."""
@@ -261,7 +264,7 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
     for run in runs:
         run.session["runs_at_once"] = len(runs)
         if run.progress.pending:
-            run.note()
+            run.test_and_log()
     counted = time.perf_counter()
     with (
         Heartbeats(runs, group.leads) as heartbeats,
@@ -286,7 +289,7 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
                     run.steps.append(run.trainer.step(iteration))
                 heartbeats.beat(together, counted)
             for run in together:
-                run.read_steps()
+                run.finish_steps()
             before, counted = counted, time.perf_counter()
             for run in together:
                 share = (counted - before) / len(together)
@@ -294,9 +297,9 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
             heartbeats.beat(together, counted)
             progress = runs[0].progress
             show(progress.iteration, progress.training_loss, progress.last and progress.last["test_error"])
-            if unsaid:
+            if estimate_pending:
                 each = (time.perf_counter() - clock) / (progress.iteration - begin + 1)
-                left, unsaid = each * (recipe.iterations - progress.iteration), False
+                left, estimate_pending = each * (recipe.iterations - progress.iteration), False
                 if left > 600:  # a person would not wait for it
                     threads, duration = recipe.cpu_threads, devices.duration(left)
                     say(f"on this CPU, with {threads} thread(s), the whole run takes {duration} more")

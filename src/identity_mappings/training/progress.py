@@ -34,7 +34,7 @@ class Interrupted:
 
     def __init__(self) -> None:
         self.signal: int | None = None  # that came
-        self.deaf = False  # whether they are without effect to the end of the process, which is ending by itself
+        self.ignored = False  # whether signals have no effect any more: the process is ending by itself
 
     def __enter__(self) -> "Interrupted":
         self.before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -42,7 +42,7 @@ class Interrupted:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
-            signal.signal(number, signal.SIG_IGN if self.deaf else handler)
+            signal.signal(number, signal.SIG_IGN if self.ignored else handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.signal = number

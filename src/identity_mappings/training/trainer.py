@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint as recomputed
+from torch.utils.checkpoint import checkpoint as activation_checkpoint
 
 from .. import data
 from ..data.images import Images
@@ -37,7 +37,7 @@ class Options:
     checkpoint_seconds: float = 300  # between checkpoints
     log: Path | None = None  # file that takes standard error, for the provenance
     eager: bool = False  # whether a GPU's steps are launched kernel by kernel, not recorded and replayed
-    recompute: bool | None = None  # units in the backward pass, instead of keeping them; None: where memory is short
+    recompute: bool | None = None  # activation checkpointing, unit by unit; None: where memory is short
     workers: int | None = None  # processes that decode, for each that trains; None: what the device suggests
 
 
@@ -69,7 +69,9 @@ class Forward(nn.Module):
                 x = network.stem(x)
                 contexts = lambda: (nullcontext(), scope.select(replica, repeated=True))  # noqa: E731
                 for unit in network.units:
-                    x = recomputed(unit, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+                    x = activation_checkpoint(
+                        unit, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+                    )
                 scores = network.linear(network.last(x).mean((2, 3)))
             else:
                 scores = network(x)
@@ -95,7 +97,7 @@ class Trainer:
         self.recipe = recipe = get_recipe(experiment)
         self.seed, self.device, self.group = seed, device, group or Group()
         self.device_name = devices.get_name(device)
-        self.run = {"digest": experiment.digest, "seed": seed}
+        self.run_key = {"digest": experiment.digest, "seed": seed}
         self.replicas = recipe.batch_size // recipe.batch_norm_samples
         self.own_replicas = self.group.get_share(self.replicas)  # replicas that this process computes
         dataset = experiment.parameters["dataset"]
@@ -129,8 +131,8 @@ class Trainer:
         self.model = self.group.model(Forward(self.network, recompute, recipe.arithmetic))
         recorded_on = torch.device("cpu") if options.eager or self.group.size > 1 else device
         self.recorded_step = Captured(self._step, self._state, recorded_on, [self.masks] if self.dropouts else [])
-        self.recorded_test = Captured(self._count, list, recorded_on)
-        self.whole = True  # whether weights and statistics are of one iteration
+        self.recorded_test = Captured(self._count_errors, list, recorded_on)
+        self.is_consistent = True  # whether weights and statistics are of one iteration
         self.moving: dict[str, Tensor] | None = None  # batch norm's statistics before they were recomputed
 
     def step(self, iteration: int) -> tuple[Tensor, Tensor, int]:
@@ -189,36 +191,37 @@ class Trainer:
         return [*self.parameters, *self.buffers, *self.optimizer.momentum]
 
     def wait(self) -> None:
-        """Let what reads the network, or the losses of `step`, come after the steps."""
+        """Make the current CUDA stream wait for the steps that are queued; before the network or losses are read."""
         self.recorded_step.wait()
 
     def recompute_statistics(self) -> None:
         """Take batch norm's statistics from training images, in views that come after those of the training."""
         self.wait()
-        self.whole = False
+        self.is_consistent = False
         self.moving = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         with devices.autocast(self.device, self.recipe.arithmetic):
             self.feed.statistics(self.network)
         if self.group.size > 1:
             self._share(torch.zeros((), device=self.device), torch.zeros((), dtype=torch.int64, device=self.device))
-        self.whole = True
+        self.is_consistent = True
 
     def test(self) -> single_view.Result:
         """Test error of the network as it is."""
         self.wait()
-        return self.feed.test(self.network, self._counted)
+        return self.feed.test(self.network, self._run_count)
 
-    def _counted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _run_count(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         wrong, loss = self.recorded_test(len(images), images, labels)
         self.recorded_test.wait()
         return wrong, loss
 
-    def _count(self, _: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _count_errors(self, _: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), devices.autocast(self.device, self.recipe.arithmetic):
             scores = self.network(self.feed.augmentation.normalize(images)).float()
         return single_view.count(scores, labels)
 
     def state(self) -> dict:
+        """What a checkpoint holds. No generator's state: each random number follows from the seed and the iteration."""
         self.wait()
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
 
