@@ -52,12 +52,12 @@ def test_activations_are_an_upper_bound_of_what_torch_keeps_and_no_wild_one(proj
     with torch.device("meta"):
         network = build(experiment, ROOT)
     kept = memory.kept(network, recipe["batch_norm_samples"], (dataset["channels"], size, size))
-    assert kept <= allocation.count_activations(experiment) <= 2 * kept
+    assert kept <= allocation.estimate_activation_bytes(experiment) <= 2 * kept
 
 
 def test_a_shortcut_of_ones_own_counts_as_the_largest_of_the_papers(project):
-    own = allocation.count_activations(project.resolve(OWN))
-    assert own >= allocation.count_activations(project.resolve(CIFAR))
+    own = allocation.estimate_activation_bytes(project.resolve(OWN))
+    assert own >= allocation.estimate_activation_bytes(project.resolve(CIFAR))
 
 
 def test_memory_grows_with_the_attempt_up_to_twice(project):

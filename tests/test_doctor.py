@@ -88,10 +88,10 @@ def test_versions_room_devices_and_data_are_looked_at(tmp_path, monkeypatch):
 
 def test_a_gpu_that_torch_does_not_see_is_wrong(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(doctor.driver, "ask", lambda: Driver("580.1", [Device(0, "GPU-a", "GPU-a")]))
+    monkeypatch.setattr(doctor.driver, "query_driver", lambda: Driver("580.1", [Device(0, "GPU-a", "GPU-a")]))
     _, line = doctor.check_devices()
     assert line.status == doctor.WRONG and "torch" in line.text and "CUDA_VISIBLE_DEVICES" in line.text
-    monkeypatch.setattr(doctor.driver, "ask", lambda: Driver(problem="NVML Shared Library Not Found"))
+    monkeypatch.setattr(doctor.driver, "query_driver", lambda: Driver(problem="NVML Shared Library Not Found"))
     [line] = doctor.check_devices()
     assert line.status == doctor.NOTE and "NVML Shared Library Not Found" in line.text
 

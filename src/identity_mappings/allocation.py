@@ -41,7 +41,7 @@ class Work:
     share: float = 1
 
 
-def count_activations(experiment: Experiment) -> int:
+def estimate_activation_bytes(experiment: Experiment) -> int:
     """Bytes that a forward pass of one batch norm's images keeps for the backward pass, in float32."""
     parameters = experiment.parameters
     channels = parameters["dataset"].get("channels", 3)
@@ -58,7 +58,7 @@ def estimate_memory(work: Work, attempt: int = 1) -> int:
     images = 4 * image * (dataset["training_images"] + dataset["test_images"])
     if experiment.streamed:
         images = 4 * 4 * image * recipe["batch_size"]  # of a batch, made ahead
-    kept = count_activations(experiment) if work.kind == CPU else 0  # a GPU has a memory of its own
+    kept = estimate_activation_bytes(experiment) if work.kind == CPU else 0  # a GPU has a memory of its own
     run_bytes = processes * (weights + kept) + images
     decoding = WORKER_MB * WORKERS * processes if experiment.streamed and work.kind == GPU else 0
     needed = PROCESS_MB * processes + decoding + 2 * work.runs * run_bytes / 1e6  # twice: freed memory is kept

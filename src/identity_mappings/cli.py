@@ -15,13 +15,13 @@ from .errors import UserError
 from .records.experiment import ARITHMETICS
 from .records.run import CIFAR_PROTOCOLS, IMAGENET_PROTOCOLS
 
-_ROOM = "free some room, and call again: what was saved is kept"
+_ROOM = "free disk space, and call again: saved work is kept"
 _RIGHTS = "give yourself the right to write there, or take another folder (--results), and call again"
 _PLACE = "put a folder or a file where it is expected, and call again"
-_CURES = {  # of what a file system refuses; any other error of it is a mistake of the code
+_CURES = {  # of errors of file systems; any other OSError is a bug
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f), and call again: what was saved is kept",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), and call again: saved work is kept",
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
     errno.EROFS: _RIGHTS,
@@ -93,10 +93,10 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--recompute", action=argparse.BooleanOptionalAction, help=text)
     text = "processes that decode images, for each that trains (default: as many as suit)"
     added.add_argument("--workers", type=_whole, help=text)
-    text = "a detection's, in torchvision's names, trained elsewhere"
+    text = "weights of a detection's backbone that were trained elsewhere, in torchvision's names"
     added.add_argument("--backbone", type=Path, metavar="FILE", help=text)
-    added.add_argument("--backbone-name", type=_name, help="of these weights: lower case, digits and dashes")
-    added.add_argument("--backbone-source", help="where they come from, in words; stands in the table")
+    added.add_argument("--backbone-name", type=_name, help="name of the weights: lower case, digits and dashes")
+    added.add_argument("--backbone-source", help="where the weights come from, in words; the table shows it")
 
     added = command("verify", "train the first iterations again, and compare bit by bit", *_RUN_OPTIONS, "--seed")
     text = "experiments, with --twice; or folders of records, results/runs/EXPERIMENT/seedK"
@@ -106,23 +106,20 @@ def parser() -> argparse.ArgumentParser:
 
     added = command("evaluate", "test a trained run again", *_RUN_OPTIONS, "--seed", "--workers")
     added.add_argument("experiment", help=_EXPERIMENT)
-    text, protocols = (
-        "(default: on CIFAR single-view, on ImageNet all that fit)",
-        (*CIFAR_PROTOCOLS, *IMAGENET_PROTOCOLS),
-    )
+    text = "(default: on CIFAR single-view, on ImageNet all that fit)"
+    protocols = (*CIFAR_PROTOCOLS, *IMAGENET_PROTOCOLS)
     added.add_argument("--protocol", nargs="+", default=(), choices=protocols, help=text)
-    text = "test this one, for no table (default: the trained weights)"
+    text = "test this file; no table shows it (default: the trained weights)"
     added.add_argument("--checkpoint", type=Path, metavar="FILE", help=text)
 
     text = "test a ResNet or VGG of torchvision's form that was trained elsewhere"
     added = command("import-weights", text, "--scale", "--data", "--device", "--workers")
-    added.add_argument("file", type=Path, help="of torch.save(model.state_dict()); only weights are read, no code")
+    added.add_argument("file", type=Path, help="from torch.save(model.state_dict()); only weights are read, no code")
     added.add_argument("--name", required=True, type=_name, help="of the record: lower case, digits and dashes")
     added.add_argument("--source", required=True, help="where the weights come from, in words; stands in the table")
     added.add_argument("--depth", type=_positive, help="of the network (default: by the names in the file)")
     for name, kind in (("--mean", float), ("--deviation", _deviation)):
-        channels = ("R", "G", "B")
-        added.add_argument(name, type=kind, nargs=3, metavar=channels, help="(default: torchvision's x 255)")
+        added.add_argument(name, type=kind, nargs=3, metavar=("R", "G", "B"), help="(default: torchvision's x 255)")
     added.add_argument("--protocol", nargs="+", default=(), choices=IMAGENET_PROTOCOLS, help="(default: all that fit)")
 
     added = command(
@@ -158,19 +155,19 @@ def parser() -> argparse.ArgumentParser:
         "data", "get a dataset, check it, or prepare it for training (ImageNet: archives to shards)", "--data"
     )
     added.add_argument("action", choices=("fetch", "prepare", "verify"))
-    text = "of params/datasets.yaml, your own among them, or voc-0712, coco-2014 or a small one"
+    text = "dataset of params/datasets.yaml or params/detection.yaml, for example voc-0712"
     added.add_argument("name", help=text)
     added.add_argument("--commit", action="store_true", help="put it into DVC's cache, too; CIFAR always is")
 
     text = "measure steps per second against two other implementations and the device's bound"
     added = command("bench", text, "--device")
     added.add_argument("experiments", nargs="*", help="(default: what the README shows)")
-    added.add_argument("--rounds", type=_positive, default=7, help="medians are taken over so many (default: 7)")
+    added.add_argument("--rounds", type=_positive, default=7, help="rounds, of which medians are taken (default: 7)")
     added.add_argument("--arithmetic", nargs="+", choices=ARITHMETICS, help="(default: those that the device has)")
     added.add_argument("--no-peers", action="store_true", help="measure only our own step")
     added.add_argument("--show", action="store_true", help="measure nothing: make the table and plot from the records")
 
-    added = command("lease", "run a command with GPUs of its own, held exactly as long as it lives")
+    added = command("lease", "run a command on reserved GPUs, which are released when it ends")
     added.add_argument("--gpus", type=_whole, required=True, help="how many; 0 hides all")
     added.add_argument("--granted", type=_whole, help="how many Snakemake granted; refused if it differs")
     added.add_argument("--patience", type=float, default=86400, metavar="S", help="seconds to wait (default: a day)")
@@ -179,7 +176,7 @@ def parser() -> argparse.ArgumentParser:
     added = command("device", "say whether there is a device for an experiment", *_EXPERIMENT_OPTIONS, "--device")
     added.add_argument("experiment", help=_EXPERIMENT)
 
-    text = "say in two minutes whether this machine will do; exit status 1 if something is wrong"
+    text = "check this machine in two minutes; exit status 1 if something is wrong"
     added = command("doctor", text, "--data")
     added.add_argument("--json", action="store_true", help="a list of {name, status, text}")
 
@@ -187,7 +184,7 @@ def parser() -> argparse.ArgumentParser:
         ("tables", "make the tables from the records that are there"),
         ("figures", "make the figures from the records that are there"),
         ("diff", "compare with the papers; exit status 1 if a cell contradicts them"),
-        ("audit", "walk every number of the tables back to its bytes; exit status 1 at the first gap"),
+        ("audit", "trace every number of the tables to its records; exit status 1 at the first gap"),
         ("report", "make report.html, the page of tables and figures, from the records that are there"),
     ):
         command(name, text, "--scale")
@@ -195,10 +192,10 @@ def parser() -> argparse.ArgumentParser:
     added = command("status", text, "--scale")
     added.add_argument("--watch", action="store_true", help="show it every few seconds, until Ctrl-C")
     added.add_argument("--json", action="store_true", help="for programs; docs/monitoring.md explains the keys")
-    text = "how long the rest would take on so many GPUs or CPU cores, and on which runs that rests"
+    text = "how long the rest would take on so many GPUs or CPU cores, and the runs that it is based on"
     text += " (without a value: on this machine)"
     added.add_argument("--what-if", nargs="?", const="here", metavar="gpu=N|cpu=N", help=text)
-    added = command("explain", "walk a table's cell back to its runs, commit, data and parameters", "--scale")
+    added = command("explain", "trace a table's cell to its runs, commit, data and parameters", "--scale")
     added.add_argument("table", help='for example "Table 1", or "he2016, Table 1"')
     added.add_argument("row", nargs="?", help="its name, or a part of it (default: all)")
     added.add_argument("column", nargs="?", help="(default: all that fit)")
@@ -207,8 +204,8 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("output", type=Path, metavar="OUT", help="a new folder, or a file that ends in .zip")
     added = command("next", "the next runs of the order of work, with the commands to type", "--scale")
     added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: only what a CPU does in hours")
-    added.add_argument("--count", type=_positive, default=3, metavar="N", help="of jobs (default: 3)")
-    added.add_argument("--at-once", type=_positive, default=1, metavar="N", help="experiments of a job (default: 1)")
+    added.add_argument("--count", type=_positive, default=3, metavar="N", help="jobs (default: 3)")
+    added.add_argument("--at-once", type=_positive, default=1, metavar="N", help="experiments per job (default: 1)")
     command("schemas", "write workflow/schemas/ from the typed parameters")
     return top
 

@@ -35,8 +35,8 @@ def _resolve(arguments: argparse.Namespace, name: str | None = None) -> Experime
         experiment = experiment.in_arithmetic(arguments.arithmetic)
     if arguments.digest and experiment.digest != arguments.digest:
         raise UserError(
-            f"{experiment.name}: params/ now give the digest {experiment.digest}, asked for is {arguments.digest}: "
-            "they changed meanwhile; call it again"
+            f"{experiment.name}: params/ now give the digest {experiment.digest}, not {arguments.digest} (--digest): "
+            "they changed meanwhile: call Snakemake again, or leave --digest out"
         )
     return experiment
 
@@ -242,7 +242,7 @@ def data(arguments: argparse.Namespace) -> None:
         return
     if message := getattr(sources, arguments.action)(arguments.name, arguments.data):
         print(message)
-    if arguments.commit or sources.is_committed_always(arguments.name):
+    if arguments.commit or sources.read_entry(arguments.name).format == "cifar":
         sources.commit(arguments.name, arguments.data)
         print(f"{arguments.data / arguments.name}: as pinned, and in DVC's cache")
 

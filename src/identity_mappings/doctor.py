@@ -1,6 +1,6 @@
 """`identity-mappings doctor`: whether this machine will do, in two minutes, before anything long is started.
 
-Needs torch alone; what reads params/ (the hours of the whole graph) says so where pydantic is missing.
+Needs torch alone; what reads params/ (the datasets, the hours of the whole graph) says so where pydantic is missing.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from .data.images import Images
+from .durations import format_duration
 from .errors import UserError
 from .records.experiment import ARITHMETICS, Experiment
 from .training import checkpoint, devices, driver, memory
@@ -138,7 +139,7 @@ def check_versions(root: Path) -> Iterator[Line]:
 
 
 def check_devices() -> Iterator[Line]:
-    asked, count = driver.ask(), torch.cuda.device_count() if torch.cuda.is_available() else 0
+    asked, count = driver.query_driver(), torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not asked.gpus and not count:
         yield Line("GPU", NOTE, f"none ({asked.problem}): everything below is of the CPU")
         return
@@ -171,9 +172,12 @@ def check_room(root: Path) -> Iterator[Line]:
 
 
 def check_data(folder: Path) -> Iterator[Line]:
-    from .data import sources
-    from .parameters.load import DATASETS, read
-
+    try:
+        from .data import sources
+        from .parameters.load import DATASETS, read
+    except ImportError as error:
+        yield Line("data", NOTE, f"not checked without {error.name}: make env")
+        return
     entries = read(DATASETS, "datasets")
     for name in (name for name, entry in entries.items() if entry.format == "cifar"):
         if not (folder / name).is_dir():
@@ -234,7 +238,7 @@ def check_speed(device: torch.device, root: Path) -> Iterator[Line]:
             text = f"{left} runs to go; identity-mappings cost --scale {scale} --record counts them"
             yield Line(f"scale {scale}", NOTE, text)
         else:
-            text = f"{left} runs to go, about {devices.duration(operations / rate)} on this one device"
+            text = f"{left} runs to go, about {format_duration(operations / rate)} on this one device"
             yield Line(f"scale {scale}", OK, f"{text}, by their multiply-adds")
 
 

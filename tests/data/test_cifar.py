@@ -184,7 +184,7 @@ def test_fetch_goes_on_with_an_archive_that_is_there_and_without_network(small, 
     (downloads / small.archive.name).write_bytes(small.archive.read_bytes()[:50])
     with pytest.MonkeyPatch.context() as offline:
         offline.setattr(torchvision.datasets.CIFAR10, "url", "file:///nowhere/cifar-10-python.tar.gz")
-        with pytest.raises(UserError, match="call this again when the network is there"):
+        with pytest.raises(UserError, match="call this again when the network is back"):
             sources.fetch("cifar10", small.folder)
         (downloads / small.archive.name).write_bytes(small.archive.read_bytes())
         sources.fetch("cifar10", small.folder)
@@ -280,5 +280,5 @@ def test_a_dataset_ends_in_dvcs_cache_while_another_is_missing(small, tmp_path, 
 
 def test_commit_without_dvc_says_so(small):
     small.restore()
-    with pytest.raises(UserError, match="DVC could not take it"):
+    with pytest.raises(UserError, match="DVC could not add it"):
         sources.commit("cifar10", small.folder)

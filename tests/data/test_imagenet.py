@@ -145,7 +145,7 @@ def test_a_wrong_devkit_is_refused(data):
     with pytest.raises(UserError, match=r"devkit_t12.tar.gz: its MD5 is 795f3202.*published is 91d1041c"):
         imagenet.read_devkit(SMALL, data, ENTRIES[SMALL])
     small_imagenet.make(data)
-    with pytest.raises(UserError, match="10 classes, not those of numbers 1 to 11"):
+    with pytest.raises(UserError, match="10 classes, not numbered 1 to 11"):
         imagenet.read_devkit(SMALL, data, ENTRIES[SMALL].model_copy(update={"classes": 11}))
 
 

@@ -304,9 +304,9 @@ FIRST = wnid(0)
         ((link(f"{FIRST}_7.JPEG", tarfile.SYMTYPE), b""), (f"{FIRST}_7.JPEG", "is a link")),
         ((link(f"{FIRST}_7.JPEG", tarfile.LNKTYPE), b""), (f"{FIRST}_7.JPEG", "is a link")),
         ((link(f"{FIRST}_7.JPEG", tarfile.CHRTYPE), b""), (f"{FIRST}_7.JPEG", "a device")),
-        ((f"{wnid(1)}_7.JPEG", jpeg(1)), (f"{wnid(1)}_7.JPEG", "no name of an image of it")),
-        ((f"{FIRST}_7.txt", b"text"), (f"{FIRST}_7.txt", "no name of an image of it")),
-        ((f"{FIRST}_a.b.JPEG", jpeg(1)), (f"{FIRST}_a.b.JPEG", "no name of an image of it")),
+        ((f"{wnid(1)}_7.JPEG", jpeg(1)), (f"{wnid(1)}_7.JPEG", "not a valid image name")),
+        ((f"{FIRST}_7.txt", b"text"), (f"{FIRST}_7.txt", "not a valid image name")),
+        ((f"{FIRST}_a.b.JPEG", jpeg(1)), (f"{FIRST}_a.b.JPEG", "not a valid image name")),
         ((f"{FIRST}_2.JPEG", jpeg(2)), (f"{FIRST}_2.JPEG is two times",)),
         ((f"{FIRST}_7.JPEG", b"GIF89a" + bytes(50)), (f"{FIRST}_7.JPEG: no JPEG or PNG",)),
         ((f"{FIRST}_7.JPEG", b""), (f"{FIRST}_7.JPEG: no JPEG or PNG",)),
@@ -345,7 +345,7 @@ def test_validation_images_are_held_against_the_ground_truth(small):
     small.put({VALIDATION: packed(members[:-1])})
     small.refused(VALIDATION, "99 images, not 100")
     small.put({VALIDATION: packed([*members, ("ILSVRC2012_val_00000101.JPEG", jpeg(1))])})
-    small.refused(VALIDATION, "'ILSVRC2012_val_00000101.JPEG' in", "no name of an image of it")
+    small.refused(VALIDATION, "'ILSVRC2012_val_00000101.JPEG' in", "not a valid image name")
     small.put({VALIDATION: packed([*members, members[5]])})
     small.refused(VALIDATION, f"{members[5][0]} is two times")
 
@@ -408,7 +408,7 @@ def test_the_command_line_prepares_every_dataset(tmp_path, capsys, monkeypatch):
     assert main(["data", "prepare", "cifar10", *words]) == 0 and fetched == ["cifar10"]
     with pytest.raises(SystemExit):
         main(["data", "--help"])
-    assert "params/datasets.yaml, your own among them, or voc-0712, coco-2014 or a small one" in " ".join(
+    assert "dataset of params/datasets.yaml or params/detection.yaml, for example voc-0712" in " ".join(
         capsys.readouterr().out.split()
     )
 

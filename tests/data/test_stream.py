@@ -331,7 +331,7 @@ def test_workers_end_with_an_error_and_when_they_are_closed():
 
 
 def test_a_killed_worker_is_spoken_of_in_one_line():
-    with pytest.raises(UserError, match=r"^DataLoader worker [^\n]+ Take fewer$"):
+    with pytest.raises(UserError, match=r"^DataLoader worker [^\n]+ Take fewer workers$"):
         list(stream(workers=1, shards=Suicidal()).batches(0))
 
 

@@ -94,7 +94,7 @@ def lower_with_its_count(metrics, provenance, curve) -> None:
 
 
 FORGED = {
-    "an error": (lower, "wrong / images"),
+    "an error": (lower, "not that of its last test"),
     "an error and its count": (lower_with_its_count, "the curve ends otherwise"),
     "a training error": (lambda m, p, c: m.update(training_error=0.1), "the curve ends otherwise"),
     "a training loss": (lambda m, p, c: m.update(training_loss=0.1), "the curve ends otherwise"),
@@ -131,7 +131,7 @@ FORGED = {
     "no process": (lambda m, p, c: p["seed"].update(world_size=0), "trained by no process"),
     "a session of changes in no commit": (
         lambda m, p, c: p["sessions"][0]["git"].update(dirty=True),
-        "a session of changes that are in no commit",
+        "a session of uncommitted changes",
     ),
     "a session without times": (lambda m, p, c: p["sessions"][0].pop("seconds"), "not a record (KeyError"),
     "a session at no time": (lambda m, p, c: p["sessions"][0].update(started="yesterday"), "not a record (ValueError"),
@@ -141,7 +141,7 @@ FORGED = {
     ),
     "another torch": (lambda m, p, c: p["env"].update(torch="2.10.0"), "made with torch 2.10.0, not 2."),
     "no commit": (lambda m, p, c: p["git"].update(commit=None), "outside of any commit"),
-    "changes in no commit": (lambda m, p, c: p["git"].update(dirty=True), "changes that are in no commit"),
+    "changes in no commit": (lambda m, p, c: p["git"].update(dirty=True), "uncommitted changes"),
     "an unknown commit": (lambda m, p, c: p["git"].update(commit="0" * 40), "fetch the whole history"),
     "no sources": (lambda m, p, c: p.update(source={}), "names no sources"),
     "another source": (

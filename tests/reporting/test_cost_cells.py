@@ -161,9 +161,9 @@ def test_a_cost_record_that_is_not_believed_is_named_and_fills_no_cell(counted, 
     page = (counted.tables() / "comparison.md").read_text()
     assert cell_of(counted, "Table 1", "50-layer", "flops")["verdict"] == "not counted"
     assert counted.cell("Table 1", "original")["measured"] == 6.5, "hides no other record"
-    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("not believed: ")]
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("invalid record: ")]
     assert str(counted.root / "results/cost") in line
-    assert line.removeprefix("not believed: ") in page
+    assert line.removeprefix("invalid record: ") in page
 
 
 def test_a_scale_that_is_not_the_papers_is_not_judged(bench):
@@ -321,7 +321,7 @@ def test_cost_does_not_believe_a_record_that_was_edited(small, show):
     counting.record("paper", small.root)
     small.copy.edit(RECORD, "3857973248", "3757973248")
     _, words = show()
-    assert "not believed: " in words and "3,857,973,248" in words
+    assert "invalid record: " in words and "3,857,973,248" in words
     assert "3,757,973,248" not in words and "counted now" in words
 
 

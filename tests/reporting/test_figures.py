@@ -453,7 +453,7 @@ def test_a_measurement_that_is_not_believed_is_named_and_not_drawn(bench, capsys
     spoil(bench, f"{kind}.csv")
     figures.write("paper", bench.root)
     assert content(bench)[f"{figure}.csv"].count(b"\n") == 1, "the column names alone"
-    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("not believed: ")]
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("invalid record: ")]
     assert str(folder) in line
 
 
@@ -464,7 +464,7 @@ def test_a_measurement_of_something_else_is_named_once(bench, capsys, provenance
     measured(bench, RESNET, SIGNALS, **provenance)
     figures.write("paper", bench.root)
     assert content(bench)["own-signals.csv"].count(b"\n") == 1
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("not believed: ")]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("invalid record: ")]
     assert lines and all(str(file_of(bench, SIGNALS_CSV).parent) in line for line in lines)
     assert len(lines) == 1
 

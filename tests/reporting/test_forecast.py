@@ -74,7 +74,7 @@ def test_what_is_unknown_is_named_and_never_guessed(bench, what_if):
     assert found["runs_of_unknown_time"] == 2 and found["runs"] == 3
     assert found["seconds"] == pytest.approx(3600), "of the one that is known"
     assert lines[0] == "gpu=2 (NVIDIA H200): at least 60 min for 1 run, without 2 of unknown time"
-    assert "  ResNet-110, cifar10: 2 runs, unknown: nothing to tell it by" in lines
+    assert "  ResNet-110, cifar10: 2 runs, unknown: no similar run" in lines
 
 
 def test_no_record_at_all(what_if):

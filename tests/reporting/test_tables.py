@@ -285,7 +285,7 @@ def test_a_record_that_is_not_believed_is_named_and_hides_no_other(bench, grids,
     folder = str(bench.folder(RESNET))
     page = (results / "comparison.md").read_text()
     assert [line for line in page.splitlines() if folder in line and line.startswith("- ")]
-    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"not believed: {folder}")]
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"invalid record: {folder}")]
 
 
 def test_the_believed_seeds_of_an_experiment_are_still_shown(bench, grids):
@@ -506,7 +506,7 @@ def test_diff_names_records_that_are_not_believed_and_the_scale(bench, capsys):
     bench.record(GATE, 99.0, scale="demo")
     assert explain.show_differences("demo", bench.root) == 0, "the demo contradicts no paper"
     text = " ".join(capsys.readouterr().out.split())
-    assert "not believed: " in text and "digest does not match" in text
+    assert "invalid record: " in text and "digest does not match" in text
     assert "Scale demo: Demonstration" in text
 
 

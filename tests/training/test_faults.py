@@ -135,7 +135,7 @@ def test_what_lies_beside_the_sources_costs_no_run_its_record(short, tmp_path, b
         assert unknown == [] and record.provenance["git"]["dirty"] is True
     else:
         assert any("in no git repository" in reason for reason in unknown)
-        assert "the record will not tell all of the sources: " in capsys.readouterr().err, "before it trains"
+        assert "the record cannot describe all sources: " in capsys.readouterr().err, "before it trains"
 
 
 # No room, no right.
@@ -171,7 +171,7 @@ def test_where_a_record_cannot_be_written_the_run_is_kept(short, run, tmp_path, 
         full.setattr(files.tempfile, "mkstemp", refusing(errno.ENOSPC, 1, f".{file}."))
         status, line = call(capsys, tmp_path, short(), "full")
     assert status == 2
-    assert line.startswith("identity-mappings: ") and f"{file}: No space left on device: free some room" in line
+    assert line.startswith("identity-mappings: ") and f"{file}: No space left on device: free disk space" in line
     assert not partial_files(tmp_path / "full")
     no_step()
     assert run(short(), "full") == whole

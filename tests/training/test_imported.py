@@ -89,18 +89,17 @@ def test_outputs_are_torchvisions(depth):
     torch.testing.assert_close(got / wanted.std(), wanted / wanted.std(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def vgg():
-    """torchvision's VGG-16. Of its large layers a row and a column are drawn, of which each weight is the sum."""
+@pytest.fixture
+def vgg(monkeypatch):
+    """torchvision's VGG-16 with 64 hidden units, each number drawn; ours has as many."""
+    monkeypatch.setattr("identity_mappings.networks.vgg.HIDDEN", 64)
     with torch.device("meta"):
-        network = torchvision.models.vgg16(num_classes=7)
+        network = torchvision.models.vgg16()
+        for number, (inputs, outputs) in {0: (512 * 7 * 7, 64), 3: (64, 64), 6: (64, 7)}.items():
+            network.classifier[number] = torch.nn.Linear(inputs, outputs)
     g, state = torch.Generator().manual_seed(0), OrderedDict()
     for name, tensor in network.state_dict().items():
-        if name in ("classifier.0.weight", "classifier.3.weight"):
-            rows, columns = tensor.shape
-            state[name] = (torch.randn(rows, 1, generator=g) + torch.randn(columns, generator=g)) / columns
-        else:
-            state[name] = torch.randn(tensor.shape, generator=g) * (2 / max(tensor[0].numel(), 2)) ** 0.5
+        state[name] = torch.randn(tensor.shape, generator=g) * (2 / max(tensor[0].numel(), 2)) ** 0.5
     network.load_state_dict(state, assign=True)
     return network.eval()
 

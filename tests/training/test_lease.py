@@ -12,7 +12,7 @@ import pytest
 
 from identity_mappings.errors import UserError
 from identity_mappings.training import lease
-from identity_mappings.training.driver import Device, Driver, ask
+from identity_mappings.training.driver import Device, Driver, query_driver
 
 ROOT = Path(__file__).parents[2]
 
@@ -161,12 +161,12 @@ def test_a_device_that_is_listed_twice_is_one():
 def test_without_the_library_torch_is_asked(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert ask() == Driver(problem="nvidia-ml-py is not installed")
+    assert query_driver() == Driver(problem="nvidia-ml-py is not installed")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: type("Properties", (), {"uuid": f"u{index}"}))
-    assert [device.uuid for device in ask().usable] == ["GPU-u0", "GPU-u1"]
+    assert [device.uuid for device in query_driver().usable] == ["GPU-u0", "GPU-u1"]
 
 
 def test_a_gpu_and_its_mig_instances_exclude_each_other(place):
@@ -207,7 +207,7 @@ def ask_stand_in(place: Path, monkeypatch, init: str = "pass") -> Driver:
     (place / "pynvml.py").write_text(NVML.replace("{init}", init))
     monkeypatch.syspath_prepend(str(place))
     monkeypatch.delitem(sys.modules, "pynvml", raising=False)
-    return ask()
+    return query_driver()
 
 
 def test_the_driver_is_asked_through_its_library(place, monkeypatch):

@@ -79,7 +79,7 @@ def test_computed_again_needs_less_memory():
 
 
 def test_units_with_dropout_are_not_computed_again(short, tmp_path):
-    with pytest.raises(UserError, match="dropout cannot be computed again"):
+    with pytest.raises(UserError, match="dropout masks are drawn once"):
         trainer(short(), tmp_path, recompute=True)
 
 

@@ -107,7 +107,7 @@ def test_runs_that_do_not_fit_at_once_are_trained_one_after_the_other(short, run
     alone = [run(short(), "alone", seed=seed) for seed in range(3)]
     needed = memory.needed(short(), ROOT)
     monkeypatch.setattr(memory, "total", lambda device: 2.5 * needed / memory.SHARE)
-    groups = [[seed for _, seed in group] for group in memory.batches([(short(), s) for s in range(3)], None, ROOT)]
+    groups = [[seed for _, seed in group] for group in memory.group_runs([(short(), s) for s in range(3)], None, ROOT)]
     assert groups == [[0, 1], [2]]
     assert train(short(), range(3), Options(tmp_path / "together", root=ROOT, device="cpu")) == 0
     assert [run(short(), "together", seed=seed) for seed in range(3)] == alone
@@ -127,7 +127,7 @@ def test_runs_that_do_not_fit_at_once_are_trained_one_after_the_other(short, run
     assert train(short(), range(3), Options(tmp_path / "apart", root=ROOT, device="cpu")) == 0
     gc.collect()
     assert alive == [0, 0, 0], "the memory of one batch is the next one's"
-    assert [len(group) for group in memory.batches([(short(), s) for s in range(3)], None, ROOT)] == [1, 1, 1]
+    assert [len(group) for group in memory.group_runs([(short(), s) for s in range(3)], None, ROOT)] == [1, 1, 1]
 
 
 def test_a_record_says_what_each_session_took(short, tmp_path):

@@ -178,12 +178,12 @@ def test_a_forged_test_fills_no_cell(made):
         ):
             path.write_text(json.dumps({**evaluation, key: value}))
             done = made.command("tables", "--scale", "small")
-            assert "not believed" in done.stdout and path.name in done.stdout, (key, done.stdout)
+            assert "invalid record" in done.stdout and path.name in done.stdout, (key, done.stdout)
             text = (made.root / "results/small/tables.md").read_text()
             assert "not run" in next(line for line in text.splitlines() if line.startswith("| ResNet-34 B"))
     finally:
         path.write_bytes(honest)
-    assert "not believed" not in made.command("tables", "--scale", "small").stdout
+    assert "invalid record" not in made.command("tables", "--scale", "small").stdout
 
 
 def test_imported_weights_stand_in_a_table_of_their_own(made, tmp_path):

@@ -1,4 +1,4 @@
-# What every network of a scale costs: counted, nothing is trained. `changed` appears when the networks did.
+# What every network of a scale costs: counted, nothing is trained. `changed` is empty unless the networks changed.
 rule cost:
     input:
         changed=GRAPH.changes.cost,

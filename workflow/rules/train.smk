@@ -21,8 +21,8 @@ rule device:
 RECORD = ("metrics.json", "curve.csv", "provenance.json")
 
 
-# One run, trained and tested in one process, from its last checkpoint where there is one. No file is an input but
-# the dataset's stamp: the digest in the path stands for everything that the numbers depend on. A finished record is
+# One run, trained and tested in one process, from its last checkpoint where there is one. Its inputs are the
+# stamps of dataset and device: the digest in the path stands for everything that the numbers depend on. A finished record is
 # never removed (`update`), nor trained again, also where Snakemake is told to force the rule.
 rule train:
     input:

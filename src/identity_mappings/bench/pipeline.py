@@ -37,17 +37,11 @@ class Files:
         self.labels = torch.zeros(len(paths), dtype=torch.int64)
         self.shard_of = numpy.zeros(len(paths), numpy.int32)
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
     def jpeg(self, index: int) -> bytes:
         return self.paths[index].read_bytes()
 
     def name(self, index: int) -> str:
         return str(self.paths[index])
-
-    def will_need(self, shard: int) -> None:
-        pass
 
 
 def photographs() -> list[Image.Image]:

@@ -24,7 +24,7 @@ def load(dataset: dict[str, Any], folder: Path = FOLDER) -> Images:
     if dataset.get("made_from"):
         images = block_mean.load(name, md5, dataset["made_from"], folder)
     else:
-        # Digests that are older than the key do without it: a hash of DVC's is CIFAR's, the other that of the digits.
+        # Experiments older than `format` lack it: CIFAR is pinned by a hash of DVC (.dir), the digits by a plain MD5.
         reader = dataset.get("format") or ("cifar" if md5.endswith(".dir") else "digits")
         images = READERS[reader](name, md5, folder)
     stated = (dataset["training_images"], dataset["channels"], dataset["size"], dataset["size"])

@@ -120,9 +120,7 @@ class Archive:
                 label = find_label(image)
             except (KeyError, ValueError, IndexError):
                 path = " (a path)" if "/" in image else ""
-                raise UserError(
-                    f"{self.path}: {image!r} in {name} is no name of an image of it{path}: refused"
-                ) from None
+                raise UserError(f"{self.path}: {image!r} in {name} is not a valid image name{path}: refused") from None
             if image in names:
                 raise UserError(f"{self.path}: {image} is two times in {name}: get the archive again")
             names.add(image)

@@ -32,7 +32,7 @@ class Part(NamedTuple):
 
 
 def resized(width: int, height: int, shorter_side: int) -> tuple[int, int]:
-    """Width and height after resizing to a shorter side; the longer one is cut off as torchvision's Resize does it."""
+    """Width and height after resizing to a shorter side; the longer one is rounded down, as by torchvision's Resize."""
     if width <= height:
         return shorter_side, int(shorter_side * height / width)
     return int(shorter_side * width / height), shorter_side

@@ -69,5 +69,5 @@ def _broken(name: Name, error: Exception) -> UserError:
     said = (str(error) or type(error).__name__).splitlines()[0]
     return UserError(
         f"{name if isinstance(name, str) else name()}: this image cannot be decoded ({said}): check the archives with "
-        "`identity-mappings data verify`"
+        "`identity-mappings data verify NAME`"
     )

@@ -22,7 +22,7 @@ def load(name: str, md5: str, folder: Path | None = None) -> Images:
     """
     # What sklearn.datasets.load_digits reads, without the seconds that importing scikit-learn takes.
     if (package := importlib.util.find_spec("sklearn")) is None:
-        raise UserError(f"{name}: scikit-learn, which brings them, is not installed: make env")
+        raise UserError(f"{name}: scikit-learn, which has the images, is missing: make env")
     with gzip.open(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", "rt") as file:
         table = numpy.loadtxt(file, delimiter=",", dtype="uint8")
     images, labels = (table[:, :-1] * 15).reshape(-1, 8, 8), table[:, -1]

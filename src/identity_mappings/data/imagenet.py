@@ -89,7 +89,9 @@ def read_devkit(name: str, folder: Path, dataset: "Dataset") -> Devkit:
     leaves = {int(s["ILSVRC2012_ID"]): (str(s["WNID"]), str(s["words"])) for s in synsets if s["num_children"] == 0}
     classes, images = dataset.classes, dataset.test_images
     if sorted(leaves) != list(range(1, classes + 1)):
-        raise UserError(f"{path}: {META}: {len(leaves)} classes, not those of numbers 1 to {classes}")
+        raise UserError(
+            f"{path}: {META}: {len(leaves)} classes, not numbered 1 to {classes}: correct params/datasets.yaml"
+        )
     if len(validation) != images or not all(1 <= number <= classes for number in validation.tolist()):
         numbers = f"{images} numbers from 1 to {classes}"
         raise UserError(f"{path}: {GROUND_TRUTH}: {len(validation)} lines, not {numbers}")

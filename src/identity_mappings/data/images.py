@@ -18,7 +18,7 @@ class Images(NamedTuple):
 
 
 def hold_out(images: Images, count: int) -> Images:
-    """The training images but `count`, and these in the place of the test set: which are the same for every seed."""
+    """Move `count` training images, the same for every seed, into the place of the test set."""
     order = torch.randperm(len(images.training), generator=generator(0, "validation"))
     held, kept = order[:count].sort().values, order[count:].sort().values
     return Images(

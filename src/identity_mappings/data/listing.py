@@ -37,7 +37,7 @@ def dvc_md5(files: Mapping[str, str]) -> str:
 
 
 def download(url: str, path: Path, md5: str) -> None:
-    """Get a published file through torchvision, which skips one that is there, and replaces half of one.
+    """Get a published file through torchvision, which keeps a complete file and replaces a partial one.
 
     Raises:
         UserError: no network, or another file than the published one.
@@ -49,6 +49,6 @@ def download(url: str, path: Path, md5: str) -> None:
         download_url(url, str(path.parent), path.name, md5)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"{url} could not be fetched ({error}): call this again when the network is there; it goes on where it "
-            f"stopped. Or put the file at {path}"
+            f"{url} could not be fetched ({error}): call this again when the network is back; complete files "
+            f"are kept. Or put the file at {path}"
         ) from None

@@ -109,7 +109,7 @@ class Writer:
         self.forms[form] += 1
 
     def save(self, **changes: Any) -> None:
-        """Make what was added until now the place from which another call goes on."""
+        """Save the state, from which a later call goes on."""
         with self.rows_file.open("ab") as file:
             file.write(numpy.array(self.rows, ROW).tobytes())
         rows = self.state["rows"] + len(self.rows)

@@ -114,7 +114,7 @@ class DeviceViews:
         self.position.fill_(begin)
         return sum(end - begin for _, begin, end in parts)
 
-    def part(self, size: int, first: int = 0, step: int = 1) -> View:
-        """Of the batch of `size` images sought: every `step`-th from the `first` on."""
+    def part(self, size: int, first: int, step: int) -> View:
+        """Every `step`-th view of the current batch of `size` images, from the `first` on."""
         indices = self.position + torch.arange(first, size, step, device=self.device)
         return View(*(table[indices] for table in self.tables))

@@ -81,7 +81,7 @@ class Shards:
 
     def __init__(self, folder: Path, split: str):
         index = read_index(folder)
-        self.folder, self.split = folder, split
+        self.folder = folder
         self.classes: list[str] = index["classes"]
         self.md5 = hash_source(index)
         self.rows = numpy.load(folder / f"{split}.npy")

@@ -199,11 +199,6 @@ def _extract(archive: Path, wanted: dict[str, str], root: Path) -> None:
             write_atomically(root / path, content)
 
 
-def is_committed_always(name: str) -> bool:
-    """Whether every call puts it into DVC's cache: what is published and small."""
-    return read_entry(name).format == "cifar"
-
-
 def _commit(repo: "Repo", output: Path) -> None:
     [out] = repo.find_outs_by_path(str(output.absolute()))
     pinned = out.hash_info
@@ -233,4 +228,4 @@ def commit(name: str, folder: Path) -> None:
             with repo.lock:
                 _commit(repo, output)
     except (DvcException, NoSCMError) as error:
-        raise UserError(f"{output} is as published, but DVC could not take it into its cache: {error}") from None
+        raise UserError(f"{output}: checked, but DVC could not add it to its cache: {error}") from None

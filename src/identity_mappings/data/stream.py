@@ -66,7 +66,7 @@ class Order:
         self.epoch = lru_cache(maxsize=2)(self._epoch)
 
     def _epoch(self, number: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """Of an epoch: image by position, int64 (images), and the shards as they are read, positions in `shards`."""
+        """An epoch's images by position, int64 (images), and its shards in reading order, as indices of `shards`."""
         random = generator(self.seed, "order", number)
         if self.window == len(self.shards):
             return torch.randperm(self.images, generator=random).numpy(), numpy.arange(len(self.shards))
@@ -88,7 +88,7 @@ class Order:
     def ahead(self, iteration: int, first: bool) -> list[int]:
         """The shards that are to be read ahead at an iteration.
 
-        A shard is asked for one window before it would be read, were there no shuffling, so that the disk reads evenly.
+        A shard is requested one window before a pass in shard order would reach it, so that the disk reads evenly.
 
         Args:
             first: this is the first call; also returns the shards that earlier calls would have returned.
@@ -191,7 +191,7 @@ class Loader:
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker"):
                 raise
-            failure = UserError(f"{error}: is there too little memory for so many workers? Take fewer")
+            failure = UserError(f"{error}: too little memory? Take fewer workers")
         if failure:
             self.close()
             raise failure

@@ -149,8 +149,8 @@ class Detector(FasterRCNN):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None, step: str = "") -> Any:
-        """Without a step what is detected. Otherwise three things: the loss of the step; regions (of the RPN alone:
-        none) that were taken for another class; and how many there were.
+        """Without a step: the detections. With one: its loss, the misclassified regions (0 in a step of the RPN
+        alone), and the number of regions.
 
         Args:
             images: float (3, H, W), in 0 to 255.

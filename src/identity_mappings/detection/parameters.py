@@ -54,7 +54,7 @@ class Recipe(Training):
     shorter_side: Annotated[Positive, Field(description="of an image after resizing, in pixels")]
     longer_side: Annotated[Positive, Field(description="that it does not exceed")]
     image_mean: Annotated[list[Brightness], Field(min_length=3, max_length=3)]
-    """by channel, if the backbone's is a picture"""
+    """by channel, if the backbone's is a mean image"""
     frozen_stages: Annotated[int, Field(ge=0, le=4)]
     """of conv1 to conv4, counted from the image: not trained any more"""
     anchor_sizes: Annotated[list[Positive], Field(min_length=1, description="side of the square anchors in pixels")]
@@ -81,7 +81,7 @@ class Recipe(Training):
         if self.longer_side < self.shorter_side:
             raise ValueError(f"longer_side {self.longer_side} is below shorter_side {self.shorter_side}: swap them")
         if self.steps == "alternating" and self.iterations % 4:
-            raise ValueError(f"iterations {self.iterations} of alternating training are four equal steps: 4 divides it")
+            raise ValueError(f"iterations {self.iterations} are split into four equal steps: give a multiple of 4")
         return self
 
 

@@ -146,7 +146,7 @@ class DetectionTrainer(Trainer):
         ]
 
     def step(self, iteration: int) -> tuple[Tensor, Tensor, int]:
-        """One iteration: its loss, and of its sampled regions how many were taken for another class, and how many.
+        """One iteration: its loss, the misclassified sampled regions, and the number of sampled regions.
 
         Raises:
             LostWorker: another process of the group is gone; the state is that of before the iteration.

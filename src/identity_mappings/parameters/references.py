@@ -1,4 +1,4 @@
-"""Every name in params/ is that of something: where one is not, the file, the key and what was probably meant."""
+"""Checks that every name in params/ exists; an error gives the file, the key and the nearest name."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -55,7 +55,7 @@ class Cell(Parameters):
     """the multiply-adds are a percentage of this experiment's network"""
     published: Annotated[Published, Field(description="as the paper prints it; null: the paper has no such number")]
     experiments: list[Name] = []  # noqa: RUF012 (pydantic copies it)
-    """who makes it again; several: the lowest counts (he2016's 'b_g = 0 to -5' is one row)"""
+    """experiments that rebuild it; of several, the best counts (he2016's 'b_g = 0 to -5' is one row)"""
     dataset: Annotated[str, Field(description="for quoted rows, which have no experiment")] = ""
     network: Annotated[str, Field(description="as the paper calls it")]
     decimals: Annotated[int, Field(ge=0, le=4, description="of an error, as the paper prints it")] = 2

@@ -109,7 +109,7 @@ class _Reader:
         """The value that begins with an event."""
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                raise self.mistake(event, f"nothing has the name &{event.anchor}: correct the name")
+                raise self.mistake(event, f"undefined alias *{event.anchor}: correct the name")
             if self.anchors[event.anchor] is None:
                 raise self.mistake(event, f"*{event.anchor} contains itself: write the value")
             value, count = self.anchors[event.anchor]

@@ -24,15 +24,15 @@ _REASONS = {  # in git's own words: ours, which name no person and no folder
 }
 
 
-class Untold(Exception):
+class GitError(Exception):
     """Why git did not tell something, with the cure; names no person, host or folder."""
 
 
-def ask(root: Path, *words: str, stdin: bytes = b"") -> bytes:
+def run_git(root: Path, *words: str, stdin: bytes = b"") -> bytes:
     """The standard output of a git command that only reads.
 
     Raises:
-        Untold: no git, no repository, an error, or no answer within PATIENCE.
+        GitError: no git, no repository, an error, or no answer within PATIENCE.
     """
     environment = {**{key: value for key, value in os.environ.items() if key not in _ELSEWHERE}, **_QUIET}
     call = ["git", "-c", "core.fsmonitor=false", *words]
@@ -43,28 +43,28 @@ def ask(root: Path, *words: str, stdin: bytes = b"") -> bytes:
             try:
                 output, error = process.communicate(stdin, timeout=PATIENCE)
             except subprocess.TimeoutExpired:
-                raise Untold(f"`git {words[0]}` did not answer within {PATIENCE} s: call it by hand") from None
+                raise GitError(f"`git {words[0]}` did not answer within {PATIENCE} s: call it by hand") from None
             finally:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, signal.SIGKILL)
     except OSError:
-        raise Untold("git is not installed, or cannot be started: install it") from None
+        raise GitError("git is not installed, or cannot be started: install it") from None
     if process.returncode:
         message = error.decode("utf-8", "replace")
         reason = next((ours for theirs, ours in _REASONS.items() if theirs in message), None)
-        raise Untold(reason or f"`git {words[0]}` failed with exit status {process.returncode}: call it by hand")
+        raise GitError(reason or f"`git {words[0]}` failed with exit status {process.returncode}: call it by hand")
     return output
 
 
 def list_files(root: Path, commit: str) -> dict[str, str]:
-    """{path: object name} of a commit's files below a folder; raises as `ask`."""
-    entries = ask(root, "ls-tree", "-r", "-z", commit).decode(errors="surrogateescape").split("\0")[:-1]
+    """{path: object name} of a commit's files below a folder; raises as `run_git`."""
+    entries = run_git(root, "ls-tree", "-r", "-z", commit).decode(errors="surrogateescape").split("\0")[:-1]
     return {path: words.split()[2] for words, path in (entry.split("\t", 1) for entry in entries)}
 
 
 def read_objects(root: Path, names: Iterable[str]) -> dict[str, bytes]:
-    """{object name: content}, in one call of git; raises as `ask`."""
-    answer = io.BytesIO(ask(root, "cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode()))
+    """{object name: content}, in one call of git; raises as `run_git`."""
+    answer = io.BytesIO(run_git(root, "cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode()))
     contents = {}
     for head in iter(answer.readline, b""):
         name, kind, *size = head.decode().split()
@@ -89,19 +89,19 @@ def describe(root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"commit": None, "dirty": None, "diff_sha256": None}
     unknown: list[str] = []
     try:
-        commit = ask(root, "rev-parse", "--verify", "HEAD^{commit}").strip().decode("ascii", "replace")
+        commit = run_git(root, "rev-parse", "--verify", "HEAD^{commit}").strip().decode("ascii", "replace")
         if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", commit):
-            raise Untold("`git rev-parse` names no commit: call it by hand")
-        if not ask(root, "ls-files", "-z", "--", *RUNS_ON):
-            raise Untold("the git repository around the folder does not hold its sources: clone the project")
+            raise GitError("`git rev-parse` names no commit: call it by hand")
+        if not run_git(root, "ls-files", "-z", "--", *RUNS_ON):
+            raise GitError("the git repository around the folder does not hold its sources: clone the project")
         found["commit"] = commit
         plain = ("--no-ext-diff", "--no-textconv", "--no-color")
-        difference = ask(root, "diff", *plain, "HEAD", "--", *RUNS_ON)
-        others = ask(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *RUNS_ON)
+        difference = run_git(root, "diff", *plain, "HEAD", "--", *RUNS_ON)
+        others = run_git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *RUNS_ON)
         for path in filter(None, others.split(b"\0")):
             difference += _describe_untracked(root, path, unknown)
         found |= {"dirty": bool(difference), "diff_sha256": sha256(difference) if difference else None}
-    except Untold as reason:
+    except GitError as reason:
         unknown.append(str(reason))
     return {**found, "unknown": unknown} if unknown else found
 

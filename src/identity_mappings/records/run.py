@@ -169,7 +169,7 @@ def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False)
             "status": (status in FINAL or partial, True),
             "hash of metrics.json": (sha256(content), provenance["outputs"][METRICS]),
             "hash of curve.csv": (sha256(curve), provenance["outputs"][CURVE]),
-            "diverged runs have no test error": (no_error, status == "diverged" or (status not in FINAL and no_error)),
+            "test error of a diverged run": (no_error, status == "diverged" or (status not in FINAL and no_error)),
             **{name: (well_formed, True) for name, well_formed in _forms(metrics, provenance).items()},
         }
         _compare(folder, facts)
@@ -189,7 +189,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _forms(metrics: dict[str, Any], provenance: dict[str, Any]) -> dict[str, bool]:
-    """Whether what reports calculate with is what it must be: one bad record must not keep the others from the page."""
+    """Whether the values that reports use have valid types: a bad record must not keep the others from the page."""
     finished, best = metrics["status"] == "finished", metrics["best"]
     hardware, world_size = provenance.get("hardware") or {}, provenance["seed"].get("world_size", 1)
     gpu, times = hardware.get("gpu"), ("seconds", "device_seconds", "peak_memory_bytes")

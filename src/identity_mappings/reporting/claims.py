@@ -246,7 +246,7 @@ def _judge_gradients(lower: float | None, higher: float | None, factor: float) -
     return HOLDS if higher > lower else CONTRADICTED
 
 
-def count_words(counts: Counter[str]) -> str:
+def join_counts(counts: Counter[str]) -> str:
     """Comparisons by verdict: "1 holds, 2 not run"."""
     return ", ".join(f"{counts[word]} {word}" for word in (HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN) if counts[word])
 
@@ -255,7 +255,7 @@ def describe_origin(judged: Judged) -> str:
     """Source, metric, comparisons and runs behind a claim, in short."""
     claim, runs = judged.claim, [len(side.values) for pair in judged.pairs for side in pair.sides]
     words = ["ours" if claim.paper == "own" else f"{claim.paper}; {claim.source}", claim.metric]
-    words += [f"comparisons: {count_words(judged.counts)}"] if judged.counts else []
+    words += [f"comparisons: {join_counts(judged.counts)}"] if judged.counts else []
     if runs:
         words.append(f"runs of a network: {min(runs)}" + (f" to {max(runs)}" if max(runs) > min(runs) else ""))
     return "; ".join(words)

@@ -97,7 +97,7 @@ def _read_or_count(project: Project, scale: str) -> tuple[dict[str, dict[str, An
         try:
             return measurement.read_costs(path.parents[1]) or {}, f"from {path}"
         except BadRecord as error:
-            print(f"not believed: {error}", file=sys.stderr)
+            print(f"invalid record: {error}", file=sys.stderr)
     return count_all(project, scale), "counted now"
 
 

@@ -63,7 +63,7 @@ class History:
             files = git.list_files(self.root, commit)
             wanted = {name for path, name in files.items() if path.endswith(".py") or path == LOCK}
             self.objects |= git.read_objects(self.root, wanted - self.objects.keys())
-        except git.Untold:
+        except git.GitError:
             return {}
         return files
 
@@ -86,12 +86,12 @@ class History:
     def _explain_missing(self, commit: str) -> str | None:
         """Why a commit cannot be looked up here, and what to do; None if it can."""
         try:
-            shallow = git.ask(self.root, "rev-parse", "--is-shallow-repository").strip() == b"true"
-        except git.Untold as reason:
+            shallow = git.run_git(self.root, "rev-parse", "--is-shallow-repository").strip() == b"true"
+        except git.GitError as reason:
             return f"commit {commit} cannot be looked up: {reason}"
         try:
-            git.ask(self.root, "cat-file", "-e", f"{commit}^{{commit}}")
-        except git.Untold:
+            git.run_git(self.root, "cat-file", "-e", f"{commit}^{{commit}}")
+        except git.GitError:
             cure = " (git fetch --all --tags), or ask whoever made the record to push it"
             cure = ": git fetch --unshallow" if shallow else cure
             return f"this clone lacks commit {commit}: fetch the whole history{cure}"
@@ -100,8 +100,8 @@ class History:
     def commit_with(self, sources: dict[str, str], lock: str | None) -> str | None:
         """The newest commit here that has these very files; None if there is none, or git cannot tell."""
         try:
-            commits = git.ask(self.root, "rev-list", "--all", f"--max-count={SEARCHED}").decode().split()
-        except git.Untold:
+            commits = git.run_git(self.root, "rev-list", "--all", f"--max-count={SEARCHED}").decode().split()
+        except git.GitError:
             return None
         files = {**sources, LOCK: lock}
         return next((c for c in commits if all(self.has_file(c, file, files[file]) for file in files)), None)
@@ -171,7 +171,7 @@ def _check_sessions(
         need(seconds <= (end - begin).total_seconds() + LEEWAY, "a session took longer than from its start to its end")
         if made := session.get("git"):  # older ones do not say
             of_session = partial(require, f"{folder}: session from iteration {session['from_iteration']}", "")
-            of_session(not made.get("dirty"), f"a session of changes that are in no commit: {AGAIN}")
+            of_session(not made.get("dirty"), f"a session of uncommitted changes: {AGAIN}")
             reason = history.explain_missing(made["commit"]) if made.get("commit") else None
             of_session(not reason, reason)
             need(made.get("commit") or made.get("unknown"), "a session that names no commit")
@@ -204,7 +204,7 @@ def _check_curve(need: Need, path: Path, found: dict[str, Any], recipe: dict[str
         last["iteration"] = str(done)
         need({name: rows[-1][name] for name in last} == last, "the curve ends otherwise than the metrics")
     else:
-        need(done < whole and found["diverged_at"] is None, "it is finished, or diverged")
+        need(done < whole and found["diverged_at"] is None, "its status is unfinished, but it has finished or diverged")
 
 
 def check_responses(project: Project, record: run.Record, history: History) -> str:
@@ -285,7 +285,7 @@ def _find_commit(path: Path, origin: dict[str, Any], history: History) -> str:
     """The commit that a record was made of; where git could not name one, the one here that has its sources."""
     sources, unknown, made = origin.get("source"), origin.get("unknown"), origin.get("git") or {}
     commit, need = made.get("commit"), partial(require, path, "")
-    need(not made.get("dirty"), f"made with changes that are in no commit: {AGAIN}")
+    need(not made.get("dirty"), f"made with uncommitted changes: {AGAIN}")
     if commit and (unknown or made.get("dirty") is False):
         reason = history.explain_missing(commit)
         need(not reason, reason)

@@ -62,14 +62,14 @@ def show(scale: str, table: str, row: str | None, column: str | None, root: Path
             text = f"  {cell.place}: {cell.text}, published {cell.published_text}"
             console.print(text, markup=False, soft_wrap=True)
     if len(cells) > MOST_CELLS:
-        console.print("Name the row, and the column where there are several, for the way back from one.")
+        console.print("Name a row, and a column where there are several, to trace one cell.")
         return 0
     walks = Walks(records)
     for cell in cells:
         console.print()
         _print(console, walks.walk(cell))
     for reason in records.bad:
-        console.print(f"not believed: {reason}", style="red", markup=False)
+        console.print(f"invalid record: {reason}", style="red", markup=False)
     return 0
 
 
@@ -115,7 +115,7 @@ def show_differences(scale: str, root: Path = Path()) -> int:
         if shown.rows:
             console.print(shown, "")
     for reason in records.bad:
-        console.print(f"not believed: {reason}", style="red", markup=False)
+        console.print(f"invalid record: {reason}", style="red", markup=False)
     counts = {word: sum(cell.verdict == word for cell in cells) for word in COLOURS}
     console.print(", ".join(f"{count} {word}" for word, count in counts.items()), highlight=False)
     if not records.settings.published:

@@ -49,7 +49,7 @@ def export(folder: Path, options: Options, output: Path | None = None) -> Path:
     if record.metrics["status"] != "finished":
         raise UserError(f"{folder}: {record.metrics['status']}: only the weights of a finished run are exported")
     if experiment.parameters["network"]["shortcut"]["kind"] == "custom":
-        raise UserError(f"{folder}: its shortcut is of your own file, without which its weights are nothing")
+        raise UserError(f"{folder}: it has a custom shortcut, whose file an export does not include")
     weights = checkpoint.read_trained(experiment, record, folder.parents[2], options.root)
     family, arguments = get_arguments(experiment)
     tensors = families.as_tensors(weights, *_find_normalization(experiment, record.metrics["seed"], options))

@@ -34,9 +34,9 @@ def rebuild(
         text = value if complete else f"{value}, not all biases run"
         judged = (verdict.AGREES if value == cell.published else verdict.DIFFERS) if complete else verdict.UNDECIDED
     elif cell.metric == TRAINING_TIME:
-        from .times import measure_run  # which reads cells
+        from .times import read_spent  # which reads cells
 
-        value = verdict.median([measure_run(tested.record).seconds / 3600 for tested in tests])  # of all devices
+        value = verdict.median([read_spent(tested.record).seconds / 3600 for tested in tests])  # of all devices
         if not value:
             return None
         text, judged = f"{value:.3g} device hours", verdict.NOT_JUDGED

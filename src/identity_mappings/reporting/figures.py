@@ -43,7 +43,7 @@ def write(scale: str, root: Path = Path()) -> None:
             files |= to_files(drawing, name)
             files[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
     for reason in records.bad:
-        print(f"not believed: {reason}", file=sys.stderr)
+        print(f"invalid record: {reason}", file=sys.stderr)
     facts = {"scale": scale, "fingerprint": fingerprint.fingerprint(project, scale, "figures")}
     fingerprint.write(folder, files, ORIGIN, facts)
     print(f"{folder}: {', '.join(project.figures)}")

@@ -11,7 +11,7 @@ from . import claims, order, verdict
 from .cells import NO_COUNTERPART, Filled, Records, name_place
 from .claims import NOT_RUN, Judged, Pair
 from .rendering import format_hours, render
-from .times import Left, measure_run, tabulate_times
+from .times import Left, read_spent, tabulate_times
 
 NAME = "README.md"
 
@@ -31,7 +31,7 @@ def render_findings(records: Records, cells: list[Filled], judged: list[Judged])
             "a rebuilt error": _count(cell.verdict for cell in rebuilt if cell.cell.is_error),
             "a count (weights, multiply-adds)": _count(cell.verdict for cell in rebuilt if cell.cell.is_cost),
         },
-        claims_by_verdict=_count("made after it was seen" if each.claim.seen else each.verdict for each in judged),
+        claims_by_verdict=_count("made after the results" if each.claim.seen else each.verdict for each in judged),
         runs_by_state=_count(planned.state for planned in runs),
         judged=judged,
         describe_origin=claims.describe_origin,
@@ -92,7 +92,7 @@ def _error_rows(cells: list[Filled], published: bool) -> list[dict[str, str]]:
             "difference": f"{cell.difference:+.2f}" if published and cell.difference is not None else "",
             "verdict": cell.verdict,
             "arithmetic": cell.arithmetic,
-            "device": ", ".join(dict.fromkeys(measure_run(record).device for record in cell.records)),
+            "device": ", ".join(dict.fromkeys(read_spent(record).device for record in cell.records)),
         }
         for group in places.values()
         for cell in group[:1]
@@ -104,10 +104,10 @@ def _claim_row(judged: Judged, published: bool) -> dict[str, str]:
         "claim": judged.claim.says,
         "source": judged.source,
         "metric": judged.claim.metric,
-        "comparisons": claims.count_words(judged.counts),
-        "verdict": f"{judged.verdict} (made after it was seen)" if judged.claim.seen else f"**{judged.verdict}**",
+        "comparisons": claims.join_counts(judged.counts),
+        "verdict": f"{judged.verdict} (made after the results)" if judged.claim.seen else f"**{judged.verdict}**",
     }
-    return row | ({"on paper": claims.count_words(judged.on_paper)} if published else {})
+    return row | ({"on paper": claims.join_counts(judged.on_paper)} if published else {})
 
 
 def _comparison_rows(judged: Judged, published: bool) -> list[list[str]]:

@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..networks.closed_form import closed_form
 from ..records import machine
 from ..records.experiment import Experiment
-from ..training.driver import ask
+from ..training.driver import query_driver
 from . import times
 from .run_states import NO_DATA, RUNNING, RunProgress
 
@@ -46,10 +46,9 @@ def parse_devices(text: str) -> Devices | None:
 
 def devices_here(kind: str) -> Devices:
     """What this machine has for a scale of a kind: GPUs where it has some, or else cores."""
-    if kind == "gpu" and (gpus := ask().usable):
+    if kind == "gpu" and (gpus := query_driver().usable):
         return Devices(times.GPU, len(gpus))
-    cores = machine.count_cores()
-    return Devices(times.CPU, cores)
+    return Devices(times.CPU, machine.count_cores())
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def find_run(records: Records, experiment: Experiment, seed: int) -> tuple[Exper
 
 
 def training_options(scale: str, arithmetic: str) -> list[str]:
-    """Options of a command that are not its defaults."""
+    """--scale and --arithmetic, where they are not the defaults."""
     options = [] if scale == "paper" else ["--scale", scale]
     return options if arithmetic == ARITHMETICS[0] else [*options, "--arithmetic", arithmetic]
 
@@ -92,7 +92,7 @@ def plan_jobs(
     iterations are compared with themselves.
 
     Args:
-        device: "gpu", where what a CPU can do comes last; or "cpu", for which there is nothing else.
+        device: "gpu": runs that a CPU can do come last; "cpu": only these.
         at_once: experiments of one job.
     """
     runs = list(runs)
@@ -139,5 +139,5 @@ def show_next(scale: str, device: str, count: int, at_once: int, root: Path = Pa
         left = sum(not planned.done for planned in runs)
         print(f"# the other {left} are for a GPU: --device gpu" if left else "# nothing is left to do")
     for reason in records.bad:
-        print(f"# not believed: {reason}")
+        print(f"# invalid record: {reason}")
     return 0 if jobs else 1

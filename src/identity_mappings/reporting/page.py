@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ..durations import format_duration
 from ..errors import UserError
 from ..parameters import load
 from ..parameters.claims import GRADIENTS
@@ -21,7 +22,7 @@ from .claims import Judged, Pair, format_published
 from .rendering import render
 from .tables import TITLES, Report, make_report
 from .times import tabulate_times
-from .walk import Walk, Walks, describe_time
+from .walk import Walk, Walks
 
 NAME, ORIGIN = "report.html", "report.json"
 LARGEST = 2**20  # bytes
@@ -178,7 +179,7 @@ def render_report(made: Report) -> bytes:
         slug=slug,
         tone=find_tone,
         describe_left=findings.describe_left,
-        describe_time=describe_time,
+        format_duration=format_duration,
         draw_small_curve=charts.draw_small_curve,
         format_published=format_published,
     )

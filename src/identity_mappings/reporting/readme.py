@@ -1,7 +1,6 @@
 """The part of the project's README that is made from the records."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 from ..parameters import Project
@@ -34,7 +33,7 @@ def write(project: Project) -> None:
 
 def is_current(project: Project) -> bool:
     text = render(project)
-    return text is None or text == Path(project.root / NAME).read_text("utf-8")
+    return text is None or text == (project.root / NAME).read_text("utf-8")
 
 
 def _tabulate_errors(cells: list[dict[str, Any]]) -> str:

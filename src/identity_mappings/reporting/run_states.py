@@ -68,7 +68,7 @@ class RunProgress:
     @cached_property
     def measurements(self) -> list[times.Spent]:
         """Its speed: from its record, and from a process whose sessions no record has yet."""
-        found = [times.measure_run(self.record)] if self.record else []
+        found = [times.read_spent(self.record)] if self.record else []
         beat = self.beat
         if beat and not self.is_done and beat.state != heartbeat.STOPPED and beat.iteration > beat.from_iteration:
             device = times.name_device(beat.gpu, beat.cpu, beat.arithmetic)
@@ -122,7 +122,6 @@ class _Finder:
         self.with_checkpoints = _list(self.results / "checkpoints")
         self.with_logs = _list(self.logs)
         self.with_records = _list(self.results / "runs")
-        self._by_folder: dict[int, dict[str, Experiment]] = {}  # an experiment in each arithmetic
         self._failures: dict[str, list[tuple[float, Path, str]]] = {}
 
     def find_seeds(self, experiment: Experiment) -> set[int]:
@@ -145,9 +144,7 @@ class _Finder:
         experiment, seed, record = order.find_run(self.records, wanted, seed)
         if record and record.metrics["status"] in run.FINAL:
             return RunProgress(experiment, seed, record.metrics["status"], record)
-        if id(wanted) not in self._by_folder:
-            self._by_folder[id(wanted)] = {other.folder: other for other in wanted.alternatives}
-        by_folder = self._by_folder[id(wanted)]
+        by_folder = {other.folder: other for other in wanted.alternatives}  # in each arithmetic
         beat, written, folder = None, None, experiment.folder
         for name in (folder, *by_folder):
             if name in self.with_checkpoints and (found := heartbeat.read(self._checkpoints(name, seed))):

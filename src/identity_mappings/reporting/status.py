@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ..durations import format_duration
 from ..errors import UserError
 from ..parameters import Project, load
 from . import cells, times
@@ -134,7 +135,7 @@ def show(
     if what_if is not None:
         devices = parse_devices(what_if) or devices_here(project.scale(scale).device)
     if watch and sys.stdout.isatty():
-        with Live(_layout(find_status(project, scale)), screen=True, auto_refresh=False) as live:
+        with Live(screen=True, auto_refresh=False) as live:
             while True:
                 live.update(_layout(find_status(project, scale)), refresh=True)
                 time.sleep(REFRESH_SECONDS)
@@ -152,15 +153,6 @@ def show(
         print("shown once: standard output is not a terminal", file=sys.stderr)
 
 
-def format_duration(seconds: float) -> str:
-    """In the unit that a person would use."""
-    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (48 * 3600, 3600, "h"), (90 * 86400, 86400, "days")):
-        if seconds < limit:
-            value = seconds / unit
-            return f"{value:.1f} {name}" if unit > 60 and value < 10 else f"{value:.0f} {name}"
-    return f"{seconds / 31557600:.1f} years"
-
-
 def _layout(status: Status, whole: bool = False) -> Group:
     """Of a terminal; `whole`: with the runs that are done and waiting, by experiment."""
     tables = [_tabulate_experiments(status)] if whole else []
@@ -171,7 +163,7 @@ def _layout(status: Status, whole: bool = False) -> Group:
     interrupted = status.of_state(INTERRUPTED)
     heard = [f"{datetime.fromtimestamp(run.written):%d %b %H:%M}" if run.written else "" for run in interrupted]
     rows = ((*_begin(run), f"{run.checkpoint or 0:,}", when) for run, when in zip(interrupted, heard, strict=True))
-    tables.append(_tabulate("interrupted", "yellow", (*begun, "goes on from", "last heard of"), rows))
+    tables.append(_tabulate("interrupted", "yellow", (*begun, "goes on from", "last heartbeat"), rows))
     rows = (
         (*_begin(run)[:2], f"{run.log.as_posix() if run.log else 'no log'}: {run.message or 'no message'}")
         for run in status.of_state(FAILED)
@@ -179,7 +171,9 @@ def _layout(status: Status, whole: bool = False) -> Group:
     tables.append(_tabulate("failed", "red", (*begun[:2], "log and its last line"), rows))
     summary = render("status.txt.jinja", status=status, states=STATES, format_duration=format_duration).splitlines()
     parts: list[Any] = [part for table in tables if table.rows for part in (table, "")]
-    return Group(*parts, *map(Text, summary), *(Text(f"not believed: {reason}", style="red") for reason in status.bad))
+    return Group(
+        *parts, *map(Text, summary), *(Text(f"invalid record: {reason}", style="red") for reason in status.bad)
+    )
 
 
 def _tabulate(title: str, style: str, columns: Sequence[str], rows: Iterable[Iterable[str]]) -> Table:

@@ -149,7 +149,7 @@ def write(scale: str, root: Path = Path()) -> None:
     project = load(root)
     report = make_report(project, scale)
     for reason in report.records.bad:
-        print(f"not believed: {reason}", file=sys.stderr)
+        print(f"invalid record: {reason}", file=sys.stderr)
     facts = {
         "scale": scale,
         "fingerprint": fingerprint.fingerprint(project, scale, "tables"),

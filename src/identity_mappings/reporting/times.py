@@ -37,7 +37,7 @@ class Spent:
     peak_memory: int | None  # of the process, in bytes; None where the record does not say
 
 
-def measure_run(record: run.Record) -> Spent:
+def read_spent(record: run.Record) -> Spent:
     """What the provenance of a run says of its time."""
     origin = record.provenance
     hardware: dict[str, Any] = origin.get("hardware") or {}
@@ -113,7 +113,7 @@ class Clock:
         self.iterations: Counter[str] = Counter()
         for planned in runs:
             if planned.record:
-                self.add(planned.experiment, measure_run(planned.record))
+                self.add(planned.experiment, read_spent(planned.record))
 
     def add(self, experiment: Experiment, spent: Spent) -> None:
         """Count what a run of an experiment took."""
@@ -159,7 +159,7 @@ def tabulate_times(records: Records, runs: list[PlannedRun]) -> list[Times]:
         kinds.setdefault(name_kind(planned.experiment), []).append(planned)
 
     def row(name: str, group: list[PlannedRun], label: str, devices: list[str]) -> Times:
-        timed = [(planned.done, measure_run(planned.record)) for planned in group if planned.record]
+        timed = [(planned.done, read_spent(planned.record)) for planned in group if planned.record]
         timed = [(done, spent) for done, spent in timed if spent.device in devices]
         rate = Rate()
         for _, spent in timed:
@@ -179,7 +179,7 @@ def tabulate_times(records: Records, runs: list[PlannedRun]) -> list[Times]:
 
     rows = []
     for name, group in kinds.items():
-        devices = list(dict.fromkeys(measure_run(planned.record).device for planned in group if planned.record))
+        devices = list(dict.fromkeys(read_spent(planned.record).device for planned in group if planned.record))
         rows += [row(name, group, device, [device]) for device in devices] or [row(name, group, "", [])]
     he2016 = {name for cell in project.cells("he2016") for name in cell.experiments if not project.holds_out(name)}
     sums = {"all of he2016's CIFAR tables": [run for run in runs if run.experiment.name in he2016], "all": runs}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from ..durations import format_duration
 from ..parameters.claims import Step
 from ..parameters.reports import MEAN
 from ..records import measurement, run
@@ -139,14 +140,14 @@ class Walks:
     def _describe_run(self, cell: Filled, tested: Tested) -> Run:
         record = tested.record
         metrics, origin = record.metrics, record.provenance
-        spent, data = times.measure_run(record), origin.get("data") or {}
+        spent, data = times.read_spent(record), origin.get("data") or {}
         folder = record.path.parent.relative_to(self.project.root).as_posix()
         facts = {
             "status": f"{metrics['status']}, {metrics['iterations']:,} of {metrics['of_iterations']:,} iterations",
             "training error": metrics["training_error"] is not None and f"{metrics['training_error']:.2f} %",
             "device": spent.device,
             "arithmetic": metrics["arithmetic"],
-            "time": spent.seconds and describe_time(spent.seconds),
+            "time": spent.seconds and format_duration(spent.seconds),
             "trained": origin.get("finished") and f"{origin['started'][:10]} to {origin['finished'][:10]}",
             "commit": _commit(origin.get("git")),
             "data": data.get("name"),
@@ -199,18 +200,18 @@ class Walks:
         for device in devices:
             left = self._clock.left(lacking, [device])
             if not left.unknown_runs:
-                hours = f"about {describe_time(left.seconds)} on {device}, as runs like it took there"
+                hours = f"about {format_duration(left.seconds)} on {device}, as runs like it took there"
                 return f"{hours}; {work}" if work else hours
         if operations and devices and (speed := self._speed(devices[0])):
-            hours = describe_time(operations / speed)
-            return f"{work}: {hours} if {devices[0]} is as fast on them as on what was trained there ({speed:.2g}/s)"
+            hours = format_duration(operations / speed)
+            return f"{work}: {hours} at the {speed:.2g} multiply-adds a second that were measured on {devices[0]}"
         return work or "not known yet: nothing like it was trained or counted"
 
     def _speed(self, device: str) -> float | None:
         """Multiply-adds a second, forward and backward, of all that was trained on a device."""
         seconds = operations = 0.0
         for planned in (planned for planned in self._order if planned.record):
-            spent = times.measure_run(planned.record)
+            spent = times.read_spent(planned.record)
             entry = self.records.costs.get(planned.experiment.network_digest)
             if spent.device == device and entry:
                 batch = planned.experiment.parameters["recipe"]["batch_size"]
@@ -229,21 +230,11 @@ def read_curve(content: bytes) -> list[CurvePoint]:
     return [(int(row["iteration"]), parse(row["training_error"]), parse(row["test_error"])) for row in rows]
 
 
-def describe_time(seconds: float) -> str:
-    """A time as a person says it."""
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} minutes"
-    hours = seconds / 3600
-    return f"{hours:.1f} hours" if hours < 100 else f"{hours:,.0f} hours"
-
-
 def _commit(git: dict[str, Any] | None) -> str:
     commit = (git or {}).get("commit")
     if not commit:
         return ""
-    return f"{commit} (with changes that are in no commit)" if git.get("dirty") else commit
+    return f"{commit} (with uncommitted changes)" if git.get("dirty") else commit
 
 
 def _commands(folder: str, metrics: dict[str, Any], origin: dict[str, Any]) -> dict[str, str]:

@@ -52,7 +52,7 @@ class Captured:
             return [output.clone() for output in outputs]
 
     def before(self) -> AbstractContextManager:
-        """Where what the next call reads is set: after all calls so far, which may still read what was there."""
+        """Context for writing the next call's inputs: after all calls so far, which may still read the last ones."""
         if self.stream is None:
             return nullcontext()
         self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
@@ -84,5 +84,5 @@ class Captured:
                 outputs = list(self.function(key, *held))
         except RuntimeError as error:
             first = str(error).splitlines()[0]
-            raise UserError(f"the step cannot be recorded as a CUDA graph ({first}): call with --eager") from None
+            raise UserError(f"the step cannot be captured as a CUDA graph ({first}): call with --eager") from None
         return graph, held, outputs

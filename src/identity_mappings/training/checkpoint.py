@@ -79,7 +79,7 @@ def load(folder: Path, device: torch.device, run: dict[str, Any] | None = None) 
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The checkpoint, kept weights, or weights of an export that somebody names.
+    """Read a checkpoint, the weights.pt of a run, or the .safetensors file of an export.
 
     Raises:
         UserError: no such file, or it is none of these.

@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from ..durations import format_duration
 from ..errors import UserError
 from ..records.experiment import Experiment
 from ..records.machine import cpu_model
 from . import memory
 from .assembly import build, get_recipe, initialize
-from .driver import ask
+from .driver import query_driver
 from .group import Group
 
 
@@ -55,14 +56,6 @@ def estimate(experiment: Experiment, root: Path = Path()) -> float:
     return min(seconds) * recipe.batch_size / images * recipe.iterations
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the unit that a person would use."""
-    for unit, length, largest in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
-        if seconds < length * largest:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds / 86400:.0f} days"
-
-
 def choose(kind: str, experiment: Experiment, root: Path = Path(), group: Group | None = None) -> torch.device:
     """The device, "gpu" or "cpu", for a run, or for this process of those that train it.
 
@@ -77,14 +70,14 @@ def choose(kind: str, experiment: Experiment, root: Path = Path(), group: Group 
         return torch.device("cuda", group.local_rank) if group.size > 1 else torch.device("cuda")
     if found:
         raise UserError(
-            f"{experiment.name}: {group.local_size} processes, but {found} GPU(s): start as many (--nproc-per-node)"
+            f"{experiment.name}: {group.local_size} processes, but {found} GPU(s): start {found} (--nproc-per-node)"
         )
     if experiment.detects:
         raise UserError(f"no GPU for {experiment.name}: if you want the CPU, say --device cpu")
     threads = get_recipe(experiment).cpu_threads
     raise UserError(
         f"no GPU for {experiment.name}. On this CPU, with {threads} thread(s), a run would take about "
-        f"{duration(estimate(experiment, root))}: if you want that, say --device cpu "
+        f"{format_duration(estimate(experiment, root))}: if you want that, say --device cpu "
         "(with Snakemake: --config device=cpu)"
     )
 
@@ -110,7 +103,7 @@ def describe(device: torch.device) -> dict[str, object]:
             "model": properties.name,
             "uuid": f"GPU-{properties.uuid}",
             "memory_bytes": properties.total_memory,
-            "driver": ask().version,
+            "driver": query_driver().version,
         }
     return found
 

@@ -64,7 +64,7 @@ def _ask_torch() -> Driver:
     return Driver(gpus=[Device(index, uuid, uuid) for index, uuid in enumerate(uuids)], problem=problem)
 
 
-def ask() -> Driver:
+def query_driver() -> Driver:
     """Ask the driver. Never raises: where there is no driver, or a broken one, there are no devices and a `problem`."""
     try:
         import pynvml as nvml

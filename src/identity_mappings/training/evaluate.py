@@ -27,7 +27,7 @@ def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], option
         protocols: on CIFAR "single-view": with the batch norm statistics that the run ended with, so its own test
             again; "single-view-recomputed": with plain averages over training images. On ImageNet those of
             `evaluation.protocols`, each with the statistics that the recipe tests with and, beside them, with the
-            other ones. None: the first of CIFAR's, all of ImageNet's.
+            other ones. Empty: the first of CIFAR's, all that fit of ImageNet's.
 
     Raises:
         UserError: no record, no weights, other weights than the record's, another dataset's protocol, or a repeated

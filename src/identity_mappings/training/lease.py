@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from .driver import Device, Driver, ask
+from .driver import Device, Driver, query_driver
 
 REPORT_SECONDS = 600
 
@@ -100,7 +100,7 @@ def _name_holders(devices: Mapping[str, Device]) -> str:
     return ", ".join(f"{name}: {path.read_text() or 'unknown'}" for name, path in paths.items() if path.exists())
 
 
-def acquire(count: int, environment: Mapping[str, str], patience: float, poll: float = 0.2) -> list[str]:
+def acquire(count: int, environment: Mapping[str, str], patience: float) -> list[str]:
     """Wait for `count` devices and hold them until this process ends.
 
     All or none: a job that waits holds nothing, so jobs of several devices cannot wait for each other for ever.
@@ -108,13 +108,13 @@ def acquire(count: int, environment: Mapping[str, str], patience: float, poll: f
     Raises:
         UserError: there are fewer devices than that, or they were not free within `patience` seconds.
     """
-    driver = ask()
+    driver = query_driver()
     devices = list_devices(environment, driver)
     if len(devices) < count:
         found = f"{len(devices)} ({', '.join(devices)})" if devices else "none"
         problem = f" (the driver: {driver.problem})" if driver.problem and not devices else ""
         raise UserError(
-            f"{count} GPU(s) wanted, {found} found{problem}: nothing is shared out twice; give Snakemake a smaller "
+            f"{count} GPU(s) wanted, {found} found{problem}: no GPU is leased twice; give Snakemake a smaller "
             "gpu= or a machine with more, or choose the CPU with --config device=cpu"
         )
     begin = reported = time.monotonic()
@@ -132,7 +132,7 @@ def acquire(count: int, environment: Mapping[str, str], patience: float, poll: f
         if now - reported > REPORT_SECONDS:
             reported = now
             print(f"waiting for {count} GPU(s); held by {_name_holders(devices)}", file=sys.stderr, flush=True)
-        time.sleep(poll * random.uniform(0.5, 1.5))  # so that two that want several do not meet for ever
+        time.sleep(random.uniform(0.1, 0.3))  # so that two that want several do not meet for ever
 
 
 def run(count: int, granted: int | None, command: Sequence[str], patience: float) -> None:
@@ -148,7 +148,7 @@ def run(count: int, granted: int | None, command: Sequence[str], patience: float
     if granted is not None and granted != count:
         raise UserError(
             f"the run wants {count} GPU(s), Snakemake grants {granted}: start it with --resources gpu={count} or more; "
-            "fewer devices would be another batch norm"
+            "or train in fewer processes (--config processes=N)"
         )
     environment = dict(os.environ)
     if count == 0:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ..durations import format_duration
 from ..errors import UserError
 from ..records import git, heartbeat, provenance
 from ..records import run as run_records
@@ -53,7 +54,7 @@ class Run:
             "device_seconds": 0.0,
         }
         for reason in self.session["git"].get("unknown", ()) if self.under_way else ():
-            self.say(f"the record will not tell all of the sources: {reason}")
+            self.say(f"the record cannot describe all sources: {reason}")
         self.steps: list[tuple[torch.Tensor, torch.Tensor, int]] = []
 
     def say(self, message: str) -> None:
@@ -150,7 +151,7 @@ class Run:
             self.say(f"no checkpoint of iteration {self.progress.iteration}: {error.strerror} ({kept}): free some room")
 
     def close(self) -> None:
-        """End the session with a checkpoint, before anything else is done or asked."""
+        """End the session and save a checkpoint, before anything else."""
         self.trainer.feed.close()
         self.progress.sessions = self._list_sessions()
         self.session = {}
@@ -194,7 +195,7 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
     first, group = wanted[0][0], Group.from_environment()
     if len({(get_recipe(e).arithmetic, get_recipe(e).cpu_threads) for e, _ in wanted}) > 1:
         names = ", ".join(dict.fromkeys(experiment.name for experiment, _ in wanted))
-        raise UserError(f"{names}: differ in arithmetic or cpu_threads, of which a process has one: train them apart")
+        raise UserError(f"{names}: differ in arithmetic or cpu_threads, which are set for a process: train them apart")
     device = devices.set_up(options.device, first, options.root, group)
     with ExitStack() as held, Interrupted() as interrupted:
         for experiment, seed in wanted if group.leads else ():
@@ -206,7 +207,7 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
         if not group.same([(experiment.folder, seed) for experiment, seed in wanted]):
             raise UserError(f"{first.name}: not all processes see the same records: give them one folder (--results)")
         several = len(wanted) > 1 and group.size == 1 and not any(experiment.detects for experiment, _ in wanted)
-        batches = memory.batches(wanted, device, options.root) if several else ([pair] for pair in wanted)
+        batches = memory.group_runs(wanted, device, options.root) if several else ([pair] for pair in wanted)
         ended: list[tuple[str, Path]] = []  # not the runs: their memory is the next batch's
         for batch in batches:
             if interrupted.signal:
@@ -245,7 +246,7 @@ def _has_record(experiment: Experiment, seed: int, options: Options) -> bool:
         return True
     checkpoints = run_records.get_checkpoint_folder(options.results, experiment, seed)
     if run_records.restore(folder, checkpoints, experiment, seed):
-        say(f"{folder}: finished before, and here again from {checkpoints}: remove that, too, to train it again")
+        say(f"{folder}: finished before, restored from {checkpoints}: remove both folders to train it again")
         return True
     return False
 
@@ -301,8 +302,8 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
                 each = (time.perf_counter() - clock) / (progress.iteration - begin + 1)
                 left, estimate_pending = each * (recipe.iterations - progress.iteration), False
                 if left > 600:  # a person would not wait for it
-                    threads, duration = recipe.cpu_threads, devices.duration(left)
-                    say(f"on this CPU, with {threads} thread(s), the whole run takes {duration} more")
+                    threads, duration = recipe.cpu_threads, format_duration(left)
+                    say(f"on this CPU, with {threads} thread(s), the run takes about {duration} more")
 
 
 def _now() -> str:

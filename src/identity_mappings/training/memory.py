@@ -84,7 +84,7 @@ def needed(experiment: Experiment, root: Path = Path()) -> int:
     return activations + weights + dataset["training_images"] * padded + dataset["test_images"] * math.prod(shape)
 
 
-def batches(
+def group_runs(
     runs: Sequence[tuple[Experiment, int]], device: torch.device, root: Path = Path()
 ) -> Iterator[list[tuple[Experiment, int]]]:
     """Runs, as (experiment, seed), in groups that fit a device at once; at least one each."""

@@ -1,4 +1,4 @@
-"""What a training tells while it is under way, and what it hears: a line on a terminal, heartbeats, signals."""
+"""The progress line, heartbeats and signal handling of a process that trains."""
 
 import signal
 import sys
@@ -95,7 +95,7 @@ class Heartbeats:
     def beat(self, working: Sequence["Run"], counted: float) -> None:
         """Note the present iteration, if it is time to.
 
-        `working` runs share the device; up to the time `counted`, of `time.perf_counter`, their sessions count that.
+        `working` runs share the device; their sessions include its time up to `counted` (of `time.perf_counter`).
         """
         now = time.perf_counter()
         if now - self.written >= SECONDS_BETWEEN_HEARTBEATS:

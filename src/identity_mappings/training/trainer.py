@@ -27,7 +27,7 @@ from .optimizer import Optimizer
 
 @dataclass(frozen=True)
 class Options:
-    """What a call of `train` may choose without changing a bit of the result."""
+    """Options of `train`; on one kind of device none changes a bit of the result."""
 
     results: Path  # folder of the records
     data_folder: Path = data.FOLDER  # of the datasets
@@ -125,7 +125,7 @@ class Trainer:
         if recompute is None:
             recompute = memory.is_short(self.network, experiment, self.feed.shape, device)
         if recompute and self.dropouts:
-            raise UserError(f"{experiment.name}: units with dropout cannot be computed again: its masks are drawn once")
+            raise UserError(f"{experiment.name}: its dropout masks are drawn once: call it with --no-recompute")
         if self.dropouts and self.group.size > 1:
             raise UserError(f"{experiment.name}: its dropout masks are those of one process: start one")
         self.model = self.group.model(Forward(self.network, recompute, recipe.arithmetic))

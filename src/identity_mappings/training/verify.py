@@ -56,7 +56,7 @@ def verify_record(folder: Path, options: Options, iterations: int = run.FIRST_LO
     if not recorded:
         raise UserError(f"{folder}: its record has no losses: the run diverged at once; nothing to compare")
     device = devices.choose(options.device, experiment, options.root)
-    differences = _list_differences(found, experiment, device, options.root)
+    differences = _list_differences(found, device, options.root)
     again, _ = compute_first_losses(experiment, found.metrics["seed"], options, len(recorded))
     if recorded == again:
         print(f"{folder}: {len(recorded)} iterations again: the recorded losses, bit by bit")
@@ -68,8 +68,8 @@ def verify_record(folder: Path, options: Options, iterations: int = run.FIRST_LO
     worst = max(abs(a - b) / max(abs(a), 1) for a, b in zip(recorded[:compared], again, strict=False))
     agrees = worst <= ELSEWHERE_TOLERANCE
     print(
-        f"{folder}: {compared} iterations again, not on what it was made ({'; '.join(differences)}): the losses "
-        f"{'agree' if agrees else 'DIFFER'} within {worst:.2g} of their size; {ELSEWHERE_TOLERANCE:g} is the tolerance"
+        f"{folder}: {compared} iterations again, in another environment ({'; '.join(differences)}): the losses "
+        f"differ by {worst:.2g} of their size, {'within' if agrees else 'BEYOND'} the tolerance {ELSEWHERE_TOLERANCE:g}"
     )
     return 0 if agrees else 1
 
@@ -105,7 +105,7 @@ def _find_shortcut(name: str, root: Path) -> str | None:
     return getattr(experiment.network.shortcut, "source", None) if experiment else None
 
 
-def _list_differences(found: run.Record, experiment: Experiment, device: torch.device, root: Path) -> list[str]:
+def _list_differences(found: run.Record, device: torch.device, root: Path) -> list[str]:
     """In what this machine and environment differ from those of a record."""
     hardware, here = found.provenance["hardware"], devices.describe(device)
     made, now = ({"device": (on["gpu"] or {}).get("model") or on["cpu"]} for on in (hardware, here))
