@@ -61,7 +61,7 @@ def options(data, root_of_project):
             initialize(network, get_recipe(trained), 0)
             noise = torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))
             recompute_statistics(network, [60 * noise])
-            record, weights = backbone.folders(detection, results)
+            record, weights = backbone.get_paths(detection, results)
             weights.parent.mkdir(parents=True, exist_ok=True)
             torch.save(network.state_dict(), weights)
             digest = checkpoint.weights_sha256(network.state_dict())

@@ -59,7 +59,7 @@ def test_a_record_is_whole(whole, alternating):
     assert {f"src/identity_mappings/detection/{name}.py" for name in ("networks", "training", "evaluation")} <= set(
         sources
     )
-    metrics = backbone.folders(alternating, whole)[0] / run.METRICS
+    metrics = backbone.get_paths(alternating, whole)[0] / run.METRICS
     assert record.provenance["parents"]["weights"] == json.loads(metrics.read_bytes())["weights_sha256"]
 
 
@@ -140,7 +140,7 @@ def test_coco_is_scored_by_its_library(detection, options, tmp_path):
 
 def test_other_weights_than_the_records_are_refused(detection, options, tmp_path):
     experiment, chosen = detection(), options(tmp_path)
-    record, weights = backbone.folders(experiment, tmp_path)
+    record, weights = backbone.get_paths(experiment, tmp_path)
     state = torch.load(weights)
     torch.save({**state, "linear.bias": state["linear.bias"] + 1}, weights)
     with pytest.raises(UserError, match=r"weights.pt: not the weights of"):

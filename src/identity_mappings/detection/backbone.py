@@ -15,8 +15,8 @@ from ..training.imported import DEVIATION, MEAN, VGG_DROPOUT, read_weights
 from ..training.trainer import Options
 
 
-def folders(experiment: Experiment, results: Path) -> tuple[Path, Path]:
-    """Of the backbone's run: the record, and its weights."""
+def get_paths(experiment: Experiment, results: Path) -> tuple[Path, Path]:
+    """The folder of the backbone's record, and the file of its weights."""
     chosen = experiment.parameters["backbone"]
     place = Path(f"{chosen['experiment']}-{chosen['digest']}") / f"seed{chosen['seed']}"
     return results / "runs" / place, results / "checkpoints" / place / run.WEIGHTS
@@ -39,7 +39,7 @@ def load(experiment: Experiment, options: Options) -> tuple[dict[str, Tensor], d
         if checkpoint.weights_sha256(state) != wanted:
             raise UserError(f"{path}: not the weights of {experiment.name}: import them again (--backbone FILE)")
         return state, {"imported weights": wanted}
-    (record, weights), name = folders(experiment, options.results), chosen["experiment"]
+    (record, weights), name = get_paths(experiment, options.results), chosen["experiment"]
     if not (record / run.METRICS).is_file() or not weights.is_file():
         raise UserError(
             f"{weights}: {experiment.name} begins from {name}, whose weights are not here: train it first "
@@ -63,7 +63,7 @@ def import_backbone(experiment: Experiment, file: Path, name: str, source: str, 
         UserError: the file has none of such weights.
     """
     network, state = read_weights(file)
-    digest, is_vgg = checkpoint.weights_sha256(state), network["family"] == "vgg"
+    digest = checkpoint.weights_sha256(state)
     write_atomically(_get_imported_path(results, digest), checkpoint.to_bytes(state))
     chosen = {
         "imported": name,
@@ -75,7 +75,7 @@ def import_backbone(experiment: Experiment, file: Path, name: str, source: str, 
         "deviation": list(DEVIATION),
         "batch_norm_eps": 1e-5,
         "statistics": "as the file has them",
-        "dropout": VGG_DROPOUT if is_vgg else None,
+        "dropout": VGG_DROPOUT if network["family"] == "vgg" else None,
     }
     network["shortcut"] = {"kind": "identity"}
     parameters = {**experiment.parameters, "network": network, "backbone": chosen}

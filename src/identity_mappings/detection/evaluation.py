@@ -8,16 +8,13 @@ import contextlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
 from ..errors import UserError
-
-if TYPE_CHECKING:
-    from pycocotools.coco import COCO
 
 POINTS = 11  # recall 0, 0.1, ..., 1 (Everingham et al. 2010, Section 4.2)
 OVERLAP = 0.5  # intersection over union from which a detection is right
@@ -66,8 +63,8 @@ def score_voc(found: Sequence[Boxes], objects: Sequence[Boxes], classes: Sequenc
     return {"map_50": round(mean, 6), "by_class": {name: round(value, 6) for name, value in counted.items()}}
 
 
-def read_coco(annotations: Path) -> "COCO":
-    """instances_*.json.
+def read_coco(annotations: Path) -> Any:
+    """Read instances_*.json; returns pycocotools' COCO.
 
     Raises:
         UserError: pycocotools is not installed.

@@ -16,11 +16,10 @@ NUMBERS = {"training": range(1, 49), "test": range(1001, 1025)}  # of the pictur
 CATEGORIES = (2, 5, 9)  # as COCO's, with gaps
 COLOURS = ((230, 70, 60), (70, 200, 90), (80, 110, 240))
 SIDE, SMALLEST = 64, 26
-Shapes = list[tuple[int, tuple[int, int, int, int]]]  # class, and left, top, right, bottom: first and last pixels
 
 
-def draw(number: int) -> tuple[Image.Image, Shapes]:
-    """A picture of 64 x 64 to 80 x 80 pixels with one or two shapes side by side."""
+def draw(number: int) -> tuple[Image.Image, list[tuple[int, tuple[int, int, int, int]]]]:
+    """A picture of 64 x 64 to 80 x 80 pixels; class, and left, top, right, bottom pixel of one or two shapes in it."""
     numbers = iter(hashlib.sha512(f"{number:06d}".encode()).digest())
     size = (SIDE + next(numbers) % 17, SIDE + next(numbers) % 17)
     image = Image.new("RGB", size, tuple(96 + next(numbers) % 48 for _ in range(3)))
