@@ -198,7 +198,7 @@ def test_another_choice_is_another_network(copy, name, old, more):
     [
         ("cifar10-resnet164", "paper", "0e175faf9759"),
         ("cifar10-resnet110-exclusive-gate-b6", "paper", "425860a9d76b"),
-        ("cifar10-resnet110-exclusive-gate-b6", "demo", "3a4ff4ffbaf6"),
+        ("cifar10-resnet110-exclusive-gate-b6", "demo", "595ae2cf4364"),
         ("cifar100-resnet1001-full-pre-activation", "paper", "64117a2750dc"),
     ],
 )
