@@ -5,7 +5,7 @@ CORES ?= 2
 # Extra words for Snakemake, e.g. SNAKEMAKE_ARGS="--cores 8 --resources gpu=4"; `dvc repro` reads them too.
 SNAKEMAKE_ARGS ?= --cores all
 READY ?= $(VENV)/.ready
-# Hundreds of processes import the sources: compiled once for all, also where the environment forbids it.
+# Hundreds of processes import the sources: Python keeps them compiled, also where the environment forbids it.
 unexport PYTHONDONTWRITEBYTECODE
 # On a terminal the default profile shows bars; elsewhere Snakemake's log is cut down to what is done and what failed.
 BRIEF = $$(test -t 2 -a "$$TERM" != dumb || echo --quiet host reason rules)
@@ -23,7 +23,6 @@ env: $(READY)  ## build .venv from requirements.lock
 
 $(READY): requirements.lock pyproject.toml workflow/scripts/make-env.sh
 	@sh workflow/scripts/make-env.sh $(VENV)
-	@$(BIN)/python -m compileall -q src
 	@touch $@
 
 demo: $(READY)  ## Tables 1 to 3 and the figures on embedded data: results/demo/
@@ -49,7 +48,7 @@ overnight: $(READY)  ## the tables on real images at half resolution, a night on
 
 # One worker more than cores: the tests of Slurm mostly wait.
 test: $(READY)  ## the tests
-	@$(BIN)/python -m compileall -q src
+	@$(BIN)/python -m compileall -q src  # before the tests copy them
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(READY)  ## lint, format and graph checks

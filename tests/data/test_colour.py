@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from identity_mappings.bench.pipeline import photographs
 from identity_mappings.data import colour
+from identity_mappings.data.small_imagenet import open_photographs
 
 KINDS = ("pca", "pca-and-jitter")
 MEAN, DEVIATION = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -15,7 +15,7 @@ MEAN, DEVIATION = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 def photos(count, size=16):
     """Pieces of a photograph, uint8 (N, 3, size, size), channels_last in memory."""
-    whole, g = np.array(photographs()[1]), np.random.default_rng(0)
+    whole, g = np.array(open_photographs()[1]), np.random.default_rng(0)
     corners = zip(g.integers(0, 400, count), g.integers(0, 600, count), strict=True)
     pieces = [whole[y : y + size, x : x + size] for y, x in corners]
     return torch.from_numpy(np.stack(pieces)).permute(0, 3, 1, 2)

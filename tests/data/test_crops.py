@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, functional
 
-from identity_mappings.bench.pipeline import photographs
 from identity_mappings.data import crops
+from identity_mappings.data.small_imagenet import open_photographs
 
 SIZES = [(125, 94), (94, 125), (100, 100), (77, 60), (301, 60)]  # width, height
 SIZE, SHORTER_SIDE = 56, (64, 120)
 
 
 def photograph(width, height, which=0):
-    return photographs()[which].crop((150, 100, 150 + width, 100 + height))
+    return open_photographs()[which].crop((150, 100, 150 + width, 100 + height))
 
 
 def pixels(image):

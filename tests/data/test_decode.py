@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from identity_mappings.bench.pipeline import photographs
 from identity_mappings.data import decode
+from identity_mappings.data.small_imagenet import open_photographs
 from identity_mappings.errors import UserError
 
-PIECE = photographs()[0].crop((100, 50, 301, 184))
+PIECE = open_photographs()[0].crop((100, 50, 301, 184))
 
 
 def encoded(mode="RGB", kind="JPEG", **options):

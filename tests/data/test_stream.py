@@ -17,11 +17,12 @@ from identity_mappings.bench import pipeline
 from identity_mappings.data import colour, crops, decode, prepare, small_imagenet
 from identity_mappings.data.sampling import Sampler
 from identity_mappings.data.shards import Shards
+from identity_mappings.data.small_imagenet import open_photographs
 from identity_mappings.data.stream import Loader, Order, Stream, mean_image
 from identity_mappings.errors import UserError
 
 CROP = 28
-PHOTOGRAPHS = pipeline.photographs()
+PHOTOGRAPHS = open_photographs()
 
 
 def jpeg(number):

@@ -125,7 +125,7 @@ def test_what_is_no_vgg_of_the_papers_is_refused(vgg):
     refused(lambda: imported.convert(state), "classifier.6.bias: shape (8,)", "VGG-16", "(7,)")
     with torch.device("meta"):
         normalized = torchvision.models.vgg16_bn().state_dict()
-    refused(lambda: imported.convert(normalized), "no VGG of 16 or 19 without batch norm")
+    refused(lambda: imported.convert(normalized), "no VGG of 16 or 19 layers without batch norm")
 
 
 def test_a_vgg_is_tested_by_crops_of_its_size():

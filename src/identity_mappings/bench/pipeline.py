@@ -13,7 +13,6 @@ from typing import Any
 import numpy
 import torch
 from PIL import Image
-from sklearn.datasets import load_sample_image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -21,6 +20,7 @@ from torchvision.datasets import ImageFolder
 
 from ..data import colour
 from ..data.decode import DECODERS
+from ..data.small_imagenet import open_photographs
 from ..data.stream import Stream
 from ..training.memory import keep_freed_memory
 
@@ -44,14 +44,9 @@ class Files:
         return str(self.paths[index])
 
 
-def photographs() -> list[Image.Image]:
-    """The two that scikit-learn brings, 640x427."""
-    return [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
-
-
 def write_photographs(folder: Path, images: int) -> list[Path]:
     """Pieces of the photographs, 500x375 and every fourth 375x500, as JPEG files in the layout of ImageFolder."""
-    generator, sources, paths = numpy.random.default_rng(0), photographs(), []
+    generator, sources, paths = numpy.random.default_rng(0), open_photographs(), []
     for number in range(images):
         width, height = (500, 375) if number % 4 else (375, 500)
         source = sources[number % 2].resize((640, 640 * 427 // 640) if number % 4 else (750, 500), Image.BICUBIC)

@@ -45,7 +45,8 @@ def wnid(digit: int) -> str:
     return f"n990000{digit:02d}"
 
 
-def _photographs() -> list[Image.Image]:
+def open_photographs() -> list[Image.Image]:
+    """The two photographs that scikit-learn brings, 640x427."""
     folder = Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "images"
     return [Image.open(folder / f"{name}.jpg").convert("RGB") for name in ("china", "flower")]
 
@@ -139,7 +140,7 @@ def _meta() -> bytes:
 
 def archives() -> dict[str, bytes]:
     """File name to bytes of the three archives."""
-    data, photographs = digits.load("digits", DIGITS_MD5), _photographs()
+    data, photographs = digits.load("digits", DIGITS_MD5), open_photographs()
     images, labels = data.training[:, 0].numpy(), data.training_labels.tolist()
     each, number, classes = TRAINING_IMAGES // 10, 0, []
     for digit in range(10):

@@ -57,7 +57,8 @@ def describe_network(depth: int) -> dict[str, Any]:
     if depth in VGG_DEPTHS:
         return {"family": "vgg", "depth": depth}
     if depth not in IMAGENET_STAGES:
-        raise UserError(f"no ResNet-{depth}: give {', '.join(map(str, IMAGENET_STAGES))}, or of VGG 16 or 19")
+        depths = ", ".join(map(str, IMAGENET_STAGES))
+        raise UserError(f"no ResNet-{depth} or VGG-{depth}: ResNets have {depths} layers, VGGs 16 or 19")
     unit, _ = IMAGENET_STAGES[depth]
     network = {"family": "imagenet", "depth": depth, "unit": unit, "shape_change": "B"}
     return network | ({"bottleneck_stride": "3x3"} if unit == "bottleneck" else {})
@@ -80,7 +81,9 @@ def infer_depth(state: Mapping[str, Tensor]) -> int:
         layers = sum(name.endswith(".weight") for name in state)
         if layers in VGG_DEPTHS:
             return layers
-        raise UserError(f"{layers} layers with weights are no VGG of 16 or 19 without batch norm: give one of these")
+        raise UserError(
+            f"{layers} layers with weights: no VGG of 16 or 19 layers without batch norm: give one of these"
+        )
     blocks = {match[0] for name in state if (match := re.match(r"layer[1-4]\.\d+\.", name))}
     counts = tuple(sum(block.startswith(f"layer{stage}.") for block in blocks) for stage in (1, 2, 3, 4))
     unit = "bottleneck" if "layer1.0.conv3.weight" in state else "basic"
