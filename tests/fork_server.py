@@ -2,17 +2,25 @@
 
 `start_server` writes the commands `identity-mappings`, `snakemake` and `python` into a folder. Each sends arguments,
 environment, folder and standard streams to the server, and ends as the forked process ends. The project's own code is
-imported after the fork, from the caller's PYTHONPATH, so that a copy of the project runs its own code. All forks of a
-server share Python's hash seed: what is compared byte for byte should have a side that was started without it.
+imported after the fork, from the caller's PYTHONPATH, so that a copy of the project runs its own code; where its
+sources are the server's, the modules need not be executed again. All forks of a server share Python's
+hash seed: what is compared byte for byte should have a side that was started without it.
 """
 
 import atexit
+import builtins
+import collections
 import contextlib
 import functools
+import gc
 import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import io
 import json
 import os
+import pkgutil
 import runpy
 import selectors
 import shutil
@@ -26,6 +34,7 @@ import time
 import traceback
 from pathlib import Path
 
+PROJECT = "identity_mappings"
 LIBRARIES = (
     "torch",
     "torch.distributed.run",
@@ -107,6 +116,10 @@ def serve(address: str) -> None:
     sys.dont_write_bytecode = True
     for library in LIBRARIES:
         importlib.import_module(library)
+    importlib.import_module("snakemake.cli").get_argument_parser()  # looks for Snakemake's plugins
+    finder = Finder()
+    gc.collect()
+    gc.freeze()  # a fork's collections leave these objects, and their memory pages, alone
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address + ".new")
     listener.listen(64)
@@ -121,7 +134,9 @@ def serve(address: str) -> None:
                 return
             if key.fileobj is listener:
                 caller, _ = listener.accept()
-                child = fork(caller, [listener, *(entry[2] for entry in running.values())], Path(address).parent)
+                child = fork(
+                    caller, [listener, *(entry[2] for entry in running.values())], Path(address).parent, finder
+                )
                 with contextlib.suppress(OSError):
                     caller.sendall(b"%d\n" % child)
                 entry = (child, os.pidfd_open(child), caller)
@@ -143,7 +158,7 @@ def serve(address: str) -> None:
                 caller.close()
 
 
-def fork(caller: socket.socket, unused: list[socket.socket], commands: Path) -> int:
+def fork(caller: socket.socket, unused: list[socket.socket], commands: Path, finder: "Finder") -> int:
     """Fork a child that runs the caller's command; returns its process id."""
     size, streams, _, _ = socket.recv_fds(caller, 4, 3)
     with caller.makefile("rb", buffering=0) as stream:
@@ -171,7 +186,73 @@ def fork(caller: socket.socket, unused: list[socket.socket], commands: Path) -> 
     os.environ.clear()
     os.environ.update(environment)
     sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    if finder.is_current():
+        sys.meta_path.insert(0, finder)
     os._exit(run(commands, name, words))
+
+
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Executes the modules of the project once; in a fork, Python's import then takes them as if from `sys.path`."""
+
+    def __init__(self):
+        self.imports = collections.defaultdict(list)  # {module: the project's modules that it imports}
+        builtins_import, builtins.__import__ = builtins.__import__, self.record
+        self.builtins_import = builtins_import
+        package = importlib.import_module(PROJECT)
+        for found in pkgutil.walk_packages(package.__path__, f"{PROJECT}."):
+            if not found.name.endswith("__main__"):
+                importlib.import_module(found.name)
+        builtins.__import__ = builtins_import
+        names = [name for name in sys.modules if name.partition(".")[0] == PROJECT]
+        self.modules = {name: sys.modules.pop(name) for name in names}
+        for name, module in self.modules.items():
+            parent, _, child = name.rpartition(".")
+            if parent and getattr(self.modules[parent], child) is module:
+                delattr(self.modules[parent], child)  # else `from package import module` would not import it
+        self.source = Path(package.__file__).parents[1]
+
+    def record(self, name, globals=None, locals=None, fromlist=(), level=0):
+        """Python's `__import__`, which notes what is imported."""
+        module = self.builtins_import(name, globals, locals, fromlist, level)
+        importer = (globals or {}).get("__name__", "")
+        if importer.partition(".")[0] == PROJECT:
+            base = importlib.util.resolve_name("." * level + name, globals["__package__"])
+            names = [base, *(f"{base}.{each}" for each in fromlist or ())]
+            self.imports[importer] += [each for each in names if each.startswith(PROJECT) and each in sys.modules]
+        return module
+
+    def is_current(self) -> bool:
+        """Whether the sources that Python would import are those that were executed."""
+        found = importlib.machinery.PathFinder.find_spec(PROJECT)
+        paths = [Path(module.__file__) for module in self.modules.values()]
+        with contextlib.suppress(OSError, AttributeError):
+            folder = Path(found.origin).parents[1]
+            return all(path.read_bytes() == (folder / path.relative_to(self.source)).read_bytes() for path in paths)
+        return False
+
+    def find_spec(self, name, path, target=None):
+        if name not in self.modules:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        spec.loader = self
+        return spec
+
+    def create_module(self, spec):
+        module = self.modules[spec.name]
+        moved = Path(spec.origin.removesuffix(module.__file__[len(str(self.source)) :]))
+        for key, value in list(vars(module).items()):
+            if isinstance(value, Path) and value.is_relative_to(self.source):
+                setattr(module, key, moved / value.relative_to(self.source))
+        module.__file__ = spec.origin
+        if spec.submodule_search_locations:
+            module.__path__ = spec.submodule_search_locations
+        return module
+
+    def exec_module(self, module):
+        content = dict(vars(module))
+        for name in self.imports[module.__name__]:
+            importlib.import_module(name)
+        vars(module).update(content)  # an import may have put a module in the place of its function
 
 
 def run(commands: Path, name: str, words: list[str]) -> int:
