@@ -50,6 +50,11 @@ overlay:
 FIGURES = ("he2015-figure7", "he2016-figure3", "own-signals")  # responses, curves, signals
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        fork_server.share_server()  # for all workers of pytest-xdist
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     import torch
 

@@ -30,10 +30,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import traceback
 from pathlib import Path
 
+SHARED = "FORK_SERVER"
 PROJECT = "identity_mappings"
 LIBRARIES = (
     "torch",
@@ -86,15 +86,22 @@ sys.exit(status)
 
 @functools.cache
 def find_commands() -> Path:
-    """The folder of the commands of this process's server, which ends with the process; elsewhere than on Linux, of
-    the environment's own commands."""
+    """The folder of the commands of this process's server, which ends with the process, or of the one that
+    `share_server` started; elsewhere than on Linux, of the environment's own commands."""
     if not hasattr(os, "pidfd_open"):
         return Path(sys.executable).parent
+    if SHARED in os.environ:
+        return Path(os.environ[SHARED])
     folder = Path(tempfile.mkdtemp(prefix="commands-", dir="/tmp"))  # a socket's path may have 107 letters
     server = start_server(folder)
     atexit.register(shutil.rmtree, folder)
     atexit.register(server.communicate)  # closes its standard input
     return folder
+
+
+def share_server() -> None:
+    """Start a server for the processes that this process will start."""
+    os.environ[SHARED] = str(find_commands())
 
 
 def start_server(folder: Path) -> subprocess.Popen:
@@ -104,14 +111,14 @@ def start_server(folder: Path) -> subprocess.Popen:
         path = folder / name
         path.write_text(CLIENT.format(python=sys.executable, address=str(address)))
         path.chmod(0o755)
-    server = subprocess.Popen([sys.executable, __file__, str(address)], stdin=subprocess.PIPE)
-    while not address.exists():
-        assert server.poll() is None, "the fork server did not start"
-        time.sleep(0.02)
-    return server
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen(64)  # calls wait until the server is ready
+        words = [sys.executable, __file__, str(listener.fileno()), str(folder)]
+        return subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
 
 
-def serve(address: str) -> None:
+def serve(listener: socket.socket, commands: Path) -> None:
     """Import the libraries, then answer calls until standard input ends."""
     sys.dont_write_bytecode = True
     for library in LIBRARIES:
@@ -120,10 +127,6 @@ def serve(address: str) -> None:
     finder = Finder()
     gc.collect()
     gc.freeze()  # a fork's collections leave these objects, and their memory pages, alone
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address + ".new")
-    listener.listen(64)
-    Path(address + ".new").rename(address)
     waiting = selectors.DefaultSelector()
     waiting.register(listener, selectors.EVENT_READ)
     waiting.register(0, selectors.EVENT_READ)
@@ -134,9 +137,7 @@ def serve(address: str) -> None:
                 return
             if key.fileobj is listener:
                 caller, _ = listener.accept()
-                child = fork(
-                    caller, [listener, *(entry[2] for entry in running.values())], Path(address).parent, finder
-                )
+                child = fork(caller, [listener, *(entry[2] for entry in running.values())], commands, finder)
                 with contextlib.suppress(OSError):
                     caller.sendall(b"%d\n" % child)
                 entry = (child, os.pidfd_open(child), caller)
@@ -291,4 +292,4 @@ def run(commands: Path, name: str, words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))
