@@ -1,5 +1,6 @@
 """A copy of the project that a test may change, with a scale that trains in a second."""
 
+import gc
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ PARTS = (
     "params",
     "profiles",
     "pyproject.toml",
-    "src",
+    "requirements.lock",
     "workflow",
 )
 TINY = """
@@ -55,6 +56,11 @@ def pytest_configure(config: pytest.Config) -> None:
         fork_server.share_server()  # for all workers of pytest-xdist
 
 
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # each run that a test trains ends with a collection, which leaves what was imported alone
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     import torch
 
@@ -75,25 +81,30 @@ class Copy:
     Args:
         few_figures: leave out all figures but one of each kind, and all but its first panel; drawing all takes as long
             as the graph of scale tiny.
+        code: copy the sources, too; without, commands run those of the checkout.
     """
 
-    def __init__(self, root: Path, few_figures: bool = False):
+    def __init__(self, root: Path, few_figures: bool = False, code: bool = True):
         self.root = root
-        ignore = shutil.ignore_patterns("*.egg-info")  # compiled sources come with theirs
         for part in PARTS:
             source = ROOT / part
             if source.is_dir():
-                shutil.copytree(source, root / part, ignore=ignore)
+                shutil.copytree(source, root / part)
             else:
                 root.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, root / part)
-        shutil.copy2(ROOT / "requirements.lock", root)
+        if code:
+            self.add_code()
         (root / "params/scales/tiny.yaml").write_text(TINY)
         for path in (root / "params/figures").iterdir() if few_figures else ():
             if path.stem in FIGURES:
                 path.write_text("".join(re.split(r"^(?=  - title: )", path.read_text(), flags=re.MULTILINE)[:2]))
             else:
                 path.unlink()
+
+    def add_code(self) -> None:
+        ignore = shutil.ignore_patterns("*.egg-info")  # compiled sources come with theirs
+        shutil.copytree(ROOT / "src", self.root / "src", ignore=ignore)
 
     @classmethod
     def at(cls, root: Path) -> "Copy":
@@ -106,21 +117,25 @@ class Copy:
     def environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         # A test may change a source twice within a second, which Python's cache would not see.
-        own = {"PYTHONPATH": str(self.root / "src"), "PATH": path, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
+        source = next(root / "src" for root in (self.root, ROOT) if (root / "src").is_dir())
+        own = {"PYTHONPATH": str(source), "PATH": path, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
         return {**os.environ, **own}
+
+    @property
+    def forking_environment(self) -> dict[str, str]:
+        """The same, but Python's commands are forked from `fork_server`."""
+        return {**self.environment, "PATH": f"{fork_server.find_commands()}{os.pathsep}{self.environment['PATH']}"}
 
     def call(self, *command: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:
         """Run a command in the copy; standard output and error together as text.
 
-        Python's commands are forked from `fork_server`. `self.environment` alone, as the fixture `trained` takes it,
-        starts them as a user does.
+        Python's commands are forked from `fork_server`. `self.environment`, as the fixture `trained` takes it, starts
+        them as a user does.
         """
-        folder = fork_server.find_commands()
-        warm = {**self.environment, "PATH": f"{folder}{os.pathsep}{self.environment['PATH']}"}
         return subprocess.run(
-            [str(folder / "python") if command[0] == sys.executable else command[0], *command[1:]],
+            ["python" if command[0] == sys.executable else command[0], *command[1:]],
             cwd=self.root,
-            env={**warm, **environment},
+            env={**self.forking_environment, **environment},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -159,7 +174,7 @@ def project_copy() -> type[Copy]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Copy:
-    return Copy(tmp_path / "project")
+    return Copy(tmp_path / "project", code=False)
 
 
 @pytest.fixture(scope="session")

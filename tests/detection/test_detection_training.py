@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -90,7 +89,8 @@ def test_killed_and_resumed_it_is_the_same_bytes(whole, alternating, options, da
         "--data",
         str(data),
     )
-    started = command(sys.executable, *words, "--device", "cpu", "--checkpoint-seconds", "0", root=root_of_project)
+    python = str(fork_server.find_commands() / "python")
+    started = command(python, *words, "--device", "cpu", "--checkpoint-seconds", "0", root=root_of_project)
     process = subprocess.Popen(**started)
     folder = run.get_checkpoint_folder(tmp_path, alternating, 0)
     deadline = time.monotonic() + 200

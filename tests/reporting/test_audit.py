@@ -30,7 +30,7 @@ def made(project_copy, tmp_path_factory) -> Path:
     project = project_copy(tmp_path_factory.mktemp("audit") / "project", few_figures=True)
     (project.root / "params/figures/he2015-figure7.yaml").unlink()  # drawing takes most of the time
     (project.root / ".gitignore").write_text("__pycache__/\n/results/\n/data/\n")
-    for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "all")):
+    for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "all"), ("gc", "-q")):
         subprocess.run([*GIT, *words], cwd=project.root, check=True)
     done = project.command("train", NAME, "--scale", "tiny", "--device", "cpu")
     assert done.returncode == 0, done.stdout
@@ -39,11 +39,14 @@ def made(project_copy, tmp_path_factory) -> Path:
     return project.root
 
 
+def duplicate(project: Path, place: Path) -> Path:
+    return shutil.copytree(project, place / "project", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+
+
 @pytest.fixture
 def root(made, tmp_path) -> Path:
     """A copy of it, to be spoiled."""
-    shutil.copytree(made, tmp_path / "project", symlinks=True)
-    return tmp_path / "project"
+    return duplicate(made, tmp_path)
 
 
 def folder(root: Path, seed: int = 0) -> Path:
@@ -203,8 +206,7 @@ def test_an_edited_figure_is_found(root, capsys):
 @pytest.mark.parametrize("stops", [[3], [2, 5]])
 def test_an_honest_unfinished_run_is_believed(made, tmp_path, capsys, stops):
     """Between rows, and of several sessions."""
-    shutil.copytree(made, tmp_path / "project", symlinks=True)
-    root = tmp_path / "project"
+    root = duplicate(made, tmp_path)
     shutil.rmtree(folder(root))
     experiment = load(root).resolve(NAME, "tiny")
     shutil.rmtree(run.get_checkpoint_folder(root / "results/tiny", experiment, 0))  # with the copy of its record
@@ -223,8 +225,7 @@ def test_an_honest_unfinished_run_is_believed(made, tmp_path, capsys, stops):
 
 @pytest.mark.parametrize("at", [0, 3, 4])
 def test_an_honest_diverged_run_is_believed(made, tmp_path, capsys, monkeypatch, at):
-    shutil.copytree(made, tmp_path / "project", symlinks=True)
-    root = tmp_path / "project"
+    root = duplicate(made, tmp_path)
     shutil.rmtree(folder(root))
     shutil.rmtree(root / "results/tiny/checkpoints")  # with the copy of its record
     step = Trainer.step
@@ -294,8 +295,7 @@ def test_an_edited_page_is_found_though_its_hash_was_edited_too(root, capsys):
 @pytest.fixture(scope="module")
 def measured(made, tmp_path_factory) -> Path:
     """The same with a claim on signals, the signals of two networks, and the cost record."""
-    root = tmp_path_factory.mktemp("measured") / "project"
-    shutil.copytree(made, root, symlinks=True)
+    root = duplicate(made, tmp_path_factory.mktemp("measured"))
     names = [NAME, f"{NAME}-dropout"]
     (root / "params/claims.yaml").write_text(
         "claims: [{name: a, paper: own, source: here, says: So., metric: gradient at initialization, comparisons: "
@@ -351,8 +351,7 @@ SIGNALS_FORGED = {
 
 @pytest.mark.parametrize(("change", "message"), SIGNALS_FORGED.values(), ids=SIGNALS_FORGED)
 def test_a_forged_record_of_signals_is_found(measured, tmp_path, capsys, change, message):
-    root = tmp_path / "project"
-    shutil.copytree(measured, root, symlinks=True)
+    root = duplicate(measured, tmp_path)
     changed(root, f"{NAME}-dropout-*", lambda p, c: change(p, c) and None)
     assert message in gap(root, capsys)
 
@@ -360,8 +359,7 @@ def test_a_forged_record_of_signals_is_found(measured, tmp_path, capsys, change,
 @pytest.fixture(scope="module")
 def tested(made, tmp_path_factory) -> Path:
     """The same with the run's layer responses, and with a test of it that no page shows."""
-    root = tmp_path_factory.mktemp("tested") / "project"
-    shutil.copytree(made, root, symlinks=True)
+    root = duplicate(made, tmp_path_factory.mktemp("tested"))
     options, experiment = Options(root / "results/tiny", root / "data", root, "cpu"), load(root).resolve(NAME, "tiny")
     measure_responses(experiment, 0, options)
     evaluate(experiment, 0, ["single-view-recomputed"], options)
@@ -379,8 +377,7 @@ def test_what_no_page_shows_is_walked_too(tested, capsys):
 
 def edited(project: Path, target: Path, file: Callable[[Path], Path], change: Callable[[dict], object]) -> Path:
     """A copy of a project with a JSON file changed that no page shows, so that the pages stay what they are."""
-    root = target / "project"
-    shutil.copytree(project, root, symlinks=True)
+    root = duplicate(project, target)
     path = file(folder(root))
     facts = json.loads(path.read_bytes())
     change(facts)
@@ -429,8 +426,7 @@ def test_a_forged_test_that_no_page_shows_is_found(tested, tmp_path, capsys, cha
 
 @pytest.mark.parametrize("key", ["weights", "weights_without_batch_norm", "convolution", "linear", "multiply_adds"])
 def test_an_edited_count_is_found(measured, tmp_path, capsys, key):
-    root = tmp_path / "project"
-    shutil.copytree(measured, root, symlinks=True)
+    root = duplicate(measured, tmp_path)
 
     def change(_: dict, content: bytes) -> bytes:
         record = json.loads(content)

@@ -302,6 +302,7 @@ def test_cost_exits_with_1_if_a_published_value_is_contradicted(small, show, cha
 
 
 def test_cost_takes_the_record_until_the_code_of_the_networks_changes(small):
+    small.copy.add_code()
     assert small.copy.command("cost", "--record").returncode == 0
     assert "7 networks, from results/cost/networks.json." in small.copy.command("cost").stdout
     with (small.root / "src/identity_mappings/networks/units.py").open("a") as file:
@@ -327,6 +328,7 @@ def test_cost_does_not_believe_a_record_that_was_edited(small, show):
 
 def test_a_network_that_is_not_its_closed_form_is_not_counted(small):
     """The modules bent, and the parameters not: this is what the second count is for."""
+    small.copy.add_code()
     small.copy.edit(
         "src/identity_mappings/networks/residual.py", 'if bottleneck_stride == "1x1"', 'if bottleneck_stride != "1x1"'
     )

@@ -63,6 +63,7 @@ def _kept(images) -> torch.Tensor:
 
 def test_a_run_is_recorded_and_audited_and_stands_in_no_table_of_errors(project):
     root = project.root
+    project.add_code()
     (root / ".gitignore").write_text("__pycache__/\n/results/\n/data/\n")
     for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "all")):
         subprocess.run([*GIT, *words], cwd=root, check=True)

@@ -82,7 +82,7 @@ def made(project_copy, tmp_path_factory):
     )
     words = ["snakemake", "--cores", "2", *CONFIG]
     log = (project.root / "first.log").open("w")
-    with subprocess.Popen(words, cwd=project.root, env=project.environment, stdout=log, stderr=log) as started:
+    with subprocess.Popen(words, cwd=project.root, env=project.forking_environment, stdout=log, stderr=log) as started:
         deadline, there = time.monotonic() + 300, False
         while not there:
             assert time.monotonic() < deadline and started.poll() is None, (project.root / "first.log").read_text()
@@ -128,10 +128,10 @@ def test_any_checkpoint_is_tested_by_any_protocol(made):
     assert made.command("train", *common, "--stop-after", "2").returncode == 0
     record = folder(made.root, "results/part")
     [checkpoint] = (made.root / "results/part/checkpoints").glob("*/seed0/checkpoint-*.pt")
-    words = ("--checkpoint", str(checkpoint), "--protocol", "centre-320", "multi-scale")
+    words = ("--checkpoint", str(checkpoint), "--protocol", "centre-320", "10-crop")
     done = made.command("evaluate", *common, *words)
     assert done.returncode == 0, done.stdout
-    for protocol in ("centre-320", "multi-scale"):
+    for protocol in ("centre-320", "10-crop"):
         found = json.loads((record / run.PARTIAL / f"evaluation-{protocol}-2.json").read_bytes())
         assert (found["iteration"], found["images"], found["statistics"]) == (2, 100, "moving")
         assert found["other_statistics"]["statistics"] == "recomputed"

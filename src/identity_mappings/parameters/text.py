@@ -7,6 +7,7 @@ YAML 1.1 takes 1:30 for 90, 010 for 8 and 2001-01-01 for a date.
 import math
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,15 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: restore it, for example with git checkout") from None
     try:
-        return _Reader(_decode(content)).document()
+        return _read(content)
     except _Mistake as mistake:
         line = f"line {mistake.line}: " if mistake.line else ""
         raise UserError(f"{path}: {line}{mistake}") from None
+
+
+@lru_cache(maxsize=256)  # most commands read params/ more than once; nothing changes these values
+def _read(content: bytes) -> Any:
+    return _Reader(_decode(content)).document()
 
 
 def _decode(content: bytes) -> str:
