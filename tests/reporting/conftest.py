@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from identity_mappings.parameters import Project, load
-from identity_mappings.records import run
-from identity_mappings.reporting import cost, tables
+from identity_mappings.records import measurement, run
+from identity_mappings.reporting import cost, fingerprint, tables
 
 ROOT = Path(__file__).parents[2]
 Grid = dict[str, list[list[str]]]
@@ -120,7 +120,13 @@ def bench_type() -> type[Bench]:
 
 @pytest.fixture(scope="session")
 def cost_record(tmp_path_factory) -> Path:
-    """Folder of the cost record of all networks of the papers, counted once. Only to be copied."""
+    """Folder of the cost record of all networks of the papers: the committed one, unless their code has changed since.
+
+    Only to be copied.
+    """
+    committed = ROOT / "results" / measurement.COST
+    if fingerprint.is_current(load(ROOT), "paper", committed / measurement.COST_JSON):
+        return committed
     root = tmp_path_factory.mktemp("counted")
     shutil.copytree(ROOT / "params", root / "params")
     shutil.copytree(ROOT / "examples", root / "examples")
