@@ -129,8 +129,8 @@ class Copy:
     def call(self, *command: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:
         """Run a command in the copy; standard output and error together as text.
 
-        Python's commands are forked from `fork_server`. `self.environment`, as the fixture `trained` takes it, starts
-        them as a user does.
+        Python's commands are forked from `fork_server`, except with `PATH=copy.environment["PATH"]`, which starts them
+        as a user does.
         """
         return subprocess.run(
             ["python" if command[0] == sys.executable else command[0], *command[1:]],
@@ -187,9 +187,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Copy:
         if ready.exists():
             return Copy.at(root)
         project = Copy(root, few_figures=True)
-        words = ["snakemake", "--cores", "2", "--config", "scale=tiny"]  # as a user starts it, without the fork server
-        done = subprocess.run(words, cwd=root, env=project.environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = project.snakemake("--config", "scale=tiny")
+        assert done.returncode == 0, done.stdout
         ready.touch()
     return project
 

@@ -45,7 +45,8 @@ def randomized(network, scales=(0.4, 1)):
         elif "gate.bias" not in name and name.endswith(("running_mean", "bias")):
             tensor.data.normal_(0, 0.3, generator=g)
         elif tensor.dim() > 1:
-            tensor.data.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=g)
+            bound = (6 / tensor[0].numel()) ** 0.5
+            tensor.data.uniform_(-bound, bound, generator=g)
         elif name.endswith("weight"):
             tensor.data.uniform_(*scales, generator=g)[::4] *= -1
     return network

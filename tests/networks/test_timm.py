@@ -52,7 +52,8 @@ def randomized(network):
         elif name.endswith(("running_mean", "bias")):
             tensor.data.normal_(0, 0.3, generator=g)
         elif tensor.dim() > 1:
-            tensor.data.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=g)
+            bound = (6 / tensor[0].numel()) ** 0.5
+            tensor.data.uniform_(-bound, bound, generator=g)
         else:
             tensor.data.uniform_(0.4, 1, generator=g)[::4] *= -1
     return network

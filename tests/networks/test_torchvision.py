@@ -48,7 +48,8 @@ def randomized(network, scales=(0.2, 0.7)):
         elif name.endswith(("running_mean", "bias")):
             tensor.data.normal_(0, 0.3, generator=g)
         elif tensor.dim() > 1:
-            tensor.data.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=g)
+            bound = (6 / tensor[0].numel()) ** 0.5
+            tensor.data.uniform_(-bound, bound, generator=g)
         else:
             tensor.data.uniform_(*scales, generator=g)[::4] *= -1
     return network

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -411,8 +410,9 @@ def test_one_experiment_in_two_files(copy):
 )
 def test_the_command_line_prints_one_line_and_no_traceback(copy, command, file, old, new, words):
     copy.edit(f"params/{file}", old, new)
-    call = [sys.executable, "-m", "identity_mappings", *command]
-    answer = subprocess.run(call, cwd=copy.root, env=copy.environment, capture_output=True, text=True, check=False)
+    call = ["identity-mappings", *command]
+    environment = copy.forking_environment
+    answer = subprocess.run(call, cwd=copy.root, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 2
     assert answer.stdout == ""
     [line] = answer.stderr.splitlines()

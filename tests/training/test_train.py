@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fork_server import find_commands
 from identity_mappings.errors import UserError
 from identity_mappings.records import run as records
 from identity_mappings.training import checkpoint, devices, memory
@@ -284,12 +285,13 @@ sys.exit(main(["train", *common]) or main(["evaluate", *common]))
 def test_it_is_quiet_unless_on_a_terminal(short, tmp_path):
     experiment = short()
     experiment.save(tmp_path / "run.json")
-    words = command(tmp_path / "run.json", tmp_path / "quiet")
+    python = str(find_commands() / "python")
+    words = [python, *command(tmp_path / "run.json", tmp_path / "quiet")[1:]]
     done = subprocess.run(words, env=environment(), cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "" and len(done.stderr.splitlines()) == 1
 
     main, terminal = pty.openpty()
-    words = command(tmp_path / "run.json", tmp_path / "shown")
+    words = [python, *command(tmp_path / "run.json", tmp_path / "shown")[1:]]
     process = subprocess.Popen(words, env=environment(TERM="xterm", COLUMNS="160"), cwd=ROOT, stderr=terminal)
     os.close(terminal)
     shown = b""

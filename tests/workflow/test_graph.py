@@ -369,6 +369,7 @@ def test_with_all_triggers_nothing_that_is_finished_is_lost(trained, tmp_path):
 
 
 def test_committed_records_make_the_tables_of_a_clone(trained, clone):
+    """By processes that are started as a user starts them, each with another seed of Python's hashes."""
     pages = (*REPORTS, "report.html")  # which tells of the times of these very runs
     expected = clone.bytes_of("results/tiny", *pages)
     for name in (
@@ -383,7 +384,7 @@ def test_committed_records_make_the_tables_of_a_clone(trained, clone):
     ):
         target = clone.root / "results/tiny" / name
         shutil.rmtree(target) if target.is_dir() else target.unlink()
-    answer = clone.snakemake("tables", "figures", "page", *TINY)
+    answer = clone.snakemake("tables", "figures", "page", *TINY, PATH=clone.environment["PATH"])
     assert answer.returncode == 0 and "rule train" not in answer.stdout, answer.stdout
     assert clone.bytes_of("results/tiny", *pages) == expected == trained.bytes_of("results/tiny", *pages)
 
