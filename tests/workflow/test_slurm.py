@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,9 +23,9 @@ from identity_mappings.records import run
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
-CUT, CANCELLED, KILLED = "cifar10-resnet20", "cifar10-plain20", "cifar10-resnet110-convolution"
-ON_NODES = "imagenet-resnet18"  # two nodes with a process each
-EVERY = (CUT, CANCELLED, KILLED, ON_NODES)
+CUT, KILLED = "cifar10-resnet20", "cifar10-resnet110-convolution"
+CANCELLED = "imagenet-resnet18"  # on two nodes with a process each
+EVERY = (CUT, KILLED, CANCELLED)
 SMALLER = {  # edits of params/scales/demo.yaml
     "{16: 8,": "{16: 8, 20: 8,",
     "110: 32, 1202": "110: 8, 1202",
@@ -142,46 +141,29 @@ def _run(project, slurm: Slurm) -> SimpleNamespace:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(ran):
-    """Trains experiments of the demo by hand, without Slurm and without waiting."""
-
-    def train(names: Sequence[str], results: str, *launcher: str) -> None:
-        words = ["train", *names, "--scale", "demo", "--device", "cpu", "--results", results]
-        command = [sys.executable, *launcher, "-m", "identity_mappings", *words]
+def undisturbed(ran) -> str:
+    """Results of the same runs, trained by hand, without Slurm and without waiting."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    for names, words in (((CUT, KILLED), ()), ((CANCELLED,), launcher)):
+        options = ("--scale", "demo", "--device", "cpu", "--results", "results/undisturbed")
+        command = (sys.executable, *words, "-m", "identity_mappings", "train", *names, *options)
         done = ran.project.call(*command, PYTHONPATH=str(ROOT / "src"))
         assert done.returncode == 0, done.stdout
+    return "results/undisturbed"
 
-    return train
 
-
-@pytest.mark.parametrize(("name", "state"), [(CUT, "TIMEOUT"), (CANCELLED, "CANCELLED"), (KILLED, "FAILED")])
+@pytest.mark.parametrize(("name", "state"), [(CUT, "TIMEOUT"), (KILLED, "FAILED"), (CANCELLED, "CANCELLED")])
 def test_a_run_that_met_an_accident_went_on_to_the_bytes_of_an_undisturbed_one(ran, undisturbed, name, state):
     found = find_jobs(ran.project, ran.jobs, name)
     states = [facts["JobState"] for facts in found]
     assert state in states and states[-1] == "COMPLETED", states
+    assert {facts["NumNodes"] for facts in found} == {"2" if name == CANCELLED else "1"}
     record = folder(ran.project.root, name)
-    sessions = json.loads((record / run.PROVENANCE).read_bytes())["sessions"]
-    assert len(sessions) > 1 and sessions[-1]["from_iteration"] > 0, "it went on from a checkpoint"
-    if not (folder(ran.project.root, name, "results/undisturbed") / run.METRICS).is_file():
-        undisturbed((CUT, CANCELLED, KILLED), "results/undisturbed")
-    assert read_outputs(record) == read_outputs(folder(ran.project.root, name, "results/undisturbed"))
-
-
-def test_two_nodes_train_as_two_processes_on_one(ran, undisturbed):
-    [*_, job] = find_jobs(ran.project, ran.jobs, ON_NODES)
-    assert (job["NumNodes"], job["JobState"]) == ("2", "COMPLETED")
-    record = folder(ran.project.root, ON_NODES)
     provenance = json.loads((record / run.PROVENANCE).read_bytes())
-    assert provenance["seed"]["world_size"] == 2
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    undisturbed([ON_NODES], "results/two", *launcher)
-    assert read_outputs(record) == read_outputs(folder(ran.project.root, ON_NODES, "results/two"))
-    # One process computes the same function; its sums are rounded in another order.
-    undisturbed([ON_NODES], "results/one")
-    single = folder(ran.project.root, ON_NODES, "results/one")
-    both, one = (json.loads((path / run.METRICS).read_bytes()) for path in (record, single))
-    losses = [[float(loss) for loss in found["first_losses"][:5]] for found in (both, one)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    sessions = provenance["sessions"]
+    assert len(sessions) > 1 and sessions[-1]["from_iteration"] > 0, "it went on from a checkpoint"
+    assert provenance["seed"].get("world_size", 1) == (2 if name == CANCELLED else 1)
+    assert read_outputs(record) == read_outputs(folder(ran.project.root, name, undisturbed))
 
 
 def test_jobs_ask_for_what_their_experiment_needs(ran):
@@ -189,7 +171,7 @@ def test_jobs_ask_for_what_their_experiment_needs(ran):
     for name in EVERY:
         job = find_jobs(ran.project, ran.jobs, name)[0]
         assert (job["Account"], job["Partition"], job["TimeLimit"]) == ("test", "main", limits[name])
-        assert job["NumCPUs"] == ("2" if name == ON_NODES else "1"), job
+        assert job["NumCPUs"] == ("2" if name == CANCELLED else "1"), job
         assert job["MinMemoryNode"] not in ("0", "1000M"), "of the experiment, not the default"
 
 
