@@ -197,13 +197,12 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def __init__(self):
         self.imports = collections.defaultdict(list)  # {module: the project's modules that it imports}
-        builtins_import, builtins.__import__ = builtins.__import__, self.record
-        self.builtins_import = builtins_import
+        self.builtins_import, builtins.__import__ = builtins.__import__, self.record
         package = importlib.import_module(PROJECT)
         for found in pkgutil.walk_packages(package.__path__, f"{PROJECT}."):
             if not found.name.endswith("__main__"):
                 importlib.import_module(found.name)
-        builtins.__import__ = builtins_import
+        builtins.__import__ = self.builtins_import
         names = [name for name in sys.modules if name.partition(".")[0] == PROJECT]
         self.modules = {name: sys.modules.pop(name) for name in names}
         for name, module in self.modules.items():
@@ -211,6 +210,8 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             if parent and getattr(self.modules[parent], child) is module:
                 delattr(self.modules[parent], child)  # else `from package import module` would not import it
         self.source = Path(package.__file__).parents[1]
+        paths = [Path(module.__file__) for module in self.modules.values()]
+        self.contents = {path.relative_to(self.source): path.read_bytes() for path in paths}
 
     def record(self, name, globals=None, locals=None, fromlist=(), level=0):
         """Python's `__import__`, which notes what is imported."""
@@ -225,11 +226,11 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def is_current(self) -> bool:
         """Whether the sources that Python would import are those that were executed."""
         found = importlib.machinery.PathFinder.find_spec(PROJECT)
-        paths = [Path(module.__file__) for module in self.modules.values()]
-        with contextlib.suppress(OSError, AttributeError):
-            folder = Path(found.origin).parents[1]
-            return all(path.read_bytes() == (folder / path.relative_to(self.source)).read_bytes() for path in paths)
-        return False
+        try:
+            folder = found and Path(found.origin).parents[1]
+            return found and all((folder / path).read_bytes() == content for path, content in self.contents.items())
+        except OSError:
+            return False
 
     def find_spec(self, name, path, target=None):
         if name not in self.modules:

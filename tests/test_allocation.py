@@ -51,7 +51,7 @@ def test_activations_are_an_upper_bound_of_what_torch_keeps_and_no_wild_one(proj
     size = recipe["crop_size"] if experiment.streamed else dataset["size"]
     with torch.device("meta"):
         network = build(experiment, ROOT)
-    kept = memory.kept(network, recipe["batch_norm_samples"], (dataset["channels"], size, size))
+    kept = memory.count_kept_bytes(network, recipe["batch_norm_samples"], (dataset["channels"], size, size))
     assert kept <= allocation.estimate_activation_bytes(experiment) <= 2 * kept
 
 
@@ -64,7 +64,7 @@ def test_memory_grows_with_the_attempt_up_to_twice(project):
     asked = [allocation.estimate_memory(Work(project.resolve(CIFAR), CPU), attempt) for attempt in (1, 2, 3, 9)]
     assert asked[0] < asked[1] < asked[2] == asked[3] <= 2 * asked[0] + 1
     experiment = project.resolve("cifar10-resnet1202")
-    assert 1e6 * allocation.estimate_memory(Work(experiment, CPU)) > memory.needed(experiment, ROOT)
+    assert 1e6 * allocation.estimate_memory(Work(experiment, CPU)) > memory.estimate_needed_bytes(experiment, ROOT)
     assert allocation.estimate_memory(Work(experiment, GPU)) < allocation.estimate_memory(Work(experiment, CPU))
 
 

@@ -254,7 +254,7 @@ def examine(root: Path, data: Path) -> Iterator[Line]:
             continue  # a CPU has none
         for name, (network, size) in list_kinds().items():
             yield check_step(name, network, size, arithmetic, device)
-    yield Line("memory", OK, f"{memory.peak(device) / 2**30:.2f} GiB at most so far")
+    yield Line("memory", OK, f"{memory.get_peak_bytes(device) / 2**30:.2f} GiB at most so far")
     yield from check_speed(device, root)
 
 

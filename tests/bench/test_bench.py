@@ -35,7 +35,7 @@ def small() -> Experiment:
 
 
 def test_the_eager_network_is_the_same_with_torchs_batch_norm(small):
-    theirs = worker.eager_network(small)
+    theirs = worker.build_eager_network(small)
     ours = build(small)
     assert not any(isinstance(m, BatchNorm2d) for m in theirs.modules())
     assert sum(isinstance(m, nn.BatchNorm2d) for m in theirs.modules()) == 7
@@ -51,7 +51,7 @@ def test_the_packages_networks_are_of_our_depth_and_width(name):
     if "1001" in name or "1202" in name:
         pytest.skip("takes seconds to build; the shallower ones are of the same code")
     experiment = PROJECT.resolve(name)
-    theirs = worker.published_network(experiment, "pytorchcv", measure.PYTORCHCV[name])
+    theirs = worker.build_published_network(experiment, "pytorchcv", measure.PYTORCHCV[name])
     ours = build(experiment)
     counts = [sum(p.numel() for p in network.parameters()) for network in (theirs, ours)]
     assert counts[0] == pytest.approx(counts[1], rel=0.02)
@@ -70,7 +70,7 @@ def test_a_comparison_has_all_that_is_shown(small, monkeypatch):
     assert ours["peak_memory_bytes"] > 50e6
     assert set(entry["profiles"]) == {"ours, float32", "eager, float32"}
     assert {o["name"] for o in entry["profiles"]["ours, float32"]} & {"aten.convolution", "aten.mkldnn_convolution"}
-    assert entry["kept_for_backward_bytes"] == memory.kept(build(small), 8, (1, 8, 8))
+    assert entry["kept_for_backward_bytes"] == memory.count_kept_bytes(build(small), 8, (1, 8, 8))
     found = entry["bounds"]["float32"]
     of_both = (
         found["operations"] / found["operations_per_second"],
@@ -125,7 +125,7 @@ def test_the_work_of_a_step_is_three_forward_passes_and_five_of_what_is_kept():
     experiment = PROJECT.resolve("cifar10-resnet110")
     operations, traffic = measure.count_work(experiment)
     assert operations == 3 * 2 * 252_887_680 * 128  # multiply-adds: `identity-mappings cost`
-    assert traffic == 5 * 2 * memory.kept(build(experiment), 64, (3, 32, 32))
+    assert traffic == 5 * 2 * memory.count_kept_bytes(build(experiment), 64, (3, 32, 32))
     # 12.4 PFLOP a run of 64,000 iterations
     assert 64_000 * operations == pytest.approx(12.4e15, rel=0.005)
 

@@ -10,7 +10,7 @@ from identity_mappings.data.sampling import Sampler, View
 MEAN, DEVIATION = [125.3, 123.0, 113.9], [63.0, 62.1, 66.7]
 
 
-def random_images(count, channels=3, height=8, width=7, seed=0):
+def make_random_images(count, channels=3, height=8, width=7, seed=0):
     g = torch.Generator().manual_seed(seed)
     return torch.randint(256, (count, channels, height, width), dtype=torch.uint8, generator=g)
 
@@ -60,7 +60,7 @@ def expected(images, view, normalization, padding, colour):
 @pytest.mark.parametrize("normalization", ["per-pixel-mean", "channel-mean-and-deviation"])
 def test_views_are_exactly_the_definition(normalization, colour, padding, channels):
     """Every crop with and without a flip, on images that are not square."""
-    images = random_images(50, channels)
+    images = make_random_images(50, channels)
     places = [(top, left, flip) for top in range(2 * padding + 1) for left in range(2 * padding + 1) for flip in (0, 1)]
     top, left, flip = torch.tensor(places).T
     view = View(torch.arange(len(places)) * 7 % 50, top, left, flip.bool())
@@ -71,7 +71,7 @@ def test_views_are_exactly_the_definition(normalization, colour, padding, channe
 
 @pytest.mark.parametrize("colour", ["mean", "black"])
 def test_views_of_a_sampler(colour):
-    images = random_images(30)
+    images = make_random_images(30)
     view = Sampler(30, 16, "continue", 2, True, seed=5).view(1)  # goes across the end of an epoch
     got = augmentation(images, padding=2, colour=colour).view(view)
     np.testing.assert_array_equal(got.numpy(), expected(images, view, "per-pixel-mean", 2, colour))
@@ -79,7 +79,7 @@ def test_views_of_a_sampler(colour):
 
 @pytest.mark.parametrize("normalization", ["per-pixel-mean", "channel-mean-and-deviation"])
 def test_the_middle_crop_is_the_single_original_view(normalization):
-    images = random_images(6)
+    images = make_random_images(6)
     made = augmentation(images, normalization)
     middle = torch.full((6,), 4)
     view = View(torch.arange(6), middle, middle, torch.zeros(6, dtype=torch.bool))
@@ -88,7 +88,7 @@ def test_the_middle_crop_is_the_single_original_view(normalization):
 
 @pytest.mark.parametrize("normalization", ["per-pixel-mean", "channel-mean-and-deviation"])
 def test_normalize_takes_the_training_mean_off_any_images(normalization):
-    training, test = random_images(40), random_images(9, seed=1)
+    training, test = make_random_images(40), make_random_images(9, seed=1)
     mean, deviation = constants(training, normalization)
     got = augmentation(training, normalization).normalize(test)
     assert got.dtype == torch.float32
@@ -97,7 +97,7 @@ def test_normalize_takes_the_training_mean_off_any_images(normalization):
 
 def test_per_pixel_mean_is_exact():
     """Bright pixels of 70,001 images sum to more than float32 holds, and each place has a mean of its own."""
-    images = 255 - random_images(70_001, 1, 3, 2) % 3
+    images = 255 - make_random_images(70_001, 1, 3, 2) % 3
     images[:, :, 0, 0] = 255
     mean = augmentation(images).mean
     assert mean.shape == (1, 3, 2)

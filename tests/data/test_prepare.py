@@ -20,7 +20,7 @@ from identity_mappings.cli import main
 from identity_mappings.data import archive, sources
 from identity_mappings.data import prepare as preparing
 from identity_mappings.data.imagenet import DEVKIT, TRAINING, VALIDATION, read_devkit
-from identity_mappings.data.listing import dvc_md5, md5_file
+from identity_mappings.data.listing import dvc_md5, hash_md5
 from identity_mappings.data.prepare import Writer, prepare
 from identity_mappings.data.shards import Shards
 from identity_mappings.data.small_imagenet import archives, wnid
@@ -71,7 +71,7 @@ class Small:
         (self.data / SMALL).mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
             (self.data / SMALL / file).write_bytes(content)
-        self.pin({file: md5_file(self.data / SMALL / file) for file in REAL}, **entry)
+        self.pin({file: hash_md5(self.data / SMALL / file) for file in REAL}, **entry)
 
     def pin(self, md5: dict[str, str], **entry) -> None:
         archives = {file: Archive(md5=value) for file, value in md5.items()}
@@ -117,7 +117,7 @@ def test_images_and_labels_are_those_of_the_archives(small):
             assert shards.jpeg(index) == tar.extractfile(name).read()
             assert int(shards.labels[index]) == labels[int(name[-13:-5]) - 1]
     index = json.loads((small.target / "index.json").read_text())
-    assert index["archives"] == {file: md5_file(small.data / SMALL / file) for file in REAL} and index[
+    assert index["archives"] == {file: hash_md5(small.data / SMALL / file) for file in REAL} and index[
         "classes"
     ] == list(small.classes)
     assert not [path for path in small.target.iterdir() if path.name.startswith(".") and path.name != ".lock"]
@@ -270,7 +270,7 @@ def test_zeros_that_a_power_cut_left_are_written_again(small, monkeypatch, capsy
 
 
 def test_an_archive_that_is_not_the_published_one_is_refused_at_the_end(small):
-    small.pin({file: "0" * 32 if file == TRAINING else md5_file(small.data / SMALL / file) for file in REAL})
+    small.pin({file: "0" * 32 if file == TRAINING else hash_md5(small.data / SMALL / file) for file in REAL})
     found = hashlib.md5(small.training).hexdigest()
     small.refused(f"img_train.tar: its MD5 is {found}, published is {'0' * 32}")
     small.publish()

@@ -225,7 +225,7 @@ def modules_by_hand(network, unit, activation):
 @pytest.mark.parametrize("unit, activation", RESPONSES)
 def test_responses_are_those_of_all_3x3_layers(unit, activation):
     network = CifarResNet(DEPTHS[unit], unit=unit, activation=activation, shape_change="B")
-    found = propagation.response_modules(network)
+    found = propagation.find_response_modules(network)
     assert [name for name, _ in found] == modules_by_hand(network, unit, activation)
     assert all(network.get_submodule(name) is module for name, module in found)
     if unit != "bottleneck":
@@ -236,12 +236,12 @@ def test_responses_are_those_of_all_3x3_layers(unit, activation):
 def test_a_basic_network_of_6n_plus_2_layers_has_6n_plus_1_responses(n):
     """he2015, Figure 7 has them for 20, 56 and 110 layers, plain and residual alike."""
     for shortcut in ({"kind": "none"}, {"kind": "identity"}, {"kind": "convolution"}):
-        found = propagation.response_modules(CifarResNet(6 * n + 2, shortcut=shortcut))
+        found = propagation.find_response_modules(CifarResNet(6 * n + 2, shortcut=shortcut))
         assert len(found) == 2 * n * 3 + 1
 
 
 def test_the_7x7_stem_of_imagenet_networks_gives_no_response():
-    names = [name for name, _ in propagation.response_modules(ImageNetResNet(18))]
+    names = [name for name, _ in propagation.find_response_modules(ImageNetResNet(18))]
     assert len(names) == 16
     assert names[0] == "units.0.residual.1"
 

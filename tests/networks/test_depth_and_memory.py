@@ -209,6 +209,6 @@ def test_resnet_200_at_32_images_fits_in_24_gb():
     """In float32, counted: what the backward pass needs, weights, gradients, momentum, and what DDP holds."""
     with torch.device("meta"):
         network = ImageNetResNet(200, unit="bottleneck", shape_change="B")
-    kept = memory.kept(network, 32, (3, 224, 224))
+    kept = memory.count_kept_bytes(network, 32, (3, 224, 224))
     assert kept == pytest.approx(8.0e9, rel=0.01), "as the README has it"
     assert kept + 4 * sum(p.nbytes for p in network.parameters()) < 0.7 * 24e9

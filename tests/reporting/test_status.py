@@ -36,7 +36,7 @@ BEAT = heartbeat.Heartbeat(
     runs_at_once=1,
     world_size=1,
     silence=120.0,
-    process=machine.this_process(),
+    process=machine.identify_process(),
 )
 GONE = {**BEAT.process, "started": -7}  # a process id that another process has now
 ELSEWHERE = {**BEAT.process, "machine": "another"}

@@ -72,8 +72,8 @@ def test_units_that_are_computed_again_give_the_same_bytes(small, tmp_path, name
 def test_computed_again_needs_less_memory():
     """Counted by what autograd holds on to."""
     network = CifarResNet(20, replicas=2)
-    held = memory.kept(network, 64, (3, 32, 32))
-    assert held == pytest.approx(2 * memory.kept(network, 32, (3, 32, 32)), rel=0.01)
+    held = memory.count_kept_bytes(network, 64, (3, 32, 32))
+    assert held == pytest.approx(2 * memory.count_kept_bytes(network, 32, (3, 32, 32)), rel=0.01)
     # Seven convolutions with inputs of 16 x 32 x 32, of which each keeps its input, and batch norm its own.
     assert 2 * 7 * 64 * 16 * 32 * 32 * 4 < held < 2 * 19 * 64 * 16 * 32 * 32 * 4
 
@@ -85,7 +85,7 @@ def test_units_with_dropout_are_not_computed_again(short, tmp_path):
 
 def test_where_memory_is_short_units_are_computed_again(small, tmp_path, monkeypatch):
     assert not trainer(small(), tmp_path).model.recompute
-    monkeypatch.setattr(memory, "total", lambda device: 10_000)
+    monkeypatch.setattr(memory, "get_total_bytes", lambda device: 10_000)
     assert trainer(small(), tmp_path).model.recompute
 
 

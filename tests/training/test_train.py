@@ -106,8 +106,8 @@ def test_experiments_that_share_no_process_are_refused(short, tmp_path):
 
 def test_runs_that_do_not_fit_at_once_are_trained_one_after_the_other(short, run, tmp_path, monkeypatch):
     alone = [run(short(), "alone", seed=seed) for seed in range(3)]
-    needed = memory.needed(short(), ROOT)
-    monkeypatch.setattr(memory, "total", lambda device: 2.5 * needed / memory.SHARE)
+    needed = memory.estimate_needed_bytes(short(), ROOT)
+    monkeypatch.setattr(memory, "get_total_bytes", lambda device: 2.5 * needed / memory.SHARE)
     groups = [[seed for _, seed in group] for group in memory.group_runs([(short(), s) for s in range(3)], None, ROOT)]
     assert groups == [[0, 1], [2]]
     assert train(short(), range(3), Options(tmp_path / "together", root=ROOT, device="cpu")) == 0
@@ -124,7 +124,7 @@ def test_runs_that_do_not_fit_at_once_are_trained_one_after_the_other(short, run
 
     alive: list[int] = []
     monkeypatch.setattr(Trainer, "__init__", counted)
-    monkeypatch.setattr(memory, "total", lambda device: 1.5 * needed / memory.SHARE)
+    monkeypatch.setattr(memory, "get_total_bytes", lambda device: 1.5 * needed / memory.SHARE)
     assert train(short(), range(3), Options(tmp_path / "apart", root=ROOT, device="cpu")) == 0
     gc.collect()
     assert alive == [0, 0, 0], "the memory of one batch is the next one's"

@@ -17,7 +17,7 @@ import torch
 
 from ..data import small_imagenet
 from ..data.imagenet import TRAINING
-from ..data.listing import md5_file
+from ..data.listing import hash_md5
 from ..data.prepare import prepare
 from ..errors import UserError
 from ..parameters.datasets import Archive
@@ -102,11 +102,11 @@ def measure_preparing(folder: Path, megabytes: int = 1500, rounds: int = 5) -> d
         archive = (data / small_imagenet.NAME).rename(data / NAME) / TRAINING
         images = _write_archive(archive, megabytes * 1_000_000)
         small = read_entry(small_imagenet.NAME)
-        archives = {**small.archives, TRAINING: Archive(md5=md5_file(archive))}
+        archives = {**small.archives, TRAINING: Archive(md5=hash_md5(archive))}
         dataset = small.model_copy(update={"archives": archives, "training_images": images})
         found: dict[str, list[tuple[float, float]]] = {"read_and_md5": [], "prepare": []}
         for _ in range(rounds):
-            found["read_and_md5"].append(_time(lambda: md5_file(archive)))
+            found["read_and_md5"].append(_time(lambda: hash_md5(archive)))
             found["prepare"].append(_time(lambda: prepare(NAME, data, dataset, SHARDS)))
             shutil.rmtree(data / "shards")
         size = archive.stat().st_size

@@ -155,7 +155,7 @@ def _kept(experiment: Experiment) -> int:
     with torch.device("meta"):
         network = build(experiment)
     shape = (dataset["channels"], dataset["size"], dataset["size"])
-    return memory.kept(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16")
+    return memory.count_kept_bytes(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16")
 
 
 def count_work(experiment: Experiment) -> tuple[float, float]:

@@ -22,7 +22,7 @@ IMAGES = 2048  # at most; a step costs the same whatever random images show
 OPERATIONS = 12  # of a profile; the others are added up
 
 
-def random_images(experiment: Experiment) -> Images:
+def make_random_images(experiment: Experiment) -> Images:
     """Random images in the form of the experiment's dataset."""
     dataset = experiment.parameters["dataset"]
     number = IMAGES if dataset["size"] < 100 else get_recipe(experiment).batch_size
@@ -38,7 +38,7 @@ def make_our_step(experiment: Experiment, device: torch.device, runs: int) -> Ca
     recipe = get_recipe(experiment)
     devices.prepare(recipe.arithmetic, recipe.cpu_threads)
     options = Options(Path("results"), device="gpu" if device.type == "cuda" else "cpu")
-    trainers = [Trainer(experiment, seed, device, options, random_images(experiment)) for seed in range(runs)]
+    trainers = [Trainer(experiment, seed, device, options, make_random_images(experiment)) for seed in range(runs)]
     position = 0
 
     def steps(count: int) -> None:
@@ -51,7 +51,7 @@ def make_our_step(experiment: Experiment, device: torch.device, runs: int) -> Ca
     return steps
 
 
-def eager_network(experiment: Experiment) -> nn.Module:
+def build_eager_network(experiment: Experiment) -> nn.Module:
     """The same network as plain PyTorch has it: torch's batch norm, over the whole batch."""
     network = build(experiment)
     for module in list(network.modules()):
@@ -61,7 +61,7 @@ def eager_network(experiment: Experiment) -> nn.Module:
     return network
 
 
-def published_network(experiment: Experiment, package: str, name: str) -> nn.Module:
+def build_published_network(experiment: Experiment, package: str, name: str) -> nn.Module:
     """The network of a name in the package pytorchcv or timm."""
     classes = experiment.parameters["dataset"]["classes"]
     if package == "timm":
@@ -81,7 +81,7 @@ def make_peer_step(
     torch.set_num_threads(recipe.cpu_threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.arithmetic == "tf32"
     network.to(device, memory_format=layout).train()
-    images = random_images(experiment)
+    images = make_random_images(experiment)
     x = (images.training[: recipe.batch_size].float() / 255).to(device, memory_format=layout)
     y = images.training_labels[: recipe.batch_size].to(device)
     options = {"lr": 0.01, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
@@ -138,10 +138,10 @@ def serve(
     if implementation == "ours":
         steps = make_our_step(experiment, device, runs)
     elif implementation == "eager":
-        steps = make_peer_step(eager_network(experiment), experiment, device, torch.contiguous_format)
+        steps = make_peer_step(build_eager_network(experiment), experiment, device, torch.contiguous_format)
     else:
         layout = torch.channels_last if implementation == "timm" else torch.contiguous_format
-        steps = make_peer_step(published_network(experiment, implementation, name), experiment, device, layout)
+        steps = make_peer_step(build_published_network(experiment, implementation, name), experiment, device, layout)
 
     def time_steps(count: int) -> float:
         begin = time.perf_counter()
@@ -160,6 +160,6 @@ def serve(
         if command == "profile":
             connection.send(profile(lambda: steps(1), device))
         elif command == "memory":
-            connection.send(memory.peak(device))
+            connection.send(memory.get_peak_bytes(device))
         else:
             connection.send(time_steps(command))

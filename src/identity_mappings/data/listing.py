@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import UserError
 
 
-def md5_file(path: Path) -> str:
+def hash_md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
@@ -16,7 +16,7 @@ def md5_file(path: Path) -> str:
 def list_files(folder: Path) -> dict[str, str]:
     """{path in the folder: MD5} of all files below it."""
     paths = sorted(path for path in folder.rglob("*") if not path.is_dir())
-    return {path.relative_to(folder).as_posix(): md5_file(path) for path in paths}
+    return {path.relative_to(folder).as_posix(): hash_md5(path) for path in paths}
 
 
 def list_wrong(folder: Path, pinned: Mapping[str, str]) -> list[str]:
@@ -25,7 +25,7 @@ def list_wrong(folder: Path, pinned: Mapping[str, str]) -> list[str]:
     for path, md5 in pinned.items():
         if not (folder / path).is_file():
             wrong.append(f"{folder / path}: missing")
-        elif (found := md5_file(folder / path)) != md5:
+        elif (found := hash_md5(folder / path)) != md5:
             wrong.append(f"{folder / path}: MD5 {found}, published {md5}: damaged, or another file")
     return wrong
 

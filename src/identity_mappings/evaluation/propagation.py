@@ -76,7 +76,7 @@ class LayerResponse(NamedTuple):
     standard_deviation: float  # over all images, channels and positions
 
 
-def response_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
+def find_response_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """What gives the response of each 3x3 layer: the batch norm right behind it, or itself (pre-activation).
 
     he2015, Section 4.2 and Figure 7: "the output of each 3x3 layer, after BN and before other nonlinearity".
@@ -105,7 +105,7 @@ def compute_responses(
         normalize: from uint8 images to what the network sees.
     """
     network = copy.deepcopy(network).eval()
-    modules = response_modules(network)
+    modules = find_response_modules(network)
     sums = [[0, 0.0, 0.0] for _ in modules]  # elements, sum, sum of squares
 
     def add(total: list, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -28,7 +28,7 @@ def identity(parameters: Any) -> Any:
     return parameters
 
 
-def image_counts(parameters: dict[str, Any]) -> dict[str, int]:
+def get_image_counts(parameters: dict[str, Any]) -> dict[str, int]:
     """Images that a run trains on and is tested on, by its resolved parameters."""
     dataset, held_out = parameters["dataset"], (parameters["recipe"] or {}).get("validation")
     training, test = dataset["training_images"], dataset["test_images"]

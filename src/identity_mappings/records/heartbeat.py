@@ -35,7 +35,7 @@ class Heartbeat:
     runs_at_once: int  # of this process
     world_size: int  # processes that train this run together
     silence: float  # seconds without a heartbeat after which a process that cannot be looked up counts as gone
-    process: dict  # of `machine.this_process`
+    process: dict  # of `machine.identify_process`
     message: str | None = None  # the error of a failed run
 
     @property

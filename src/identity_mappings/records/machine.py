@@ -9,7 +9,7 @@ from typing import Any
 from .files import sha256
 
 
-def cpu_model() -> str:
+def find_cpu_model() -> str:
     """As the system calls its CPU."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -33,13 +33,13 @@ def identity() -> str:
     return sha256("\n".join(parts).encode())[:12]
 
 
-def this_process() -> dict[str, Any]:
+def identify_process() -> dict[str, Any]:
     """{"machine", "pid", "started"}: enough for `is_running` to find it again."""
     return {"machine": identity(), "pid": os.getpid(), "started": _started(os.getpid())}
 
 
 def is_running(process: dict[str, Any]) -> bool | None:
-    """Whether a process of `this_process` is there; None where it cannot be seen from here, as on another machine."""
+    """Whether a process of `identify_process` is there; None where it cannot be seen, as on another machine."""
     if process.get("machine") != identity():
         return None
     started = _started(process.get("pid"))

@@ -14,7 +14,7 @@ from typing import Any
 from ..networks.closed_form import closed_form
 from ..parameters import Project
 from ..records import git, measurement, run
-from ..records.experiment import Experiment, identity, image_counts
+from ..records.experiment import Experiment, get_image_counts, identity
 from ..records.files import canonical, parse_json, sha256
 from ..records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS_CSV
 from .detections import read_backbone
@@ -128,7 +128,7 @@ def check_run(project: Project, record: run.Record, history: History) -> str:
     need = partial(require, path.parent, f": not a record to believe: {RESTORE}")
     parameters = origin["params"]["resolved"]
     _check_parameters(need, project, origin["params"], (origin.get("data") or {}).get("dvc_md5"))
-    counts = image_counts(parameters)
+    counts = get_image_counts(parameters)
     for key, count in counts.items():
         need(origin["data"].get(key) == count, f"{key} differ from the dataset's")
     named = {key: found[key] for key in ("experiment", "digest", "seed")}

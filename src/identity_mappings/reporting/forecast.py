@@ -127,7 +127,7 @@ class Speeds:
                 self.clock.add(run.experiment, spent)
                 self.examples.setdefault((kind, spent.device), run.experiment)
             self.counts.update({(kind, spent.device) for spent in run.measurements})
-        here = machine.cpu_model()  # this machine's CPU comes first, then the device with the most iterations
+        here = machine.find_cpu_model()  # this machine's CPU comes first, then the device with the most iterations
         self.models = sorted(self.clock.devices(device_kind), key=lambda device: here not in device)
 
     def find(self, experiment: Experiment) -> Speed:

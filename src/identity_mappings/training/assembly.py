@@ -25,7 +25,7 @@ def get_recipe(experiment: Experiment) -> SimpleNamespace:
     return SimpleNamespace(**experiment.parameters["recipe"])
 
 
-def custom_shortcut(source: Path, sha256: str, class_name: str) -> type[Shortcut]:
+def load_custom_shortcut(source: Path, sha256: str, class_name: str) -> type[Shortcut]:
     """The class of a shortcut of the user's own, from the very bytes whose hash is in the digest.
 
     Raises:
@@ -76,7 +76,7 @@ def build(experiment: Experiment, root: Path = Path()) -> nn.Module:
         if experiment.custom_source is None:
             raise UserError(f"{experiment.name}: the resolved parameters name no file of its custom shortcut")
         source = root / experiment.custom_source
-        shortcut_class = custom_shortcut(source, shortcut["sha256"], shortcut["class_name"])
+        shortcut_class = load_custom_shortcut(source, shortcut["sha256"], shortcut["class_name"])
         shortcut = {"kind": "custom", **shortcut["arguments"]}
     try:
         return FAMILIES[family](shortcut=shortcut, shortcut_class=shortcut_class, **arguments)

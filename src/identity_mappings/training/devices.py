@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ..durations import format_duration
 from ..errors import UserError
 from ..records.experiment import Experiment
-from ..records.machine import cpu_model
+from ..records.machine import find_cpu_model
 from . import memory
 from .assembly import build, get_recipe, initialize
 from .driver import query_driver
@@ -96,7 +96,7 @@ def get_name(device: torch.device) -> str:
 
 def describe(device: torch.device) -> dict[str, object]:
     """Hardware and drivers for the provenance."""
-    found: dict[str, object] = {"cpu": cpu_model(), "gpu": None}
+    found: dict[str, object] = {"cpu": find_cpu_model(), "gpu": None}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         found["gpu"] = {

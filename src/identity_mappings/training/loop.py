@@ -105,7 +105,7 @@ class Run:
             "finished": _now(),
             "to_iteration": self.progress.iteration,
             "seconds": round(time.perf_counter() - self.started, 3),
-            "peak_memory_bytes": memory.peak(self.trainer.device),
+            "peak_memory_bytes": memory.get_peak_bytes(self.trainer.device),
         }
 
     def test_and_log(self) -> None:

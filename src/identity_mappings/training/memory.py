@@ -17,7 +17,7 @@ from .assembly import build, get_recipe
 SHARE = 0.7  # of a device's memory, for what the forward pass keeps; the rest for weights, gradients, workspaces
 
 
-def kept(network: nn.Module, images: int, shape: Sequence[int], bits16: bool = False) -> int:
+def count_kept_bytes(network: nn.Module, images: int, shape: Sequence[int], bits16: bool = False) -> int:
     """Bytes that a forward pass keeps for the backward pass, counted on tensors without content.
 
     Args:
@@ -43,14 +43,14 @@ def kept(network: nn.Module, images: int, shape: Sequence[int], bits16: bool = F
     return sum(size for key, (_, size) in storages.items() if key not in weights)
 
 
-def total(device: torch.device) -> int:
+def get_total_bytes(device: torch.device) -> int:
     """Bytes of a device's memory; a CPU's is the machine's."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def peak(device: torch.device) -> int:
+def get_peak_bytes(device: torch.device) -> int:
     """Bytes: on a GPU allocated, on a CPU the most that this process has held."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -62,21 +62,21 @@ def is_short(network: nn.Module, experiment: Experiment, shape: Sequence[int], d
 
     What fits by a bound is not counted: tensors on the meta device import the compiler, which takes 1.5 s.
     """
-    recipe, room = get_recipe(experiment), SHARE * total(device)
+    recipe, room = get_recipe(experiment), SHARE * get_total_bytes(device)
     bound = bound_activations(experiment.parameters["network"], shape[0], shape[-1])
     if bound is not None and bound * recipe.batch_norm_samples <= room:
         return False
-    return kept(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16") > room
+    return count_kept_bytes(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16") > room
 
 
-def needed(experiment: Experiment, root: Path = Path()) -> int:
+def estimate_needed_bytes(experiment: Experiment, root: Path = Path()) -> int:
     """Bytes of a device's memory that a training of an experiment takes, counted without making anything."""
     recipe, dataset = get_recipe(experiment), experiment.parameters["dataset"]
     with torch.device("meta"):
         network = build(experiment, root)
     side = recipe.crop_size if experiment.streamed else dataset["size"]
     shape = (dataset["channels"], side, side)
-    activations = kept(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16")
+    activations = count_kept_bytes(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16")
     weights = 4 * sum(parameter.nbytes for parameter in network.parameters())  # gradients, momentum, a copy
     if experiment.streamed:
         return activations + weights + 4 * recipe.batch_size * math.prod(shape)
@@ -89,11 +89,11 @@ def group_runs(
 ) -> Iterator[list[tuple[Experiment, int]]]:
     """Runs, as (experiment, seed), in groups that fit a device at once; at least one each."""
     group: list[tuple[Experiment, int]] = []
-    free = budget = SHARE * total(device)
+    free = budget = SHARE * get_total_bytes(device)
     sizes: dict[str, int] = {}
     for experiment, seed in runs:
         if (digest := experiment.digest) not in sizes:
-            sizes[digest] = needed(experiment, root)
+            sizes[digest] = estimate_needed_bytes(experiment, root)
         if group and sizes[digest] > free:
             yield group
             group, free = [], budget

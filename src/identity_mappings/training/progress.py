@@ -77,7 +77,7 @@ class Heartbeats:
 
     def __init__(self, runs: Sequence["Run"], shown: bool):
         self.runs = runs if shown else ()
-        self.process, self.cpu = machine.this_process(), machine.cpu_model()
+        self.process, self.cpu = machine.identify_process(), machine.find_cpu_model()
         self.started = self.written = time.perf_counter()
 
     def __enter__(self) -> "Heartbeats":
