@@ -10,7 +10,7 @@ import pytest
 
 from identity_mappings.parameters import Project, load
 from identity_mappings.records import measurement, run
-from identity_mappings.reporting import cost, fingerprint, tables
+from identity_mappings.reporting import cost, figures, fingerprint, tables
 
 ROOT = Path(__file__).parents[2]
 Grid = dict[str, list[list[str]]]
@@ -138,6 +138,12 @@ def counted(bench, cost_record) -> Bench:
     """A bench with the cost record."""
     shutil.copytree(cost_record, bench.root / "results" / "cost")
     return bench
+
+
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """Makes figures without drawing them, which takes most of the time: for tests of what is said about them."""
+    monkeypatch.setattr(figures, "to_files", lambda drawing, name: {f"{name}.{form}": b"" for form in ("svg", "png")})
 
 
 @pytest.fixture

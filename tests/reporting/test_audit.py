@@ -204,7 +204,7 @@ def test_an_edited_figure_is_found(root, capsys):
 
 
 @pytest.mark.parametrize("stops", [[3], [2, 5]])
-def test_an_honest_unfinished_run_is_believed(made, tmp_path, capsys, stops):
+def test_an_honest_unfinished_run_is_believed(made, blank_figures, tmp_path, capsys, stops):
     """Between rows, and of several sessions."""
     root = duplicate(made, tmp_path)
     shutil.rmtree(folder(root))
@@ -224,7 +224,7 @@ def test_an_honest_unfinished_run_is_believed(made, tmp_path, capsys, stops):
 
 
 @pytest.mark.parametrize("at", [0, 3, 4])
-def test_an_honest_diverged_run_is_believed(made, tmp_path, capsys, monkeypatch, at):
+def test_an_honest_diverged_run_is_believed(made, blank_figures, tmp_path, capsys, monkeypatch, at):
     root = duplicate(made, tmp_path)
     shutil.rmtree(folder(root))
     shutil.rmtree(root / "results/tiny/checkpoints")  # with the copy of its record
@@ -504,7 +504,7 @@ def untold(metrics, provenance, curve) -> None:
         session["git"] = {**nothing, "unknown": ["the folder is in no git repository"]}
 
 
-def test_a_record_that_was_made_in_an_archive_is_found_in_the_history_by_its_sources(root, capsys):
+def test_a_record_that_was_made_in_an_archive_is_found_in_the_history_by_its_sources(root, blank_figures, capsys):
     forge(root, untold)
     figures.write("tiny", root)
     subprocess.run([*GIT, "commit", "-q", "--allow-empty", "-m", "later"], cwd=root, check=True)
@@ -516,7 +516,7 @@ def test_a_record_that_was_made_in_an_archive_is_found_in_the_history_by_its_sou
     assert "no git repository" in said and "fetch the history" in said and not THROWN_AWAY.search(said)
 
 
-def test_sources_with_other_line_ends_are_the_same(root, capsys):
+def test_sources_with_other_line_ends_are_the_same(root, blank_figures, capsys):
     def with_cr(metrics, provenance, curve) -> None:
         for name in provenance["source"]:
             content = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=root, check=True, capture_output=True).stdout

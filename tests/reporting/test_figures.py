@@ -177,7 +177,7 @@ def test_a_place_without_a_panel_is_empty(bench):
     assert len({left.get_position().y0 for left in drawing.axes}) == 1
 
 
-def test_the_csv_holds_what_is_drawn(bench):
+def test_the_csv_holds_what_is_drawn(bench, blank_figures):
     only(bench, "he2016-figure6")
     bench.record(RESNET, 6.5, 0, curve=curve("10,0.1,2.5,60,,", "20,0.01,0.5,20,1.5,6.5"))
     figures.write("paper", bench.root)
@@ -322,7 +322,7 @@ def test_units_are_drawn_as_the_paper_draws_them(bench, name, panel):
     assert len(found) == len(EDGES[name, panel])
 
 
-def test_the_csv_of_units_holds_what_is_drawn(bench):
+def test_the_csv_of_units_holds_what_is_drawn(bench, blank_figures):
     only(bench, "he2016-figure4")
     figures.write("paper", bench.root)
     table = content(bench)["he2016-figure4.csv"].decode()
@@ -446,7 +446,9 @@ SPOIL = {
 @pytest.mark.parametrize(
     ("figure", "kind", "rows"), [("own-signals", "signals", SIGNALS), ("he2015-figure7", "responses", RESPONSES)]
 )
-def test_a_measurement_that_is_not_believed_is_named_and_not_drawn(bench, capsys, spoil, figure, kind, rows):
+def test_a_measurement_that_is_not_believed_is_named_and_not_drawn(
+    bench, blank_figures, capsys, spoil, figure, kind, rows
+):
     only(bench, figure)
     measured(bench, "cifar10-resnet56", rows, kind)
     folder = file_of(bench, f"{kind}.csv").parent
@@ -458,7 +460,7 @@ def test_a_measurement_that_is_not_believed_is_named_and_not_drawn(bench, capsys
 
 
 @pytest.mark.parametrize("provenance", [{"settings": {"digest": "0" * 12}}, {"settings": {}}, {"settings": None}])
-def test_a_measurement_of_something_else_is_named_once(bench, capsys, provenance):
+def test_a_measurement_of_something_else_is_named_once(bench, blank_figures, capsys, provenance):
     """ResNet-110 stands in three panels: it is still one file, and a reader must find it."""
     only(bench, "own-signals")
     measured(bench, RESNET, SIGNALS, **provenance)

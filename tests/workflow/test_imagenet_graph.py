@@ -107,9 +107,11 @@ def test_a_run_that_lost_a_worker_is_byte_for_byte_the_one_that_did_not(made):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     whole = made.call(sys.executable, *launcher, "-m", "identity_mappings", "train", *common)
     assert whole.returncode == 0, whole.stdout
-    tested = made.command("evaluate", *common, "--protocol", "10-crop", "multi-scale")
+    tested = made.command("evaluate", *common, "--protocol", "10-crop")
     assert tested.returncode == 0, tested.stdout
-    assert outputs(folder(made.root, "results/whole")) == outputs(folder(made.root))
+    expected = outputs(folder(made.root))
+    del expected["evaluation-multi-scale.json"]  # of the same weights, and slow
+    assert outputs(folder(made.root, "results/whole")) == expected
 
     # Two processes share the images of a test; together they find what the training found.
     shared = made.call(
