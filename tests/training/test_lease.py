@@ -30,7 +30,9 @@ for device in os.environ["CUDA_VISIBLE_DEVICES"].split(","):
     with open(path + f".{os.getpid()}", "w") as file:
         file.write(str(os.getpid()))
     os.replace(path + f".{os.getpid()}", path)
-open(f"{folder}/started-{os.getpid()}", "w").write(os.environ["CUDA_VISIBLE_DEVICES"])
+with open(f"{folder}/.started-{os.getpid()}", "w") as file:
+    file.write(os.environ["CUDA_VISIBLE_DEVICES"])
+os.replace(file.name, f"{folder}/started-{os.getpid()}")
 time.sleep(seconds)
 for device in os.environ["CUDA_VISIBLE_DEVICES"].split(","):
     os.remove(f"{folder}/device-{device}")
