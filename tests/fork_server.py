@@ -4,7 +4,7 @@
 environment, folder and standard streams to the server, and ends as the forked process ends. The project's own code is
 imported after the fork, from the caller's PYTHONPATH, so that a copy of the project runs its own code; where its
 sources are the server's, the modules need not be executed again. All forks of a server share Python's
-hash seed: what is compared byte for byte should have a side that was started without it.
+hash seed; a command with PYTHONHASHSEED in its environment is started as a user does, without the server.
 """
 
 import atexit
@@ -65,8 +65,10 @@ CLIENT = """#!/bin/sh
 import json, os, signal, socket, sys
 name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
 command = words[words[:1] == ["-u"]:]
-if name == "python" and not (command[:1] == ["-m"] or command[:1] and command[0].endswith(".py")):
-    os.execv({python!r}, [{python!r}, *words])
+is_forked = name != "python" or command[:1] == ["-m"] or command[:1] and command[0].endswith(".py")
+if "PYTHONHASHSEED" in os.environ or not is_forked:
+    program = os.path.join(os.path.dirname({python!r}), name)
+    os.execv(program, [program, *words])
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
 call = json.dumps([name, command, os.getcwd(), dict(os.environ), os.getpgrp(), os.umask(0)]).encode()
@@ -187,8 +189,7 @@ def fork(caller: socket.socket, unused: list[socket.socket], commands: Path, fin
     os.environ.clear()
     os.environ.update(environment)
     sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-    if finder.is_current():
-        sys.meta_path.insert(0, finder)
+    finder.install()
     os._exit(run(commands, name, words))
 
 
@@ -223,14 +224,13 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             self.imports[importer] += [each for each in names if each.startswith(PROJECT) and each in sys.modules]
         return module
 
-    def is_current(self) -> bool:
-        """Whether the sources that Python would import are those that were executed."""
+    def install(self) -> None:
+        """Take over the project's imports where the sources that Python would import are those that were executed."""
         found = importlib.machinery.PathFinder.find_spec(PROJECT)
-        try:
-            folder = found and Path(found.origin).parents[1]
-            return found and all((folder / path).read_bytes() == content for path, content in self.contents.items())
-        except OSError:
-            return False
+        self.folder = found and Path(found.origin).parents[1]
+        with contextlib.suppress(OSError):
+            if found and all((self.folder / path).read_bytes() == content for path, content in self.contents.items()):
+                sys.meta_path.insert(0, self)
 
     def find_spec(self, name, path, target=None):
         if name not in self.modules:
@@ -241,10 +241,9 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec):
         module = self.modules[spec.name]
-        moved = Path(spec.origin.removesuffix(module.__file__[len(str(self.source)) :]))
         for key, value in list(vars(module).items()):
             if isinstance(value, Path) and value.is_relative_to(self.source):
-                setattr(module, key, moved / value.relative_to(self.source))
+                setattr(module, key, self.folder / value.relative_to(self.source))
         module.__file__ = spec.origin
         if spec.submodule_search_locations:
             module.__path__ = spec.submodule_search_locations

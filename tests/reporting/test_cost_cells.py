@@ -345,12 +345,14 @@ def test_cost_of_a_scale_that_leaves_a_yardstick_out(small, show):
     assert show()[0] == 0
 
 
-def test_the_record_says_what_it_is_of(cost_record):
+def test_the_record_says_what_it_is_of(cost_record, small):
     """A reader finds each network with the shape of its inputs, and that two counts agreed."""
     record = json.loads((cost_record / "networks.json").read_text())
     assert len(record["networks"]) == len({json.dumps(n) for n in record["networks"].values()}) == 64
     uncounted = {e["experiment"] for e in record["networks"].values() if e["agrees_with_closed_form"] is not True}
     assert uncounted == {"cifar10-resnet110-convolutional-gate"}, "a custom shortcut has no closed form"
+    counted = json.loads(counting.record("paper", small.root).read_text())["networks"]
+    assert len(counted) == 7 and counted.items() <= record["networks"].items(), "what is counted now is what is there"
     for entry in record["networks"].values():
         assert entry["multiply_adds"] == entry["convolution"] + entry["linear"]
         assert entry["weights"] > entry["weights_without_batch_norm"] or entry["network"]["family"] == "vgg"

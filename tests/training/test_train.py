@@ -28,9 +28,9 @@ FINISHED = {"metrics.json", "curve.csv"}
 UNFINISHED = {"partial/metrics.json", "partial/curve.csv"}
 
 
-def command(path: Path, results: Path, *more: str) -> list[str]:
+def command(path: Path, results: Path, *more: str, python: Path | str = sys.executable) -> list[str]:
     words = ["train", str(path), "--device", "cpu", "--results", str(results), *more]
-    return [sys.executable, "-m", "identity_mappings", *words]
+    return [str(python), "-m", "identity_mappings", *words]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -285,13 +285,13 @@ sys.exit(main(["train", *common]) or main(["evaluate", *common]))
 def test_it_is_quiet_unless_on_a_terminal(short, tmp_path):
     experiment = short()
     experiment.save(tmp_path / "run.json")
-    python = str(find_commands() / "python")
-    words = [python, *command(tmp_path / "run.json", tmp_path / "quiet")[1:]]
+    python = find_commands() / "python"
+    words = command(tmp_path / "run.json", tmp_path / "quiet", python=python)
     done = subprocess.run(words, env=environment(), cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "" and len(done.stderr.splitlines()) == 1
 
     main, terminal = pty.openpty()
-    words = [python, *command(tmp_path / "run.json", tmp_path / "shown")[1:]]
+    words = command(tmp_path / "run.json", tmp_path / "shown", python=python)
     process = subprocess.Popen(words, env=environment(TERM="xterm", COLUMNS="160"), cwd=ROOT, stderr=terminal)
     os.close(terminal)
     shown = b""
