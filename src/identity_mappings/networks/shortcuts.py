@@ -106,26 +106,37 @@ class Convolution(Shortcut):
 
 
 class Dropout(nn.Module):
-    """Inverted dropout whose masks come from `generator`, so that a mask is a function of seed and iteration."""
+    """Dropout whose masks come from `generator`, so that a mask is a function of seed and iteration.
 
-    def __init__(self, ratio: float):
+    Args:
+        ratio: share of the elements that is dropped.
+        inverted: divide by 1 - ratio in training, so that the expectation is x, as the layers of Caffe and torch do.
+            Otherwise the expectation is (1 - ratio) x: in training what is kept stays as it is, a test multiplies by
+            1 - ratio (Srivastava et al. 2014, Section 4).
+    """
+
+    def __init__(self, ratio: float, inverted: bool = True):
         super().__init__()
-        self.ratio = ratio
+        self.ratio, self.inverted = ratio, inverted
         self.generator: torch.Generator | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            return x
+            return x if self.inverted else x * (1 - self.ratio)
         keep = torch.empty_like(x).bernoulli_(1 - self.ratio, generator=self.generator)
-        return x * keep / (1 - self.ratio)
+        return x * keep / (1 - self.ratio) if self.inverted else x * keep
 
 
 class DropoutShortcut(Shortcut):
-    """Dropout on the output of the identity shortcut (Figure 2f): y = dropout(h(x)) + F(x)."""
+    """Dropout on the output of the identity shortcut (Figure 2f): y = dropout(h(x)) + F(x).
 
-    def __init__(self, *unit, ratio: float):
+    `inverted`, see `Dropout`, is an open choice: by he2016, Section 3.1, dropout "statistically imposes a scale of
+    lambda with an expectation of 0.5 on the shortcut"; the layer of Caffe, which the authors used, keeps 1.
+    """
+
+    def __init__(self, *unit, ratio: float, inverted: bool | None = None):
         super().__init__(*unit)
-        self.dropout = Dropout(ratio)
+        self.dropout = Dropout(ratio, inverted is not False)
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
         return self.dropout(self.path(x)) + f

@@ -68,6 +68,15 @@ class DropoutShortcut(Parameters):
 
     kind: Literal["dropout"]
     ratio: Annotated[float, Field(ge=0, lt=1, description="share of the elements that is dropped")]
+    inverted: bool | None = None
+    """open choice: null or true: the expectation of the shortcut stays x, as with Caffe's layer; false: it is
+    (1 - ratio) x, as he2016, Section 3.1, says ("a scale of lambda with an expectation of 0.5")"""
+
+    @field_validator("inverted")
+    @classmethod
+    def _one_name_for_a_network(cls, inverted: bool | None) -> bool | None:
+        """Digests of before have no such key."""
+        return None if inverted else inverted
 
 
 class Custom(Parameters):

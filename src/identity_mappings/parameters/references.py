@@ -63,8 +63,11 @@ def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str
     for step in project.order.steps:
         for name in step.experiments:
             yield params / "order.yaml", f"steps.{step.name}.experiments", name, experiments
-    for name in project.reporting.fail_above:
-        yield params / "reporting.yaml", "fail_above", name, datasets
+    path, known = params / "reporting.yaml", [*datasets, *detections.datasets]
+    yield from ((path, "fail_above", name, datasets) for name in project.reporting.fail_above)
+    for scale, limits in project.reporting.scales.items():
+        yield path, "scales", scale, project.scales
+        yield from ((path, f"scales.{scale}.{key}", name, known) for key, value in limits for name in value)
 
 
 def _list_cells(project: Project, params: Path) -> Iterator[tuple[Path, str, reports.Cell]]:

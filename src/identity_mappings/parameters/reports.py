@@ -259,6 +259,14 @@ Figure = Annotated[
 ]
 
 
+class Limits(Parameters):
+    """What a scale judges by other numbers, by dataset; see `Reporting`."""
+
+    fail_above: dict[Name, AboveZero] = {}
+    prior_deviation: dict[Name, AboveZero] = {}
+    resolution: dict[Name, AboveZero] = {}
+
+
 class Reporting(Parameters):
     """The rule by which a measured number agrees with a published one, and its constants."""
 
@@ -272,6 +280,13 @@ class Reporting(Parameters):
     differs_beyond: Annotated[AboveZero, Field(description="standard errors of the difference")]
     gradient_factor: Annotated[float, Field(gt=1, le=1_000_000_000)]
     """of two networks' gradients, below which neither passes more than the other"""
+    scales: dict[Name, Limits] = {}
+    """by scale: values that differ there"""
+
+    def get_limits(self, scale: str) -> "Reporting":
+        """The rule with the values of a scale."""
+        limits = self.scales.get(scale, Limits())
+        return self.model_copy(update={key: {**getattr(self, key), **value} for key, value in limits})
 
     @model_validator(mode="after")
     def _ordered(self) -> "Reporting":

@@ -21,6 +21,7 @@ from ..parameters.reports import (
     TOP_5,
     TRAINING_BOUND,
     Cell,
+    Reporting,
     Row,
     Table,
 )  # fmt: skip
@@ -47,6 +48,11 @@ class Records:
     @property
     def settings(self) -> Scale:
         return self.project.scale(self.scale)
+
+    @cached_property
+    def reporting(self) -> Reporting:
+        """The rule of verdicts, with this scale's limits."""
+        return self.project.reporting.get_limits(self.scale)
 
     @property
     def results(self) -> Path:
@@ -317,7 +323,7 @@ def _judge_error(
     records: Records, cell: Cell, experiment: Experiment, tests: list[Tested], complete: bool
 ) -> tuple[str, float | str | None, str]:
     """Text, number and verdict of an error; `complete`: all experiments of the row were run."""
-    reporting, dataset = records.project.reporting, experiment.parameters["dataset"]["name"]
+    reporting, dataset = records.reporting, experiment.parameters["dataset"]["name"]
     errors = [tested.read_value(cell) for tested in tests]
     finite = [error for error in errors if error is not None]
     value, of_mean = verdict.median(errors), cell.metric == MEAN

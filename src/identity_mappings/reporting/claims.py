@@ -147,7 +147,7 @@ def judge(records: Records) -> Iterator[Judged]:
 
 
 def _compare(records: Records, claim: Claim, names: tuple[str, str]) -> Pair:
-    reporting = records.project.reporting
+    reporting = records.reporting
     experiments = [records.project.resolve(name, records.scale) for name in names]
     cells = [_find_printed(records.project, name) if claim.metric == TEST_ERROR else None for name in names]
     published = tuple(cell and cell.published for cell in cells)

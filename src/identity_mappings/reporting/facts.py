@@ -49,7 +49,7 @@ def rebuild(
 
 def _judge_bound(records: "Records", cell: Cell, experiment: Experiment, errors: list[float | None]) -> str:
     """A run that diverged lies above every bound."""
-    reporting, value = records.project.reporting, verdict.median(errors)
+    reporting, value = records.reporting, verdict.median(errors)
     above, bound = cell.published[0] == ">", float(cell.published[1:])
     if value is None:
         return verdict.AGREES if above else verdict.DIFFERS

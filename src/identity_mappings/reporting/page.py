@@ -141,7 +141,7 @@ def _draw_figures(records: Records) -> Iterator[dict[str, Any]]:
 
 def _draw_pairs(records: Records, judged: Judged) -> list[tuple[Pair, Markup]]:
     """The comparisons of a claim, each with its picture; all have the same axis."""
-    gradient, reporting = judged.claim.metric in GRADIENTS, records.project.reporting
+    gradient, reporting = judged.claim.metric in GRADIENTS, records.reporting
     published = records.settings.published
     pairs = [pair for pair in judged.pairs if pair.verdict != NO_COUNTERPART]
     sizes = [charts.find_difference(pair, gradient) for pair in pairs]

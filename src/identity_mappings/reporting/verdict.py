@@ -107,7 +107,7 @@ def judge(
 
 def state_rules(project: Project, scale: str) -> dict[str, str]:
     """The rules for errors, counts, bounds and claims in words, with their constants, each as one line."""
-    reporting = project.reporting
+    reporting = project.reporting.get_limits(scale)
     names = {name for claim in project.claims.claims for pair in claim.pairs() for name in pair}
     compared = {found.parameters["dataset"]["name"] for found in project.resolve_all(sorted(names), scale)}
     smallest = {

@@ -125,7 +125,7 @@ class Walks:
 
     def _reason(self, cell: Filled) -> str:
         """Why the verdict is what it is, in the words of reasons.md.jinja."""
-        judged, settings, reporting = {}, self.records.settings, self.project.reporting
+        judged, settings, reporting = {}, self.records.settings, self.records.reporting
         published, cell_of_rule = parse_published(cell.cell)
         numbers = isinstance(published, float | int) and isinstance(cell.measured, float)
         if numbers and cell.cell.is_error and settings.published:
