@@ -262,9 +262,9 @@ Figure = Annotated[
 class Limits(Parameters):
     """What a scale judges by other numbers, by dataset; see `Reporting`."""
 
-    fail_above: dict[Name, AboveZero] = {}
-    prior_deviation: dict[Name, AboveZero] = {}
-    resolution: dict[Name, AboveZero] = {}
+    fail_above: dict[Name, AboveZero] = {}  # noqa: RUF012
+    prior_deviation: dict[Name, AboveZero] = {}  # noqa: RUF012
+    resolution: dict[Name, AboveZero] = {}  # noqa: RUF012
 
 
 class Reporting(Parameters):
@@ -280,7 +280,7 @@ class Reporting(Parameters):
     differs_beyond: Annotated[AboveZero, Field(description="standard errors of the difference")]
     gradient_factor: Annotated[float, Field(gt=1, le=1_000_000_000)]
     """of two networks' gradients, below which neither passes more than the other"""
-    scales: dict[Name, Limits] = {}
+    scales: dict[Name, Limits] = {}  # noqa: RUF012
     """by scale: values that differ there"""
 
     def get_limits(self, scale: str) -> "Reporting":
