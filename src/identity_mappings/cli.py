@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import commands
-from .errors import UserError
+from .errors import RecordingFailed, UserError
 from .records.experiment import ARITHMETICS
 from .records.run import CIFAR_PROTOCOLS, IMAGENET_PROTOCOLS
 
@@ -61,11 +61,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {  # that several commands have
     "--seed": {"type": _whole, "default": 0},
     "--results": {"type": Path, "help": "folder of records (default: the scale's)"},
     "--data": {"type": Path, "default": Path("data"), "help": "folder of datasets (default: data)"},
-    "--device": {"choices": ("gpu", "cpu"), "default": "gpu", "help": "the CPU is never taken silently"},
+    "--device": {"choices": ("gpu", "cpu"), "default": "gpu", "help": "no silent fallback to the CPU (default: gpu)"},
+    "--eager": {"action": "store_true", "help": "on a GPU: launch kernel by kernel, record no CUDA graph"},
     "--workers": {"type": _whole, "help": "processes that decode images (default: as many as suit)"},
 }
 _EXPERIMENT_OPTIONS = ("--scale", "--arithmetic", "--digest")
-_RUN_OPTIONS = (*_EXPERIMENT_OPTIONS, "--results", "--data", "--device")
+_RUN_OPTIONS = (*_EXPERIMENT_OPTIONS, "--results", "--data", "--device", "--eager")
 _EXPERIMENT = "name of an experiment, or a .json file made by `resolve`"
 
 
@@ -88,7 +89,6 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--stop-after", type=_positive, metavar="N", help="stop after N iterations with a checkpoint")
     added.add_argument("--checkpoint-seconds", type=float, default=300, metavar="S", help="(default: 300)")
     added.add_argument("--log", type=Path, help="file that takes standard error, for the provenance")
-    added.add_argument("--eager", action="store_true", help="on a GPU: launch kernel by kernel, record no CUDA graph")
     text = "compute units again in the backward pass, to save memory (default: where it is short)"
     added.add_argument("--recompute", action=argparse.BooleanOptionalAction, help=text)
     text = "processes that decode images, for each that trains (default: as many as suit)"
@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--checkpoint", type=Path, metavar="FILE", help=text)
 
     text = "test a ResNet or VGG of torchvision's form that was trained elsewhere"
-    added = command("import-weights", text, "--scale", "--data", "--device", "--workers")
+    added = command("import-weights", text, "--scale", "--data", "--device", "--eager", "--workers")
     added.add_argument("file", type=Path, help="from torch.save(model.state_dict()); only weights are read, no code")
     added.add_argument("--name", required=True, type=_name, help="of the record: lower case, digits and dashes")
     added.add_argument("--source", required=True, help="where the weights come from, in words; stands in the table")
@@ -216,6 +216,10 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
     try:
         return parsed.function(parsed) or 0
+    except RecordingFailed as error:
+        print(f"identity-mappings: {error}: starts again without recording", file=sys.stderr, flush=True)
+        os.environ[commands.EAGER] = str(error)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     except UserError as error:
         message = str(error)
     except BrokenPipeError:

@@ -4,6 +4,7 @@ Imports what a command needs when it is called.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -16,6 +17,9 @@ from .records.experiment import Experiment
 if TYPE_CHECKING:
     from .parameters import Project
     from .training.trainer import Options
+
+
+EAGER = "IDENTITY_MAPPINGS_EAGER"  # variable with the reason why a process that starts again records no CUDA graph
 
 
 def _load() -> "Project":
@@ -52,7 +56,8 @@ def _results_folder(arguments: argparse.Namespace, experiment: Experiment, name:
 def _options(arguments: argparse.Namespace, results: Path, **settings: Any) -> "Options":
     from .training.trainer import Options
 
-    return Options(results, arguments.data, device=arguments.device, **settings)
+    eager = arguments.eager or os.environ.get(EAGER, False)
+    return Options(results, arguments.data, device=arguments.device, eager=eager, **settings)
 
 
 def _resolve_trainable(arguments: argparse.Namespace, name: str | None = None) -> Experiment:
@@ -125,7 +130,7 @@ def _train_on_imported(arguments: argparse.Namespace, by_name: dict[str, Experim
 def _train(arguments: argparse.Namespace, experiments: list[Experiment], results: Path) -> int:
     from .training.loop import train
 
-    names = ("stop_after", "checkpoint_seconds", "log", "eager", "recompute", "workers")
+    names = ("stop_after", "checkpoint_seconds", "log", "recompute", "workers")
     options = _options(arguments, results, **{name: getattr(arguments, name) for name in names})
     return train(experiments, arguments.seed, options)
 
@@ -211,7 +216,8 @@ def signals(arguments: argparse.Namespace) -> None:
     if arguments.experiment is None:
         from .reporting.signals import measure_all
 
-        measure_all(arguments.scale, arguments.data, arguments.device)
+        results = Path(_load().scale(arguments.scale).results)
+        measure_all(arguments.scale, _options(arguments, results))
         return
     experiment, options = _prepare(arguments)
     from .evaluation.propagation import measure_signals

@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """Printed by the command line as one line, without a traceback; exit status 2."""
+
+
+class RecordingFailed(UserError):
+    """A CUDA graph could not be recorded. CUDA is spoilt in this process: another one goes on, without recording."""

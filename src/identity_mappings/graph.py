@@ -20,6 +20,7 @@ from .reporting.run_states import BY_HAND
 # processes: how many train a run of ImageNet; null: as many as the experiment wants GPUs, on CPUs one a node.
 # nodes: over how many machines of a cluster these are spread.
 # time_limit: the most minutes that a cluster's queue gives a job; a longer run goes on in a further job.
+# eager: whether GPUs launch kernel by kernel, without CUDA graphs.
 CONFIG = {
     "scale": "paper",
     "device": None,
@@ -28,6 +29,7 @@ CONFIG = {
     "processes": None,
     "nodes": 1,
     "time_limit": 1440,
+    "eager": False,
 }
 
 
@@ -55,6 +57,9 @@ class Graph:
             raise UserError(f"--config device={self.chosen_device}: give gpu or cpu")
         if self.chosen_arithmetic not in (None, *ARITHMETICS):
             raise UserError(f"--config arithmetic={self.chosen_arithmetic}: give {', '.join(ARITHMETICS)}")
+        self.eager = config["eager"]
+        if type(self.eager) is not bool:
+            raise UserError(f"--config eager={self.eager}: give true or false")
         counts = {key: config[key] for key in ("runs_per_gpu", "processes", "nodes", "time_limit")}
         for key, value in counts.items():
             if value is not CONFIG[key] and (type(value) is not int or value < 1):  # true is an int in Python, too

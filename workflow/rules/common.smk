@@ -17,10 +17,10 @@ BIN = (
     if workflow.deployment_settings.deployment_method
     else f"{Path(sys.executable).parent}:"
 )
-shell.prefix(f'export PATH="{BIN}$PATH" PYTHONPATH="{ROOT / "src"}"; ')
-
 try:
     GRAPH = Graph(ROOT, config)
     JOBS = Jobs(GRAPH)
 except UserError as error:
     sys.exit(f"identity-mappings: {error}")
+EAGER = 'IDENTITY_MAPPINGS_EAGER="--config eager=true"' if GRAPH.eager else ""
+shell.prefix(f'export PATH="{BIN}$PATH" PYTHONPATH="{ROOT / "src"}" {EAGER}; ')

@@ -180,8 +180,13 @@ class DetectionTrainer(Trainer):
         self.is_consistent = True
         return totals[0].float(), totals[1].long(), int(totals[2])
 
-    def wait(self) -> None:
-        """Nothing is queued."""
+    why_eager = None  # its steps are never recorded: their shapes differ
+
+    def wait(self, queued: int = 0) -> None:
+        """Every step waits for the device."""
+
+    def close(self) -> None:
+        self.feed.close()
 
     def test(self) -> dict[str, Any]:
         """Detect on the test images, dealt out to the processes, and score."""

@@ -186,7 +186,6 @@ def measure_signals(experiment: Experiment, iterations: int, options: Options) -
     for iteration in dict.fromkeys((0, iterations)):
         for step in range(iteration):
             trainer.step(step)
-        trainer.wait()
         trainer.masks.manual_seed(SEED)
         view = trainer.feed.sampler.view(0)
         x, y = trainer.feed.augmentation.view(view), trainer.feed.labels[view.image.to(trainer.device)]
@@ -194,7 +193,10 @@ def measure_signals(experiment: Experiment, iterations: int, options: Options) -
             loss, found = compute_signals(trainer.network, x, y)
         losses[str(iteration)] = format(loss, ".9g")  # text: it may be no number
         rows += [{"iteration": iteration, **signal._asdict()} for signal in found]
+    trainer.close()
     more = {"iterations": iterations, "images": len(y), "losses": losses}
+    if trainer.why_eager:
+        more["eager"] = trainer.why_eager
     arguments = f"--iterations {iterations}"
     _record("signals", arguments, folder, format_csv(rows), experiment, trainer, options, {}, **more)
     say(f"{folder}: loss {losses['0']} at initialization, {losses[str(iterations)]} after {iterations} iterations")

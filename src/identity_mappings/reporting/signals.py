@@ -1,7 +1,5 @@
 """`identity-mappings signals` for all networks that the figures of a scale show."""
 
-from pathlib import Path
-
 from ..evaluation.propagation import measure_signals
 from ..parameters import load
 from ..records.files import hash_file, json_bytes, write_atomically
@@ -10,12 +8,10 @@ from ..training.trainer import Options
 from .fingerprint import hash_signal_inputs
 
 
-def measure_all(scale: str, data_folder: Path, device: str, root: Path = Path()) -> None:
+def measure_all(scale: str, options: Options) -> None:
     """Measure what is not measured yet, and end with signals.json, which lists the records that there should be."""
-    project = load(root)
-    settings = project.scale(scale)
-    results = root / settings.results
-    options = Options(results, data_folder, root, device)
+    project = load(options.root)
+    settings, results = project.scale(scale), options.root / options.results
     folders = [
         measure_signals(experiment, settings.signal_iterations, options) for experiment in project.propagated(scale)
     ]

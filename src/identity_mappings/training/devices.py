@@ -1,6 +1,7 @@
 """The device of a run, and the settings that make it repeatable."""
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from ..records.experiment import Experiment
 from ..records.machine import find_cpu_model
 from . import memory
 from .assembly import build, get_recipe, initialize
-from .driver import query_driver
+from .driver import Driver, query_driver
 from .group import Group
+
+OLDEST_DRIVER = 580  # that runs the pinned torch, which is of CUDA 13.0
 
 
 def prepare(arithmetic: str, cpu_threads: int) -> None:
@@ -72,6 +75,8 @@ def choose(kind: str, experiment: Experiment, root: Path = Path(), group: Group 
         raise UserError(
             f"{experiment.name}: {group.local_size} processes, but {found} GPU(s): start {found} (--nproc-per-node)"
         )
+    if (driver := query_driver()).usable and torch.version.cuda:
+        raise UserError(f"no GPU for {experiment.name}: {explain_unseen(driver)}")
     if experiment.detects:
         raise UserError(f"no GPU for {experiment.name}: if you want the CPU, say --device cpu")
     threads = get_recipe(experiment).cpu_threads
@@ -80,6 +85,18 @@ def choose(kind: str, experiment: Experiment, root: Path = Path(), group: Group 
         f"{format_duration(estimate(experiment, root))}: if you want that, say --device cpu "
         "(with Snakemake: --config device=cpu)"
     )
+
+
+def explain_unseen(driver: Driver) -> str:
+    """Why torch may see none of the GPUs that the driver lists, and what to do."""
+    found, needed = driver.version or "unknown", OLDEST_DRIVER
+    listed = f"the driver lists {len(driver.usable)}, torch {torch.__version__} (CUDA {torch.version.cuda}) sees none"
+    if found.partition(".")[0].isdecimal() and int(found.partition(".")[0]) < needed:
+        return f"{listed}: the driver {found} is too old, install {needed} or newer"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return f"{listed}: CUDA_VISIBLE_DEVICES={visible!r} hides them or names others: unset it, or correct it"
+    return f"{listed}, though the driver is {found}: see what `nvidia-smi` and `python -m torch.utils.collect_env` say"
 
 
 def set_up(kind: str, experiment: Experiment, root: Path = Path(), group: Group | None = None) -> torch.device:

@@ -24,11 +24,12 @@ class Driver:
     gpus: list[Device] = field(default_factory=list)
     mig_instances: list[Device] = field(default_factory=list)
     problem: str | None = None  # why no driver answers, in words
+    divided: frozenset[str] = frozenset()  # UUIDs of the GPUs in MIG mode
 
     @property
     def usable(self) -> list[Device]:
-        """What CUDA can use: GPUs, and in place of a GPU that is divided its MIG instances."""
-        divided = {instance.gpu for instance in self.mig_instances}
+        """What CUDA can use: GPUs, and in place of a GPU in MIG mode its instances, if it has any."""
+        divided = self.divided | {instance.gpu for instance in self.mig_instances}
         return [gpu for gpu in self.gpus if gpu.uuid not in divided] + self.mig_instances
 
     def find(self, entry: str) -> Device | None:
@@ -37,6 +38,13 @@ class Driver:
             return next((gpu for gpu in self.gpus if gpu.index == int(entry)), None)
         found = [device for device in (*self.gpus, *self.mig_instances) if device.uuid.startswith(entry)]
         return found[0] if len(found) == 1 else None
+
+
+def _is_divided(nvml: ModuleType, handle: object) -> bool:
+    try:
+        return nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE
+    except (nvml.NVMLError, AttributeError):  # a GPU, or a library, without MIG
+        return False
 
 
 def _list_mig_instances(nvml: ModuleType, handle: object, gpu: Device) -> Iterator[Device]:
@@ -72,7 +80,7 @@ def query_driver() -> Driver:
         return _ask_torch()
     try:
         nvml.nvmlInit()
-        gpus, instances, problem = [], [], None
+        gpus, instances, divided, problem = [], [], set(), None
         for index in range(nvml.nvmlDeviceGetCount()):
             try:
                 handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -81,8 +89,10 @@ def query_driver() -> Driver:
                 problem = f"GPU {index}: {error}"
                 continue
             gpus.append(Device(index, uuid, uuid))
+            if _is_divided(nvml, handle):
+                divided.add(uuid)
             instances += _list_mig_instances(nvml, handle, gpus[-1])
-        return Driver(nvml.nvmlSystemGetDriverVersion(), gpus, instances, problem)
+        return Driver(nvml.nvmlSystemGetDriverVersion(), gpus, instances, problem, frozenset(divided))
     except Exception as error:  # NVMLError has a subclass for each status, and a broken library may raise anything
         return Driver(problem=f"{error}")
     finally:

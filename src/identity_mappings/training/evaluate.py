@@ -116,8 +116,10 @@ def _test(
                     trainer.recompute_statistics()
                 batches = STATISTICS_BATCHES if protocol == RECOMPUTED else None
                 results[protocol] = {**trainer.test().as_json(), "statistics_batches": batches}
-        trainer.feed.close()
+        trainer.close()
     measured_on = {"device": trainer.device_name, "world_size": group.size}
+    if trainer.why_eager:
+        measured_on["eager"] = trainer.why_eager
     return trainer, {protocol: {**result, **measured_on} for protocol, result in results.items()}
 
 

@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..durations import format_duration
-from ..errors import UserError
+from ..errors import RecordingFailed, UserError
 from ..records import git, heartbeat, provenance
 from ..records import run as run_records
 from ..records.experiment import Experiment
@@ -28,21 +28,31 @@ from .trainer import Options, make_trainer
 class Run:
     """One of the runs that a process trains: its trainer, how far it is, and where its files are."""
 
-    def __init__(self, experiment: Experiment, seed: int, device: torch.device, options: Options, group: Group):
-        self.experiment, self.options, self.group = experiment, options, group
+    def __init__(
+        self,
+        experiment: Experiment,
+        seed: int,
+        device: torch.device,
+        options: Options,
+        group: Group,
+        stream: torch.cuda.Stream | None = None,
+    ):
+        self.experiment, self.options, self.group, self.stream = experiment, options, group, stream
         self.name = f"{experiment.name}, seed {seed}"
         self.folder = run_records.get_folder(options.results, experiment, seed)
         self.checkpoints = run_records.get_checkpoint_folder(options.results, experiment, seed)
-        self.trainer = make_trainer(experiment, seed, device, options, group=group)
         self.progress = Progress()
-        saved = checkpoint.load(self.checkpoints, device, self.trainer.run_key)
-        if saved is not None:
-            self.trainer.restore(saved)
-            self.progress = Progress(**saved["progress"])
-        if not group.same((self.progress.iteration, checkpoint.weights_sha256(self.trainer.network.state_dict()))):
+        with self.on_stream():
+            self.trainer = make_trainer(experiment, seed, device, options, group=group)
+            saved = checkpoint.load(self.checkpoints, device, self.trainer.run_key)
+            if saved is not None:
+                self.trainer.restore(saved)
+                self.progress = Progress(**saved["progress"])
+            weights = checkpoint.weights_sha256(self.trainer.network.state_dict()) if group.size > 1 else None
+        if not group.same((self.progress.iteration, weights)):
             raise UserError(f"{self.name}: not all processes see the same checkpoint: give them one folder (--results)")
         if saved is not None:
-            self.say(f"goes on from iteration {self.progress.iteration}")
+            self.say(f"resumes at iteration {self.progress.iteration}")
         self.end = min(self.trainer.recipe.iterations, options.stop_after or self.trainer.recipe.iterations)
         self.begin, self.started = self.progress.iteration, time.perf_counter()
         provenance.sources()  # what this process runs, whatever becomes of the files meanwhile
@@ -56,6 +66,10 @@ class Run:
         for reason in self.session["git"].get("unknown", ()) if self.under_way else ():
             self.say(f"the record cannot describe all sources: {reason}")
         self.steps: list[tuple[torch.Tensor, torch.Tensor, int]] = []
+
+    def on_stream(self) -> AbstractContextManager:
+        """Context for all work of the run on the device: runs that are trained at once have a CUDA stream each."""
+        return torch.cuda.stream(self.stream) if self.stream else nullcontext()
 
     def say(self, message: str) -> None:
         if self.group.leads:
@@ -91,7 +105,6 @@ class Run:
 
     def finish_steps(self) -> None:
         """Read what the last steps left on the device; test, and end a row of the curve, where the recipe wants it."""
-        self.trainer.wait()
         losses, wrong, images = zip(*self.steps, strict=True)
         self.steps = []
         finite = self.progress.add_iterations(torch.stack(losses).tolist(), int(torch.stack(wrong).sum()), sum(images))
@@ -107,6 +120,10 @@ class Run:
             "seconds": round(time.perf_counter() - self.started, 3),
             "peak_memory_bytes": memory.get_peak_bytes(self.trainer.device),
         }
+        why = self.trainer.why_eager
+        if why and "eager" not in self.session:
+            self.session["eager"] = why
+            self.say(f"trains without CUDA graphs: {why}")
 
     def test_and_log(self) -> None:
         """Test, and end a row of the curve, where the recipe wants it.
@@ -152,7 +169,7 @@ class Run:
 
     def close(self) -> None:
         """End the session and save a checkpoint, before anything else."""
-        self.trainer.feed.close()
+        self.trainer.close()
         self.progress.sessions = self._list_sessions()
         self.session = {}
         if self.group.leads and self.progress.sessions:
@@ -200,7 +217,7 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
     with ExitStack() as held, Interrupted() as interrupted:
         for experiment, seed in wanted if group.leads else ():
             held.enter_context(hold_run(experiment, seed, options.results))
-        # What another process has finished between the first look and the lock.
+        # Check again under the lock: another process may have finished some.
         if group.size == 1 and not (wanted := [pair for pair in wanted if not _has_record(*pair, options)]):
             return 0
         held.enter_context(group.joined(device))
@@ -212,18 +229,29 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
         for batch in batches:
             if interrupted.signal:
                 break
-            runs = [Run(experiment, seed, device, options, group) for experiment, seed in batch]
+            at_once = len(batch) > 1 and device.type == "cuda"
+            streams = [torch.cuda.Stream(device) if at_once else None for _ in batch]
+            runs = [
+                Run(experiment, seed, device, options, group, stream)
+                for (experiment, seed), stream in zip(batch, streams, strict=True)
+            ]
             try:
                 _iterate(runs, options, lambda: interrupted.signal is not None)
+            except RecordingFailed:
+                for run in runs:
+                    run.trainer.close()  # the command starts again in this process's place
+                raise
             except LostWorker as error:
                 interrupted.ignored = True  # torchrun sends SIGTERM to the others; they save and report first
                 state = "; ".join(f"{run.name}: {run.rescue()}" for run in runs)
                 gone = f"another process of this run is gone ({error})"
                 raise UserError(f"{gone}; {state}: call again to go on") from None
             for run in runs:
-                run.close()
+                with run.on_stream():
+                    run.close()
             for run in runs:
-                run.write_record()
+                with run.on_stream():
+                    run.write_record()
                 ended.append((run.status, run.checkpoints))
             del runs, run
             gc.collect()  # a trainer and its recorded steps refer to each other
@@ -265,7 +293,8 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
     for run in runs:
         run.session["runs_at_once"] = len(runs)
         if run.progress.pending:
-            run.test_and_log()
+            with run.on_stream():
+                run.test_and_log()
     counted = time.perf_counter()
     with (
         Heartbeats(runs, group.leads) as heartbeats,
@@ -275,11 +304,12 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
             stop, due = vote()
             if due:
                 for run in active if group.leads else ():
-                    run.try_to_save()
+                    with run.on_stream():
+                        run.try_to_save()
                 saved = time.perf_counter()
             if stop:
                 break
-            # Who is behind goes first, until all are at one iteration.
+            # Lagging runs catch up first.
             first = min(run.progress.iteration for run in active)
             together = [run for run in active if run.progress.iteration == first]
             # Losses stay on the device up to the next row, test or stop: reading one would wait for it.
@@ -287,10 +317,12 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
                 if iteration > first and any(vote()):
                     break
                 for run in together:
-                    run.steps.append(run.trainer.step(iteration))
+                    with run.on_stream():
+                        run.steps.append(run.trainer.step(iteration))
                 heartbeats.beat(together, counted)
             for run in together:
-                run.finish_steps()
+                with run.on_stream():
+                    run.finish_steps()
             before, counted = counted, time.perf_counter()
             for run in together:
                 share = (counted - before) / len(together)

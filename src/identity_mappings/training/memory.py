@@ -77,10 +77,11 @@ def estimate_needed_bytes(experiment: Experiment, root: Path = Path()) -> int:
     side = recipe.crop_size if experiment.streamed else dataset["size"]
     shape = (dataset["channels"], side, side)
     activations = count_kept_bytes(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16")
-    weights = 4 * sum(parameter.nbytes for parameter in network.parameters())  # gradients, momentum, a copy
+    activations *= 2 if recipe.epoch_end == "short-batch" else 1  # a CUDA graph for each size of a batch
+    weights = 6 * sum(parameter.nbytes for parameter in network.parameters())  # gradients, momentum, copies for a check
     if experiment.streamed:
         return activations + weights + 4 * recipe.batch_size * math.prod(shape)
-    padded = dataset["channels"] * (side + 2 * recipe.crop_padding) ** 2
+    padded = 4 * (side + 2 * recipe.crop_padding) ** 2  # a word for each pixel (data.augmentation)
     return activations + weights + dataset["training_images"] * padded + dataset["test_images"] * math.prod(shape)
 
 

@@ -1,5 +1,6 @@
 """A run's network, optimizer and images on a device, and the recipe's step."""
 
+from collections import deque
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,12 @@ from .group import Group
 from .optimizer import Optimizer
 
 
+MOST_QUEUED = 4  # steps: the host prepares the next ones meanwhile, and a signal need not wait for many
+
+
 @dataclass(frozen=True)
 class Options:
-    """Options of `train`; on one kind of device none changes a bit of the result."""
+    """Options of `train`; on one kind of device none affects results."""
 
     results: Path  # folder of the records
     data_folder: Path = data.FOLDER  # of the datasets
@@ -36,7 +40,7 @@ class Options:
     stop_after: int | None = None  # iteration after which to stop with a checkpoint and a partial record
     checkpoint_seconds: float = 300  # between checkpoints
     log: Path | None = None  # file that takes standard error, for the provenance
-    eager: bool = False  # whether a GPU's steps are launched kernel by kernel, not recorded and replayed
+    eager: bool | str = False  # whether a GPU's steps are launched kernel by kernel, not recorded and replayed; or why
     recompute: bool | None = None  # activation checkpointing, unit by unit; None: where memory is short
     workers: int | None = None  # processes that decode, for each that trains; None: what the device suggests
 
@@ -129,25 +133,49 @@ class Trainer:
         if self.dropouts and self.group.size > 1:
             raise UserError(f"{experiment.name}: its dropout masks are those of one process: start one")
         self.model = self.group.model(Forward(self.network, recompute, recipe.arithmetic))
-        recorded_on = torch.device("cpu") if options.eager or self.group.size > 1 else device
+        eager = "--eager" if options.eager is True else options.eager or self.group.size > 1 and "several processes"
+        self.eager = (eager or None) if device.type == "cuda" else None
+        recorded_on = torch.device("cpu") if self.eager else device
         self.recorded_step = Captured(self._step, self._state, recorded_on, [self.masks] if self.dropouts else [])
         self.recorded_test = Captured(self._count_errors, list, recorded_on)
+        self.queued: deque[torch.cuda.Event] = deque()  # the ends of steps that the device may not have reached
         self.is_consistent = True  # whether weights and statistics are of one iteration
         self.moving: dict[str, Tensor] | None = None  # batch norm's statistics before they were recomputed
 
     def step(self, iteration: int) -> tuple[Tensor, Tensor, int]:
         """One iteration: loss, wrong predictions (both still on the device) and images of the batch.
 
+        Queues work on the current CUDA stream, and waits where more than `MOST_QUEUED` steps are queued.
+
         Raises:
             LostWorker: another process of the group is gone; the state is that of before the iteration.
         """
-        with self.recorded_step.before():
-            size = self.feed.seek(iteration)
-            self.optimizer.prepare(iteration)
-            if self.dropouts:
-                self.masks.manual_seed(stream(self.seed, "dropout", iteration))
+        size = self.feed.seek(iteration)
+        self.optimizer.prepare(iteration)
+        if self.dropouts:
+            self.masks.manual_seed(stream(self.seed, "dropout", iteration))
         loss, wrong = self.recorded_step(size)
+        if self.device.type == "cuda":
+            self.queued.append(torch.cuda.Event())
+            self.queued[-1].record()
+            self.wait(MOST_QUEUED)
         return loss, wrong, size
+
+    def wait(self, queued: int = 0) -> None:
+        """Wait until no more than so many steps are queued."""
+        while len(self.queued) > queued:
+            self.queued.popleft().synchronize()
+
+    @property
+    def why_eager(self) -> str | None:
+        """Why a GPU's steps, or tests, are not replayed as CUDA graphs; None where they are, and on a CPU."""
+        return self.eager or self.recorded_step.failure or self.recorded_test.failure
+
+    def close(self) -> None:
+        """End the processes that decode, and free the memory of CUDA graphs."""
+        self.feed.close()
+        self.recorded_step.clear()
+        self.recorded_test.clear()
 
     def _step(self, size: int) -> tuple[Tensor, Tensor]:
         """The work of an iteration on a batch of `size` images: what `feed` and `optimizer` were set to."""
@@ -190,13 +218,8 @@ class Trainer:
     def _state(self) -> list[Tensor]:
         return [*self.parameters, *self.buffers, *self.optimizer.momentum]
 
-    def wait(self) -> None:
-        """Make the current CUDA stream wait for the steps that are queued; before the network or losses are read."""
-        self.recorded_step.wait()
-
     def recompute_statistics(self) -> None:
         """Take batch norm's statistics from training images, in views that come after those of the training."""
-        self.wait()
         self.is_consistent = False
         self.moving = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         with devices.autocast(self.device, self.recipe.arithmetic):
@@ -207,13 +230,10 @@ class Trainer:
 
     def test(self) -> single_view.Result:
         """Test error of the network as it is."""
-        self.wait()
         return self.feed.test(self.network, self._run_count)
 
-    def _run_count(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        wrong, loss = self.recorded_test(len(images), images, labels)
-        self.recorded_test.wait()
-        return wrong, loss
+    def _run_count(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        return self.recorded_test(len(images), images, labels)
 
     def _count_errors(self, _: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), devices.autocast(self.device, self.recipe.arithmetic):
@@ -222,7 +242,6 @@ class Trainer:
 
     def state(self) -> dict:
         """What a checkpoint holds. No generator's state: each random number follows from the seed and the iteration."""
-        self.wait()
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def restore(self, state: dict) -> None:

@@ -25,9 +25,13 @@ def compute_first_losses(
 ) -> tuple[list[float], str]:
     """Losses of a run's first iterations, trained from its beginning, and the hash of the weights behind them."""
     trainer = make_trainer(experiment, seed, devices.set_up(options.device, experiment, options.root), options)
-    losses = [trainer.step(iteration)[0] for iteration in range(iterations)]
-    weights = checkpoint.weights_sha256(trainer.state()["network"])
-    return torch.stack(losses).tolist(), weights
+    try:
+        losses = [trainer.step(iteration)[0] for iteration in range(iterations)]
+        if trainer.why_eager:
+            print(f"{experiment.name}: computed without CUDA graphs: {trainer.why_eager}")
+        return torch.stack(losses).tolist(), checkpoint.weights_sha256(trainer.state()["network"])
+    finally:
+        trainer.close()
 
 
 def verify_twice(experiment: Experiment, seed: int, options: Options, iterations: int = run.FIRST_LOSSES) -> int:
