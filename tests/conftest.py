@@ -51,7 +51,13 @@ overlay:
 FIGURES = ("he2015-figure7", "he2016-figure3", "own-signals")  # responses, curves, signals
 
 
+STAND_INS = str(ROOT / "tests/stand_ins")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("markexpr", "") != "gpu":  # all other tests see a machine without a GPU, whatever it has
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        sys.path.insert(0, STAND_INS)
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         fork_server.share_server()  # for all workers of pytest-xdist
 
@@ -68,7 +74,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("slurm", "slow")])
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
+            reason = "a GPU's tests run alone: make gpu-check, or pytest -m gpu, on a machine with an NVIDIA GPU"
+            item.add_marker(pytest.mark.skip(reason=reason))
         if item.get_closest_marker("slurm") and not shutil.which("sbatch"):
             item.add_marker(pytest.mark.skip(reason="no Slurm here"))
         if item.get_closest_marker("browser") and not (shutil.which("chromium") and shutil.which("chromedriver")):

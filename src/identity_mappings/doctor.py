@@ -1,7 +1,4 @@
-"""`identity-mappings doctor`: whether this machine will do, in two minutes, before anything long is started.
-
-Needs torch alone; what reads params/ (the datasets, the hours of the whole graph) says so where pydantic is missing.
-"""
+"""`identity-mappings doctor`: whether this machine will do, in a minute or two, before anything long is started."""
 
 import json
 import math
@@ -12,41 +9,24 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from .data import sources
 from .data.images import Images
-from .durations import format_duration
 from .errors import UserError
+from .parameters import Project, load
 from .records.experiment import ARITHMETICS, Experiment
 from .training import checkpoint, devices, driver, memory
+from .training.streamed import MOST_WORKERS
 from .training.trainer import Options, Trainer
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
-STEPS, BATCH = 20, 16  # of each kind of step
-FEW_STEPS = 4  # in bfloat16 on a CPU, most of which have no instructions for it
+STEPS, BATCH, SIZE = 3, 16, 16  # of each kind of step
+SHORTEST = {"basic": 8, "single": 8, "bottleneck": 11}  # depth of a network with a unit in each stage; on ImageNet:
+SHORTEST_ON_IMAGENET = {"basic": 10, "bottleneck": 14}
 DISK_BYTES = 10 * 2**30  # checkpoints and weights of all CIFAR runs
-SHARED_BYTES = 2**30  # what workers that decode ImageNet pass on
-RECIPE: dict[str, Any] = {
-    "batch_size": BATCH, "batch_norm_samples": BATCH // 2, "epoch_end": "continue", "iterations": STEPS,
-    "learning_rate": [[0, 0.01]], "momentum": 0.9, "nesterov": False, "momentum_form": "caffe",
-    "weight_decay": 0.0001, "weight_decay_on": ["convolution", "linear"], "normalization": "per-pixel-mean",
-    "channel_mean": None, "channel_deviation": None, "crop_padding": 4, "padding_colour": "mean", "flip": True,
-    "crop": None, "convolution_initialization": "he-fan-in", "linear_initialization": "he-fan-in",
-    "batch_norm_eps": 1e-5, "batch_norm_momentum": 0.1, "running_statistics": "first-replica",
-    "test_statistics": "moving", "evaluate_every": STEPS, "log_every": STEPS, "cpu_threads": 1,
-}  # fmt: skip
-SHORTCUTS: dict[str, dict[str, Any]] = {
-    "identity": {"kind": "identity"},
-    "none": {"kind": "none"},
-    "scaled": {"kind": "scaled", "shortcut_scale": 0.5, "residual_scale": 0.5},
-    "exclusive gate": {"kind": "exclusive-gate", "gate_bias": -6.0},
-    "shortcut-only gate": {"kind": "shortcut-only-gate", "gate_bias": 0.0},
-    "convolution": {"kind": "convolution"},
-    "dropout": {"kind": "dropout", "ratio": 0.5},
-}
-ACTIVATIONS = ("bn-after-addition", "relu-before-addition", "relu-only-pre-activation", "full-pre-activation")
+SHARED_BYTES = MOST_WORKERS * 2 * 256 * 3 * 224 * 224  # what workers that decode ImageNet pass on: two batches each
 
 
 @dataclass(frozen=True)
@@ -58,65 +38,68 @@ class Line:
     text: str
 
 
-def list_kinds() -> dict[str, tuple[dict[str, Any], int]]:
-    """Every kind of step by name: the parameters of a short network, and the height and width of its images."""
-    basic = {"depth": 8, "unit": "basic", "activation": "original", "shortcut": SHORTCUTS["identity"]}
-    kinds = {f"{name} shortcut": ({**basic, "shortcut": shortcut}, 32) for name, shortcut in SHORTCUTS.items()}
-    kinds |= {activation: ({**basic, "activation": activation}, 32) for activation in ACTIVATIONS}
-    bottleneck = {**basic, "depth": 11, "unit": "bottleneck", "shape_change": "B"}
-    kinds["bottleneck"] = bottleneck, 32
-    kinds["bottleneck, full-pre-activation"] = {**bottleneck, "activation": ACTIVATIONS[-1]}, 32
-    kinds["1-layer skip"] = {**basic, "unit": "single"}, 32
-    imagenet = {**basic, "family": "imagenet", "depth": 18}
-    kinds["ImageNet, basic"] = imagenet, 32
-    kinds["ImageNet, bottleneck"] = {**imagenet, **bottleneck, "depth": 14}, 32
-    return {name: ({"shape_change": "A", **network}, size) for name, (network, size) in kinds.items()}
+def list_kinds(project: Project, arithmetic: str) -> list[Experiment]:
+    """An experiment for every kind of step in params/: the unit, activation and shortcut of its network, shortened."""
+    recipe = project.recipes["he2016-cifar"].resolve()
+    recipe |= {"batch_size": BATCH, "batch_norm_samples": BATCH // 2, "arithmetic": arithmetic, "cpu_threads": 1}
+    dataset = {"name": "random", "md5": "none", "classes": 10, "channels": 3, "size": SIZE}
+    kinds: dict[tuple, Experiment] = {}
+    for name, stated in project.experiments.items():
+        family, shortcut = stated.network.family, stated.network.shortcut
+        if family == "vgg":
+            continue
+        shortest = (SHORTEST_ON_IMAGENET if family else SHORTEST)[stated.network.unit]
+        found = project.resolve(name)
+        parameters = {
+            "dataset": dataset,
+            "network": found.parameters["network"] | {"depth": shortest},
+            "recipe": recipe,
+        }
+        key = (family, stated.network.unit, stated.network.activation, shortcut.kind, getattr(shortcut, "source", None))
+        kinds.setdefault(key, Experiment(name, "doctor", parameters, custom_source=found.custom_source))
+    return list(kinds.values())
 
 
-def make_experiment(name: str, network: dict[str, Any], size: int, arithmetic: str) -> Experiment:
-    dataset = {"name": "random", "md5": "none", "classes": 10, "channels": 3, "size": size}
-    recipe = {**RECIPE, "arithmetic": arithmetic}
-    return Experiment(name, "doctor", {"dataset": dataset, "network": network, "recipe": recipe})
-
-
-def make_images(size: int) -> Images:
+def make_images() -> Images:
     numbers = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (4 * BATCH, 3, size, size), dtype=torch.uint8, generator=numbers)
+    pixels = torch.randint(256, (4 * BATCH, 3, SIZE, SIZE), dtype=torch.uint8, generator=numbers)
     labels = torch.randint(10, (4 * BATCH,), generator=numbers)
     return Images(pixels, labels, pixels[:BATCH], labels[:BATCH])
 
 
-def _make_short_trainer(experiment: Experiment, device: torch.device, cpu_threads: int, eager: bool = False) -> Trainer:
-    devices.prepare(experiment.parameters["recipe"]["arithmetic"], cpu_threads)
-    options = Options(Path(), device="gpu" if device.type == "cuda" else "cpu", eager=eager)
-    return Trainer(experiment, 0, device, options, make_images(experiment.parameters["dataset"]["size"]))
-
-
-def train_steps(experiment: Experiment, device: torch.device, steps: int, eager: bool) -> tuple[list[float], str]:
-    """The losses of a network's first steps, and the hash of its weights behind them."""
-    trainer = _make_short_trainer(experiment, device, 1, eager)
-    losses = [trainer.step(iteration)[0] for iteration in range(steps)]
-    return torch.stack(losses).tolist(), checkpoint.weights_sha256(trainer.state()["network"])
-
-
-def check_step(name: str, network: dict[str, Any], size: int, arithmetic: str, device: torch.device) -> Line:
-    """The same steps twice, and on a GPU recorded as a CUDA graph against launched one by one, bit by bit."""
-    experiment = make_experiment(name, network, size, arithmetic)
-    title = f"step: {name}, {arithmetic}"
-    steps = FEW_STEPS if device.type == "cpu" and arithmetic == "bfloat16" else STEPS
+def train_steps(experiment: Experiment, device: torch.device, root: Path) -> tuple[list[float], str, str | None]:
+    """The losses of a network's first steps, the hash of its weights behind them, and why no CUDA graph was used."""
+    trainer = Trainer(experiment, 0, device, Options(Path(), root=root), make_images())
     try:
-        first, again = (train_steps(experiment, device, steps, False) for _ in range(2))
-        eager = train_steps(experiment, device, steps, True) if device.type == "cuda" else first
+        losses = [trainer.step(iteration)[0] for iteration in range(STEPS)]
+        weights = checkpoint.weights_sha256(trainer.state()["network"])
+        return torch.stack(losses).tolist(), weights, trainer.why_eager
+    finally:
+        trainer.close()
+
+
+def find_problem(experiment: Experiment, device: torch.device, root: Path) -> str | None:
+    """What is wrong with a network's first steps, made twice; on a GPU each also compares its CUDA graph."""
+    try:
+        first, again = (train_steps(experiment, device, root) for _ in range(2))
     except (RuntimeError, UserError) as error:
-        cause = str(error).splitlines()[0]
-        return Line(title, WRONG, f"cannot be computed here ({cause}): report it, with the whole output of doctor")
+        return f"cannot be computed here ({str(error).splitlines()[0]})"
     if not all(map(math.isfinite, first[0])):
-        return Line(title, WRONG, "its loss is not a number: this build of torch or this device computes wrongly")
-    if first != again:
-        return Line(title, WRONG, "the same steps give other bits: records of this device cannot be repeated")
-    if first != eager:
-        return Line(title, WRONG, "a CUDA graph gives other bits than its kernels: train with --eager, and report it")
-    return Line(title, OK, f"{steps} steps twice, bit by bit" + (", and as a CUDA graph" * (device.type == "cuda")))
+        return "its loss is not a number: this build of torch or this device computes wrongly"
+    if first[:2] != again[:2]:
+        return "the same steps give other bits: records of this device cannot be repeated"
+    return first[2] or again[2]
+
+
+def check_steps(project: Project, arithmetic: str, device: torch.device) -> Line:
+    devices.prepare(arithmetic, 1)
+    kinds = list_kinds(project, arithmetic)
+    problems = {experiment.name: find_problem(experiment, device, project.root) for experiment in kinds}
+    wrong = [f"{name}: {problem}" for name, problem in problems.items() if problem]
+    if wrong:
+        return Line(f"steps, {arithmetic}", WRONG, f"{'; '.join(wrong)}: report it, with the whole output of doctor")
+    graphs = ", and as CUDA graphs" if device.type == "cuda" else ""
+    return Line(f"steps, {arithmetic}", OK, f"{len(kinds)} kinds of network twice, bit by bit{graphs}")
 
 
 def check_versions(root: Path) -> Iterator[Line]:
@@ -146,8 +129,7 @@ def check_devices() -> Iterator[Line]:
     text = f"{asked.version or 'version unknown'} {asked.problem or ''}".strip()
     yield Line("driver", NOTE if asked.problem else OK, text)
     if not count:
-        text = f"the driver lists {len(asked.usable)}, torch {torch.__version__} sees none: is CUDA_VISIBLE_DEVICES"
-        yield Line("GPU", WRONG, f"{text} empty? Does the driver suit CUDA {torch.version.cuda}?")
+        yield Line("GPU", WRONG, devices.explain_unseen(asked))
         return
     for number in range(count):
         found = torch.cuda.get_device_properties(number)
@@ -171,75 +153,39 @@ def check_room(root: Path) -> Iterator[Line]:
         yield Line("shared memory", OK if free >= SHARED_BYTES else NOTE, text)
 
 
-def check_data(folder: Path) -> Iterator[Line]:
-    try:
-        from .data import sources
-        from .parameters.load import DATASETS, read
-    except ImportError as error:
-        yield Line("data", NOTE, f"not checked without {error.name}: make env")
-        return
-    entries = read(DATASETS, "datasets")
-    for name in (name for name, entry in entries.items() if entry.format == "cifar"):
+def check_data(project: Project, folder: Path) -> Iterator[Line]:
+    for name in (name for name, entry in project.datasets.items() if entry.format == "cifar"):
         if not (folder / name).is_dir():
             yield Line(f"data: {name}", NOTE, f"not here: identity-mappings data fetch {name}")
-            continue
-        if wrong := sources.list_problems(name, folder):
+        elif wrong := sources.list_problems(name, folder):
             yield Line(f"data: {name}", WRONG, f"damaged: {wrong[0]}; identity-mappings data fetch {name}")
         else:
             yield Line(f"data: {name}", OK, "as published")
-    archives = [folder / "imagenet" / file for file in entries["imagenet"].archives]
+    archives = [folder / "imagenet" / file for file in project.datasets["imagenet"].archives]
     if (folder / "shards/imagenet").is_dir() or all(file.is_file() for file in archives):
         yield Line("data: imagenet", OK, "here")
     else:
         yield Line("data: imagenet", NOTE, "not here: identity-mappings data fetch imagenet says how to get it")
 
 
-def measure_step(device: torch.device) -> tuple[float, float]:
-    """Seconds of a step of ResNet-110 on CIFAR-10 in float32, and multiply-adds a second."""
-    from .networks.closed_form import closed_form
-
-    network = {**list_kinds()["identity shortcut"][0], "depth": 110}
-    experiment = make_experiment("ResNet-110", network, 32, "float32")
-    experiment.parameters["recipe"] |= {"batch_size": 128, "batch_norm_samples": 64}
-    steps, threads = (3, 2) if device.type == "cpu" else (50, 1)
-    trainer = _make_short_trainer(experiment, device, threads)
+def measure_step(project: Project, device: torch.device) -> float:
+    """Seconds of a step of ResNet-110 on CIFAR-10, in float32."""
+    parameters = project.resolve("cifar10-resnet110").parameters
+    experiment, steps = Experiment("cifar10-resnet110", "doctor", parameters), 50
+    devices.prepare("float32", parameters["recipe"]["cpu_threads"])
+    trainer = Trainer(experiment, 0, device, Options(Path(), root=project.root), make_images())
 
     def run(begin: int) -> float:
         start = time.perf_counter()
         for iteration in range(begin, begin + steps):
             loss, _, _ = trainer.step(iteration)
-        trainer.wait()
         loss.item()
         return (time.perf_counter() - start) / steps
 
     run(0)
     seconds = run(steps)
-    return seconds, 3 * 128 * closed_form(network, 10, 3, 32).multiply_adds / seconds
-
-
-def check_speed(device: torch.device, root: Path) -> Iterator[Line]:
-    seconds, rate = measure_step(device)
-    yield Line("speed", OK, f"a step of ResNet-110 on CIFAR-10 takes {seconds:.3g} s in float32")
-    try:
-        from .parameters import load
-        from .reporting.cells import Records
-        from .reporting.order import plan_runs
-        from .reporting.times import count_operations_left
-    except ImportError as error:
-        yield Line("whole graph", NOTE, f"its hours are not known without {error.name}: make env")
-        return
-    project = load(root)
-    for scale in project.scales:
-        records = Records(project, scale)
-        runs = list(plan_runs(records))
-        operations = count_operations_left(runs, records.costs)
-        left = sum(not run.done for run in runs)
-        if operations is None:
-            text = f"{left} runs to go; identity-mappings cost --scale {scale} --record counts them"
-            yield Line(f"scale {scale}", NOTE, text)
-        else:
-            text = f"{left} runs to go, about {format_duration(operations / rate)} on this one device"
-            yield Line(f"scale {scale}", OK, f"{text}, by their multiply-adds")
+    trainer.close()
+    return seconds
 
 
 def examine(root: Path, data: Path) -> Iterator[Line]:
@@ -248,14 +194,13 @@ def examine(root: Path, data: Path) -> Iterator[Line]:
     yield from check_versions(root)
     yield from check_devices()
     yield from check_room(root)
-    yield from check_data(data)
-    for arithmetic in ARITHMETICS:
-        if device.type == "cpu" and arithmetic == "tf32":
-            continue  # a CPU has none
-        for name, (network, size) in list_kinds().items():
-            yield check_step(name, network, size, arithmetic, device)
-    yield Line("memory", OK, f"{memory.get_peak_bytes(device) / 2**30:.2f} GiB at most so far")
-    yield from check_speed(device, root)
+    project = load(root)
+    yield from check_data(project, data)
+    for arithmetic in ARITHMETICS if device.type == "cuda" else ("float32",):  # most CPUs have no other
+        yield check_steps(project, arithmetic, device)
+    if device.type == "cuda":
+        yield Line("speed", OK, f"a step of ResNet-110 on CIFAR-10 takes {measure_step(project, device):.3g} s")
+    yield Line("memory", OK, f"{memory.get_peak_bytes(device) / 2**30:.2f} GiB at most")
 
 
 def show(as_json: bool = False, data: Path = Path("data"), root: Path = Path()) -> int:

@@ -15,6 +15,7 @@ from identity_mappings.training import lease
 from identity_mappings.training.driver import Device, Driver, query_driver
 
 ROOT = Path(__file__).parents[2]
+SOURCES = f"{ROOT / 'tests/stand_ins'}{os.pathsep}{ROOT / 'src'}"  # with a driver that lists no device
 
 # Takes a marker of each of its devices while it lives. A marker left by a dead process (killed) may be taken over; one
 # of a living process is a conflict.
@@ -48,7 +49,7 @@ def place(tmp_path, monkeypatch) -> Path:
 
 
 def start(place: Path, gpus: int, seconds: float, visible: str | None = "0,1,2,3", **more: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **more}
+    environment = {**os.environ, "PYTHONPATH": SOURCES, **more}
     environment.pop("CUDA_VISIBLE_DEVICES", None)
     if visible is not None:
         environment["CUDA_VISIBLE_DEVICES"] = visible
@@ -226,7 +227,7 @@ def test_the_driver_is_asked_through_its_library(place, monkeypatch):
 def test_a_driver_that_does_not_answer_is_no_traceback(place, monkeypatch, init):
     found = ask_stand_in(place, monkeypatch, init)
     assert not found.usable and found.version is None and found.problem
-    job = start(place, 1, 0, visible=None, PYTHONPATH=f"{place}{os.pathsep}{ROOT / 'src'}")
+    job = start(place, 1, 0, visible=None, PYTHONPATH=f"{place}{os.pathsep}{SOURCES}")
     assert job.wait(30) == 2
     error = job.stderr.read()
     assert "1 GPU(s) wanted, none found (the driver: " in error and "Traceback" not in error
@@ -271,7 +272,7 @@ def test_impatience_names_the_holder(place):
 
 def test_zero_gpus_hide_all(place):
     words = ["-m", "identity_mappings", "lease", "--gpus", "0", "--", "sh", "-c", 'echo "[$CUDA_VISIBLE_DEVICES]"']
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": "0,1"}
+    environment = {**os.environ, "PYTHONPATH": SOURCES, "CUDA_VISIBLE_DEVICES": "0,1"}
     done = subprocess.run([sys.executable, *words], env=environment, text=True, capture_output=True, check=True)
     assert done.stdout == "[]\n"
 
@@ -298,4 +299,4 @@ def test_jobs_with_an_allocation_each_do_not_wait_for_each_other(place):
 
 def test_the_commands_status_is_the_leases(place):
     words = ["-m", "identity_mappings", "lease", "--gpus", "0", "--", "sh", "-c", "exit 7"]
-    assert subprocess.run([sys.executable, *words], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}).returncode == 7
+    assert subprocess.run([sys.executable, *words], env={**os.environ, "PYTHONPATH": SOURCES}).returncode == 7

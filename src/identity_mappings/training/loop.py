@@ -68,7 +68,10 @@ class Run:
         self.steps: list[tuple[torch.Tensor, torch.Tensor, int]] = []
 
     def on_stream(self) -> AbstractContextManager:
-        """Context for all work of the run on the device: runs that are trained at once have a CUDA stream each."""
+        """Context for work of the run on the device: runs that are trained at once have a CUDA stream each.
+
+        After `finish_steps` and `test_and_log`, which read numbers, nothing is queued: any stream may read the state.
+        """
         return torch.cuda.stream(self.stream) if self.stream else nullcontext()
 
     def say(self, message: str) -> None:
@@ -247,11 +250,9 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
                 gone = f"another process of this run is gone ({error})"
                 raise UserError(f"{gone}; {state}: call again to go on") from None
             for run in runs:
-                with run.on_stream():
-                    run.close()
+                run.close()
             for run in runs:
-                with run.on_stream():
-                    run.write_record()
+                run.write_record()
                 ended.append((run.status, run.checkpoints))
             del runs, run
             gc.collect()  # a trainer and its recorded steps refer to each other
@@ -304,8 +305,7 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
             stop, due = vote()
             if due:
                 for run in active if group.leads else ():
-                    with run.on_stream():
-                        run.try_to_save()
+                    run.try_to_save()
                 saved = time.perf_counter()
             if stop:
                 break

@@ -25,7 +25,6 @@ from .feeds import Resident
 from .group import Group
 from .optimizer import Optimizer
 
-
 MOST_QUEUED = 4  # steps: the host prepares the next ones meanwhile, and a signal need not wait for many
 
 
@@ -133,7 +132,7 @@ class Trainer:
         if self.dropouts and self.group.size > 1:
             raise UserError(f"{experiment.name}: its dropout masks are those of one process: start one")
         self.model = self.group.model(Forward(self.network, recompute, recipe.arithmetic))
-        eager = "--eager" if options.eager is True else options.eager or self.group.size > 1 and "several processes"
+        eager = "--eager" if options.eager is True else options.eager or (self.group.size > 1 and "several processes")
         self.eager = (eager or None) if device.type == "cuda" else None
         recorded_on = torch.device("cpu") if self.eager else device
         self.recorded_step = Captured(self._step, self._state, recorded_on, [self.masks] if self.dropouts else [])

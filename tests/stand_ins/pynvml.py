@@ -1,0 +1,13 @@
+"""nvidia-ml-py of a machine without a driver: tests are about stand-in devices, whatever this machine has."""
+
+
+class NVMLError(Exception):
+    pass
+
+
+def nvmlInit():  # noqa: N802
+    raise NVMLError("NVML Shared Library Not Found")
+
+
+def nvmlShutdown():  # noqa: N802
+    pass
