@@ -18,6 +18,7 @@ from . import models, reports
 from .claims import Claims, Order
 from .datasets import Dataset
 from .explain import explain, nearest
+from .reproductions import Reproductions
 from .text import read_yaml
 
 DATASETS, DETECTION = Path("params/datasets.yaml"), Path("params/detection.yaml")
@@ -33,6 +34,7 @@ SCHEMAS: dict[str, Any] = {
     "reporting": reports.Reporting,
     "claims": Claims,
     "order": Order,
+    "reproductions": Reproductions,
     "detection": detection.Detections,
 }
 PARTS: dict[str, Any] = {"detection-recipe": detection.Recipe}  # of files, which are checked by themselves
@@ -92,6 +94,7 @@ class Project:
     reporting: reports.Reporting
     claims: Claims
     order: Order
+    reproductions: Reproductions
     detections: detection.Detections
     resolved: dict[tuple[str, str], Resolved | None] = field(default_factory=dict, init=False, compare=False)
 
@@ -288,6 +291,7 @@ def load(root: Path = Path()) -> Project:
         read(params / "reporting.yaml", "reporting"),
         read(params / "claims.yaml", "claims"),
         read(params / "order.yaml", "order"),
+        read(params / "reproductions.yaml", "reproductions"),
         read(root / DETECTION, "detection"),
     )
     from .references import check_references  # which needs this module
