@@ -197,6 +197,15 @@ class Project:
         cells = (cell for cell in self.cells() if not cell.is_cost and experiment.name in cell.experiments)
         return sorted({cell.tested_by for cell in cells} - {reports.SINGLE_VIEW, *DETECTION_PROTOCOLS})
 
+    def cells_by_place(self) -> dict[str, reports.Cell]:
+        """By paper, table, row and the cell's name in the row."""
+        return {
+            " / ".join((table.paper, table.table, row.name, name)): cell
+            for table in self.tables.values()
+            for row in table.rows
+            for name, cell in row.cells.items()
+        }
+
     def cells(self, paper: str | None = None) -> list[reports.Cell]:
         """Of all tables, or of a paper's."""
         tables = [table for table in self.tables.values() if paper in (None, table.paper)]

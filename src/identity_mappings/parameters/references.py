@@ -63,13 +63,7 @@ def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str
     for step in project.order.steps:
         for name in step.experiments:
             yield params / "order.yaml", f"steps.{step.name}.experiments", name, experiments
-    path, others = params / "reproductions.yaml", project.reproductions
-    places = [
-        " / ".join((table.paper, table.table, row.name, column))
-        for table in project.tables.values()
-        for row in table.rows
-        for column in row.cells
-    ]
+    path, others, places = params / "reproductions.yaml", project.reproductions, project.cells_by_place()
     for name, report in others.reports.items():
         yield path, f"reports.{name}.source", report.source, others.sources
     for cell in others.cells:

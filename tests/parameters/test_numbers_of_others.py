@@ -45,12 +45,7 @@ def test_every_number_has_a_place_and_stands_once(copy):
 
 def test_they_stand_at_errors_that_are_rebuilt(copy):
     project = load(copy.root)
-    cells = {
-        f"{table.paper} / {table.table} / {row.name} / {name}": cell
-        for table in project.tables.values()
-        for row in table.rows
-        for name, cell in row.cells.items()
-    }
+    cells = project.cells_by_place()
     for entry in project.reproductions.cells:
         cell = cells[entry.place]
         assert cell.is_error and cell.experiments, entry.place
