@@ -18,6 +18,7 @@ KINDS = {
     "detection.yaml": "detection",
     "order.yaml": "order",
     "reporting.yaml": "reporting",
+    "reproductions.yaml": "reproductions",
     "experiments": "experiments",
     "figures": "figure",
     "recipes": "recipe",

@@ -18,6 +18,7 @@ from . import models, reports
 from .claims import Claims, Order
 from .datasets import Dataset
 from .explain import explain, nearest
+from .reproductions import Reproductions
 from .text import read_yaml
 
 DATASETS, DETECTION = Path("params/datasets.yaml"), Path("params/detection.yaml")
@@ -33,6 +34,7 @@ SCHEMAS: dict[str, Any] = {
     "reporting": reports.Reporting,
     "claims": Claims,
     "order": Order,
+    "reproductions": Reproductions,
     "detection": detection.Detections,
 }
 PARTS: dict[str, Any] = {"detection-recipe": detection.Recipe}  # of files, which are checked by themselves
@@ -92,6 +94,7 @@ class Project:
     reporting: reports.Reporting
     claims: Claims
     order: Order
+    reproductions: Reproductions
     detections: detection.Detections
     resolved: dict[tuple[str, str], Resolved | None] = field(default_factory=dict, init=False, compare=False)
 
@@ -194,6 +197,15 @@ class Project:
         cells = (cell for cell in self.cells() if not cell.is_cost and experiment.name in cell.experiments)
         return sorted({cell.tested_by for cell in cells} - {reports.SINGLE_VIEW, *DETECTION_PROTOCOLS})
 
+    def cells_by_place(self) -> dict[str, reports.Cell]:
+        """By paper, table, row and the cell's name in the row."""
+        return {
+            " / ".join((table.paper, table.table, row.name, name)): cell
+            for table in self.tables.values()
+            for row in table.rows
+            for name, cell in row.cells.items()
+        }
+
     def cells(self, paper: str | None = None) -> list[reports.Cell]:
         """Of all tables, or of a paper's."""
         tables = [table for table in self.tables.values() if paper in (None, table.paper)]
@@ -288,6 +300,7 @@ def load(root: Path = Path()) -> Project:
         read(params / "reporting.yaml", "reporting"),
         read(params / "claims.yaml", "claims"),
         read(params / "order.yaml", "order"),
+        read(params / "reproductions.yaml", "reproductions"),
         read(root / DETECTION, "detection"),
     )
     from .references import check_references  # which needs this module

@@ -63,6 +63,12 @@ def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str
     for step in project.order.steps:
         for name in step.experiments:
             yield params / "order.yaml", f"steps.{step.name}.experiments", name, experiments
+    path, others, places = params / "reproductions.yaml", project.reproductions, project.cells_by_place()
+    for name, report in others.reports.items():
+        yield path, f"reports.{name}.source", report.source, others.sources
+    for cell in others.cells:
+        yield path, "cells", cell.place, places
+        yield from ((path, f"cells.{cell.place}.numbers", number.report, others.reports) for number in cell.numbers)
     path, known = params / "reporting.yaml", [*datasets, *detections.datasets]
     yield from ((path, "fail_above", name, datasets) for name in project.reporting.fail_above)
     for scale, limits in project.reporting.scales.items():

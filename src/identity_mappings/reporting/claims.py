@@ -169,7 +169,7 @@ def _compare(records: Records, claim: Claim, names: tuple[str, str]) -> Pair:
             error = math.sqrt(sum(map(verdict.variance, (side.values for side in sides), priors)))
         limits = [verdict.limit(reporting, name) if of_test else math.inf for name in datasets]
         margin = reporting.resolution[datasets[1]] if claim.is_no_worse(*names) else 0.0
-        found = _judge([side.value for side in sides], error, limits, reporting.differs_beyond, margin)
+        found = judge_values([side.value for side in sides], error, limits, reporting.differs_beyond, margin)
         if sides[0].arithmetic != sides[1].arithmetic:
             found = UNDECIDED
     return Pair(names, *sides, published, on_paper, error, found)
@@ -186,7 +186,7 @@ def _judge_published(reporting: Reporting, cells: Sequence[Cell], datasets: Sequ
     values = [None if cell.published == verdict.FAIL else float(cell.published) for cell in cells]
     priors = [reporting.prior_deviation[dataset] for dataset in datasets]
     error = math.sqrt(sum(map(verdict.published_variance, cells, priors)))
-    return _judge(values, error, [math.inf] * 2, reporting.differs_beyond)
+    return judge_values(values, error, [math.inf] * 2, reporting.differs_beyond)
 
 
 def measure_side(records: Records, metric: str, experiment: Experiment) -> Side | None:
@@ -218,7 +218,7 @@ def _measure_gradient(records: Records, metric: str, experiment: Experiment) -> 
     return Side(experiment, metric, [value if math.isfinite(value) else None], signals=folder / SIGNALS_CSV)
 
 
-def _judge(
+def judge_values(
     values: Sequence[float | None], error: float | None, limits: Sequence[float], beyond: float, margin: float = 0.0
 ) -> str:
     """The verdict on two medians (None: diverged), the first of which is said to be lower.

@@ -1,0 +1,119 @@
+"""What others report of a cell, and what their numbers say of a claim: each report by itself, by the rule for ours."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..parameters import Project
+from ..parameters.claims import Claim
+from ..parameters.reports import BEST_RUN, MEAN, SINGLE_VIEW, TEST_ERROR, Cell
+from ..parameters.reproductions import Number, Report
+from . import verdict
+from .claims import CONTRADICTED, HOLDS, UNDECIDED, judge_values
+
+
+@dataclass(frozen=True)
+class Found:
+    """A number of others with the report that has it."""
+
+    number: Number
+    report: Report
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The numbers of independent sources; a source with several counts with their median."""
+
+    median: float
+    lowest: float
+    highest: float
+    sources: int
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison of a claim by the numbers of one report."""
+
+    report: str
+    source: str
+    names: tuple[str, str]  # of the experiments whose networks they are; the first is said to be lower
+    values: tuple[float, float]
+    error: float  # standard error of the difference
+    verdict: str  # HOLDS, CONTRADICTED or UNDECIDED
+
+
+def _get_quantity(cell: Cell) -> tuple:
+    """What a number of a cell is of: cells of several tables have the same network's error."""
+    metric = TEST_ERROR if cell.metric in (BEST_RUN, MEAN) else cell.metric
+    return tuple(cell.experiments), metric, cell.tested_by
+
+
+def find(project: Project, cell: Cell) -> list[Found]:
+    """What others report of a cell, here or in another table, also what counts for nothing."""
+    if not cell.is_error or not cell.experiments:
+        return []
+    others, cells = project.reproductions, project.cells_by_place()
+    return [
+        Found(number, others.reports[number.report])
+        for entry in others.cells
+        if _get_quantity(cells[entry.place]) == _get_quantity(cell)
+        for number in entry.numbers
+    ]
+
+
+def summarize(found: list[Found]) -> dict[tuple[str, str], Summary]:
+    """{(epoch, recipe): summary} of the numbers that count: a best epoch is not comparable with a last one."""
+    values: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for one in found:
+        if one.number.counts:
+            by_source = values.setdefault((one.report.epoch, one.report.recipe), {})
+            by_source.setdefault(one.report.source, []).append(one.number.value)
+    summaries = {}
+    for key, by_source in values.items():
+        everything = [value for several in by_source.values() for value in several]
+        median = statistics.median(map(statistics.median, by_source.values()))
+        summaries[key] = Summary(median, min(everything), max(everything), len(by_source))
+    return summaries
+
+
+def compare(project: Project, claim: Claim) -> Iterator[Compared]:
+    """Each comparison of a claim on test errors by each report that has a number for both networks."""
+    if claim.metric != TEST_ERROR:
+        return
+    single_view = [cell for cell in project.cells() if cell.tested_by == SINGLE_VIEW and len(cell.experiments) == 1]
+    cells = {cell.experiments[0]: cell for cell in single_view if cell.is_error}
+    reporting = project.reporting.get_limits("paper")
+    for names in claim.pairs():
+        if not all(name in cells for name in names):
+            continue
+        datasets = [project.experiments[name].dataset for name in names]
+        limits = [verdict.limit(reporting, dataset) for dataset in datasets]
+        margin = reporting.resolution[datasets[1]] if claim.is_no_worse(*names) else 0.0
+        lower, higher = (
+            {one.number.report: one for one in find(project, cells[name]) if one.number.counts} for name in names
+        )
+        for report in (name for name in lower if name in higher):
+            sides = (lower[report], higher[report])
+            values = tuple(side.number.value for side in sides)
+            priors = [reporting.prior_deviation[dataset] for dataset in datasets]
+            error = math.sqrt(sum(map(_get_variance, sides, priors)))
+            found = judge_values(values, error, limits, reporting.differs_beyond, margin)
+            yield Compared(report, sides[0].report.source, names, values, error, found)
+
+
+def _get_variance(found: Found, prior: float) -> float:
+    """Of the reported number; by the prior deviation where no spread of enough runs is reported."""
+    runs, deviation = found.report.runs or 1, found.number.deviation
+    known = deviation is not None and runs >= verdict.ENOUGH
+    return verdict.median_variance(deviation if known else prior, runs, found.report.summary != "median")
+
+
+def count_sources(compared: list[Compared]) -> Counter[str]:
+    """Sources by what their comparisons say together, by the rule for a claim."""
+    by_source: dict[str, set[str]] = {}
+    for one in compared:
+        by_source.setdefault(one.source, set()).add(one.verdict)
+    first = (CONTRADICTED, UNDECIDED, HOLDS)
+    return Counter(next(word for word in first if word in verdicts) for verdicts in by_source.values())
