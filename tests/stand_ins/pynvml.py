@@ -5,9 +5,9 @@ class NVMLError(Exception):
     pass
 
 
-def nvmlInit():  # noqa: N802
+def nvmlInit():
     raise NVMLError("NVML Shared Library Not Found")
 
 
-def nvmlShutdown():  # noqa: N802
+def nvmlShutdown():
     pass

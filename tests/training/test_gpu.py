@@ -1,5 +1,5 @@
-"""On a real GPU, by `make gpu-check` or `pytest -m gpu`: what tests/training/test_simulated_cuda.py shows of the order of
-work, the device itself must confirm."""
+"""On a real GPU, by `make gpu-check` or `pytest -m gpu`: what test_simulated_cuda.py shows of the order of work, the
+device itself must confirm."""
 
 import os
 import subprocess
