@@ -14,7 +14,7 @@ BRIEF = $$(test -t 2 -a "$$TERM" != dumb || echo --quiet host reason rules)
 FIRST_MINUTES = 240
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo overnight test lint lock reproduce
+.PHONY: help env demo overnight test bench lint lock reproduce
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -50,6 +50,9 @@ overnight: $(READY)  ## the tables on real images at half resolution, a night on
 test: $(READY)  ## the tests
 	@$(BIN)/python -m compileall -q src  # before the tests copy them
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+bench: $(READY)  ## speed against other implementations: results/bench/, docs/speed.md; options: BENCH_ARGS="--help"
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 lint: $(READY)  ## lint, format and graph checks
 	$(BIN)/ruff check .

@@ -159,14 +159,6 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("name", help=text)
     added.add_argument("--commit", action="store_true", help="put it into DVC's cache, too; CIFAR always is")
 
-    text = "measure steps per second against two other implementations and the device's bound"
-    added = command("bench", text, "--device")
-    added.add_argument("experiments", nargs="*", help="(default: what the README shows)")
-    added.add_argument("--rounds", type=_positive, default=7, help="rounds, of which medians are taken (default: 7)")
-    added.add_argument("--arithmetic", nargs="+", choices=ARITHMETICS, help="(default: those that the device has)")
-    added.add_argument("--no-peers", action="store_true", help="measure only our own step")
-    added.add_argument("--show", action="store_true", help="measure nothing: make the table and plot from the records")
-
     added = command("lease", "run a command on reserved GPUs, which are released when it ends")
     added.add_argument("--gpus", type=_whole, required=True, help="how many; 0 hides all")
     added.add_argument("--granted", type=_whole, help="how many Snakemake granted; refused if it differs")

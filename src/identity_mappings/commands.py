@@ -253,20 +253,6 @@ def data(arguments: argparse.Namespace) -> None:
         print(f"{arguments.data / arguments.name}: as pinned, and in DVC's cache")
 
 
-def bench(arguments: argparse.Namespace) -> None:
-    from .bench import measure
-    from .reporting.bench import write
-
-    project = _load()
-    if not arguments.show:
-        names = arguments.experiments or [*measure.COMPARED, *measure.BY_DEPTH]
-        experiments = [project.resolve(name) for name in names]
-        peers = [] if arguments.no_peers else arguments.experiments or measure.COMPARED
-        results, arithmetics = Path(project.scale("paper").results), arguments.arithmetic or ()
-        measure.run(experiments, arguments.device, results, Path(), arguments.rounds, arithmetics, peers)
-    write(Path())
-
-
 def lease(arguments: argparse.Namespace) -> None:
     from .training.lease import run
 

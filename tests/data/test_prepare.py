@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from identity_mappings.bench.imagenet import measure_preparing
 from identity_mappings.cli import main
 from identity_mappings.data import archive, sources
 from identity_mappings.data import prepare as preparing
@@ -411,10 +410,3 @@ def test_the_command_line_prepares_every_dataset(tmp_path, capsys, monkeypatch):
     assert "dataset of params/datasets.yaml or params/detection.yaml, for example voc-0712" in " ".join(
         capsys.readouterr().out.split()
     )
-
-
-def test_the_benchmark_measures_both_and_leaves_nothing(tmp_path):
-    found = measure_preparing(tmp_path, megabytes=3, rounds=2)
-    assert found["images"] > 20 and found["bytes"] > 2_500_000 and found["shards"] == 512
-    assert min(found["seconds"].values()) > 0 and found["ratio"] > 0
-    assert not list(tmp_path.iterdir())

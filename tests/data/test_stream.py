@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
-from identity_mappings.bench import pipeline
 from identity_mappings.data import colour, crops, decode, prepare, small_imagenet
 from identity_mappings.data.sampling import Sampler
 from identity_mappings.data.shards import Shards
@@ -475,10 +474,3 @@ def test_a_broken_file_of_real_shards_is_named(prepared, tmp_path):
         with pytest.raises(UserError) as error:
             failing()
         assert str(error.value).startswith(f"{name}: this image cannot be decoded")
-
-
-def test_both_sides_of_the_benchmark_run(tmp_path):
-    found = pipeline.measure(tmp_path, images=4, rounds=1, workers=0, batch_size=3)
-    assert found["images_per_second"].keys() == {"torchvision", "ours, pillow", "ours, torchvision"}
-    assert all(value > 0 for value in [*found["images_per_second"].values(), *found["ratios"].values()])
-    assert list(tmp_path.iterdir()) == []

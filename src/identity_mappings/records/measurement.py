@@ -1,6 +1,5 @@
 """Records of what is measured or counted without training: one file of data, its provenance, and where they lie."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from .run import PARTIAL, PROVENANCE, BadRecord, get_folder, reading
 SIGNALS, SIGNALS_CSV, SIGNALS_DONE = "signals", "signals.csv", "signals.json"
 RESPONSES, RESPONSES_CSV = "responses", "responses.csv"
 COST, COST_JSON, COST_FORMAT = "cost", "networks.json", 1
-BENCH, BENCH_JSON = "bench", "bench.json"
 
 
 def get_signals_folder(results: Path, experiment: Experiment, iterations: int) -> Path:
@@ -23,13 +21,6 @@ def get_responses_folder(results: Path, experiment: Experiment, seed: int, finis
     """Folder of the layer responses of a run; those of an unfinished one are in its partial/."""
     run = get_folder(results, experiment, seed)
     return (run if finished else run / PARTIAL) / RESPONSES
-
-
-def get_bench_folder(results: Path, hardware: dict[str, Any], experiment: str) -> Path:
-    """Folder of an experiment's step times on a device, by the device's name."""
-    gpu = hardware.get("gpu")
-    name = f"gpu-{gpu['model']}" if gpu else f"cpu-{hardware['cpu']}"
-    return results / BENCH / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") / experiment
 
 
 def write(folder: Path, name: str, content: bytes, provenance: dict[str, Any]) -> None:
@@ -101,16 +92,3 @@ def read_costs(results: Path) -> dict[str, dict[str, Any]] | None:
         if record["format"] != COST_FORMAT:
             raise BadRecord(f"{path}: format {record['format']}, expected {COST_FORMAT}")
         return {digest: dict(entry) for digest, entry in record["networks"].items()}
-
-
-def read_bench(results: Path) -> dict[str, list[dict[str, Any]]]:
-    """{device: entries, the shallow networks first}.
-
-    Raises:
-        BadRecord: one of them is not what its provenance says.
-    """
-    found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted((results / BENCH).glob(f"*/*/{BENCH_JSON}")):
-        content, provenance = read(path.parent, BENCH_JSON)
-        found.setdefault(path.parts[-3], []).append({**parse_json(content), "provenance": provenance})
-    return {device: sorted(entries, key=lambda e: (e["layers"], e["experiment"])) for device, entries in found.items()}

@@ -1,31 +1,30 @@
-"""How fast training views are made: ours, and torchvision's ImageFolder with a DataLoader, in rounds in turn."""
+"""Training views of ImageNet a second: ours, and torchvision's ImageFolder with a DataLoader, in rounds in turn."""
 
 import functools
 import random
-import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
 import numpy
 import torch
 from PIL import Image
+from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from ..data import colour
-from ..data.decode import DECODERS
-from ..data.small_imagenet import open_photographs
-from ..data.stream import Stream
-from ..training.memory import keep_freed_memory
+from identity_mappings.data import colour
+from identity_mappings.data.decode import DECODERS
+from identity_mappings.data.stream import Stream
+from identity_mappings.training.memory import keep_freed_memory
 
+PEER = "torchvision"
 SIZE, SHORTER_SIDE = 224, (256, 480)
-QUALITY = 97  # of the files: they have 96 kB on average, ILSVRC's have about 110
 EIGENVALUES, EIGENVECTORS = torch.tensor(colour.EIGENVALUES), torch.tensor(colour.EIGENVECTORS)
 
 
@@ -45,8 +44,9 @@ class Files:
 
 
 def write_photographs(folder: Path, images: int) -> list[Path]:
-    """Pieces of the photographs, 500x375 and every fourth 375x500, as JPEG files in the layout of ImageFolder."""
-    generator, sources, paths = numpy.random.default_rng(0), open_photographs(), []
+    """Pieces of photographs, 500x375 and every fourth 375x500, as JPEG files in the layout of ImageFolder."""
+    generator, paths = numpy.random.default_rng(0), []
+    sources = [Image.fromarray(photograph) for photograph in load_sample_images().images]
     for number in range(images):
         width, height = (500, 375) if number % 4 else (375, 500)
         source = sources[number % 2].resize((640, 640 * 427 // 640) if number % 4 else (750, 500), Image.BICUBIC)
@@ -54,7 +54,8 @@ def write_photographs(folder: Path, images: int) -> list[Path]:
         top = int(generator.integers(source.height - height + 1))
         path = folder / f"class{number % 2}" / f"{number:05d}.JPEG"
         path.parent.mkdir(parents=True, exist_ok=True)
-        source.crop((left, top, left + width, top + height)).save(path, "JPEG", quality=QUALITY)
+        # 96 kB on average; ILSVRC's have about 110.
+        source.crop((left, top, left + width, top + height)).save(path, "JPEG", quality=97)
         paths.append(path)
     return paths
 
@@ -72,7 +73,7 @@ def _light(image: Tensor) -> Tensor:
 
 
 def make_torchvision_epoch(folder: Path, mean: Tensor, batch_size: int, workers: int) -> Callable[[], int]:
-    """A function that makes an epoch of normalized batches, and returns how many images that were."""
+    """A function that makes an epoch of normalized batches and returns the number of images."""
     steps = [
         transforms.Lambda(_resize_randomly),
         transforms.RandomCrop(SIZE),
@@ -89,18 +90,10 @@ def make_torchvision_epoch(folder: Path, mean: Tensor, batch_size: int, workers:
 def make_our_epoch(paths: list[Path], mean: Tensor, batch_size: int, workers: int, decoder: str) -> Callable[[], int]:
     """The same of ours; colour and normalization are part of it."""
     recipe = SimpleNamespace(
-        batch_size=batch_size,
-        batch_norm_samples=batch_size,
-        epoch_end="short-batch",
-        iterations=0,
-        crop="scale",
-        crop_size=SIZE,
-        shorter_side=SHORTER_SIDE,
-        colour="pca",
-        flip=True,
-        decoder=decoder,
+        batch_size=batch_size, batch_norm_samples=batch_size, iterations=0, epoch_end="short-batch",
+        crop="scale", crop_size=SIZE, shorter_side=SHORTER_SIDE, colour="pca", flip=True, decoder=decoder,
         shuffle_shards=None,
-    )
+    )  # fmt: skip
     views = Stream(Files(paths), recipe, 0, [0], workers)
     normalize = colour.Normalization("per-pixel-mean", mean)
 
@@ -113,48 +106,33 @@ def make_our_epoch(paths: list[Path], mean: Tensor, batch_size: int, workers: in
     return make_epoch
 
 
-def measure(
-    folder: Path, images: int = 1024, rounds: int = 5, workers: int = 2, batch_size: int = 64
-) -> dict[str, Any]:
+def measure_views(folder: Path, workers: int, rounds: int, images: int = 1024, batch_size: int = 64) -> dict[str, Any]:
     """Images a second of each implementation, medians over rounds in turn, after one that does not count.
 
     Args:
-        folder: where the JPEG files lie meanwhile.
+        folder: takes the JPEG files.
+        workers: processes of each implementation; this process normalizes with one thread.
         images: files, all of which are read in a round.
-        workers: processes of each implementation; the main process normalizes with one thread.
     """
     keep_freed_memory()  # as a training run does; the peer has it as well
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     mean = torch.rand(3, SIZE, SIZE) * 255
-    try:
-        with tempfile.TemporaryDirectory(dir=folder) as files:
-            paths = write_photographs(Path(files), images)
-            sides = {"torchvision": make_torchvision_epoch(Path(files), mean, batch_size, workers)}
-            for decoder in DECODERS:
-                sides[f"ours, {decoder}"] = make_our_epoch(paths, mean, batch_size, workers, decoder)
-            seconds: dict[str, list[float]] = {name: [] for name in sides}
-            for _ in range(rounds + 1):
-                for name, make_epoch in sides.items():
-                    begin = time.perf_counter()
-                    if make_epoch() != images:
-                        raise RuntimeError(f"{name} did not make all views")
-                    seconds[name].append(time.perf_counter() - begin)
-            kilobytes = sum(path.stat().st_size for path in paths) / images / 1000
-    finally:
-        torch.set_num_threads(threads)
-    counted = {name: values[1:] for name, values in seconds.items()}
-    peer = counted["torchvision"]
+    paths = write_photographs(folder, images)
+    sides = {PEER: make_torchvision_epoch(folder, mean, batch_size, workers)}
+    for decoder in DECODERS:
+        sides[f"ours, {decoder}"] = make_our_epoch(paths, mean, batch_size, workers, decoder)
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds + 1):
+        for name, make_epoch in sides.items():
+            begin = time.perf_counter()
+            if make_epoch() != images:
+                raise RuntimeError(f"{name} did not make all views")
+            seconds[name].append(time.perf_counter() - begin)
+    counted = {name: own[1:] for name, own in seconds.items()}
+    ratios = {name: median(p / o for p, o in zip(counted[PEER], own, strict=True)) for name, own in counted.items()}
     return {
-        "images": images,
-        "file_kilobytes": round(kilobytes, 1),
-        "batch_size": batch_size,
+        "file_kilobytes": round(sum(path.stat().st_size for path in paths) / images / 1000, 1),
         "workers": workers,
-        "rounds": rounds,
-        "images_per_second": {name: round(images / statistics.median(s), 1) for name, s in counted.items()},
-        "ratios": {
-            name: round(statistics.median(p / o for p, o in zip(peer, s, strict=True)), 3)
-            for name, s in counted.items()
-            if name != "torchvision"
-        },
+        "images_per_second": {name: round(images / median(own), 1) for name, own in counted.items()},
+        "ratios": {name: round(ratio, 3) for name, ratio in ratios.items() if name != PEER},
     }
