@@ -1,6 +1,6 @@
 """`identity-mappings doctor`: whether this machine will do, in two minutes, before anything long is started.
 
-Needs torch alone; what reads params/ (the datasets, the hours of the whole graph) says so where pydantic is missing.
+Needs torch alone; what reads params/ (the datasets) says so where pydantic is missing.
 """
 
 import json
@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from .data.images import Images
-from .durations import format_duration
 from .errors import UserError
 from .records.experiment import ARITHMETICS, Experiment
 from .training import checkpoint, devices, driver, memory
@@ -194,10 +193,8 @@ def check_data(folder: Path) -> Iterator[Line]:
         yield Line("data: imagenet", NOTE, "not here: identity-mappings data fetch imagenet says how to get it")
 
 
-def measure_step(device: torch.device) -> tuple[float, float]:
-    """Seconds of a step of ResNet-110 on CIFAR-10 in float32, and multiply-adds a second."""
-    from .networks.closed_form import closed_form
-
+def measure_step(device: torch.device) -> float:
+    """Seconds of a step of ResNet-110 on CIFAR-10 in float32."""
     network = {**list_kinds()["identity shortcut"][0], "depth": 110}
     experiment = make_experiment("ResNet-110", network, 32, "float32")
     experiment.parameters["recipe"] |= {"batch_size": 128, "batch_norm_samples": 64}
@@ -213,33 +210,12 @@ def measure_step(device: torch.device) -> tuple[float, float]:
         return (time.perf_counter() - start) / steps
 
     run(0)
-    seconds = run(steps)
-    return seconds, 3 * 128 * closed_form(network, 10, 3, 32).multiply_adds / seconds
+    return run(steps)
 
 
-def check_speed(device: torch.device, root: Path) -> Iterator[Line]:
-    seconds, rate = measure_step(device)
+def check_speed(device: torch.device) -> Iterator[Line]:
+    seconds = measure_step(device)
     yield Line("speed", OK, f"a step of ResNet-110 on CIFAR-10 takes {seconds:.3g} s in float32")
-    try:
-        from .parameters import load
-        from .reporting.cells import Records
-        from .reporting.order import plan_runs
-        from .reporting.times import count_operations_left
-    except ImportError as error:
-        yield Line("whole graph", NOTE, f"its hours are not known without {error.name}: make env")
-        return
-    project = load(root)
-    for scale in project.scales:
-        records = Records(project, scale)
-        runs = list(plan_runs(records))
-        operations = count_operations_left(runs, records.costs)
-        left = sum(not run.done for run in runs)
-        if operations is None:
-            text = f"{left} runs to go; identity-mappings cost --scale {scale} --record counts them"
-            yield Line(f"scale {scale}", NOTE, text)
-        else:
-            text = f"{left} runs to go, about {format_duration(operations / rate)} on this one device"
-            yield Line(f"scale {scale}", OK, f"{text}, by their multiply-adds")
 
 
 def examine(root: Path, data: Path) -> Iterator[Line]:
@@ -255,7 +231,7 @@ def examine(root: Path, data: Path) -> Iterator[Line]:
         for name, (network, size) in list_kinds().items():
             yield check_step(name, network, size, arithmetic, device)
     yield Line("memory", OK, f"{memory.get_peak_bytes(device) / 2**30:.2f} GiB at most so far")
-    yield from check_speed(device, root)
+    yield from check_speed(device)
 
 
 def show(as_json: bool = False, data: Path = Path("data"), root: Path = Path()) -> int:
