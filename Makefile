@@ -10,11 +10,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # On a terminal the default profile shows bars; elsewhere Snakemake's log is cut down to what is done and what failed.
 BRIEF = $$(test -t 2 -a "$$TERM" != dumb || echo --quiet host reason rules)
 
-# Seconds after which a training on a CPU has told its speed.
-FIRST_MINUTES = 240
-
 .DEFAULT_GOAL := help
-.PHONY: help env demo overnight test bench lint lock reproduce
+.PHONY: help env demo overnight weekend test bench gpu-check lint lock reproduce
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -34,17 +31,15 @@ demo: $(READY)  ## Tables 1 to 3 and the figures on embedded data: results/demo/
 	@$(BIN)/identity-mappings diff --scale demo
 	@echo "demo: open results/demo/report.html in a browser: every number opens the way back to its run"
 
-# Says how long it will take from the speed of the runs so far; where there is none, after the first minutes.
 overnight: $(READY)  ## the tables on real images at half resolution, a night on a laptop: results/overnight/
-	@echo "overnight: trains the papers' networks of 20 to 164 layers on CIFAR-10 at 16x16, a run on each core;"
-	@echo "overnight: call it again to go on after an interruption; what runs: $(BIN)/identity-mappings status --scale overnight --watch"
+weekend: $(READY)  ## thirteen networks on these images, ten times as long, a weekend on a laptop: results/weekend/
+overnight weekend:
+	@$(BIN)/identity-mappings status --scale $@ | sed -n '/^$@: /,$$p'  # what it trains, and how long that will take here
+	@echo "$@: rerun to resume after an interruption; what runs: $(BIN)/identity-mappings status --scale $@ --watch"
 	@$(BIN)/python workflow/scripts/unlock.py
-	@for wait in 0 $(FIRST_MINUTES); do sleep $$wait; \
-	    echo "overnight: $$($(BIN)/identity-mappings status --scale overnight --what-if | head -n 1)"; \
-	  done & timer=$$!; trap "kill $$timer 2>/dev/null" EXIT; \
-	  $(BIN)/snakemake --cores all --config scale=overnight $(BRIEF) $(OVERNIGHT_ARGS) || \
-	  { $(BIN)/identity-mappings status --scale overnight; false; }
-	@echo "overnight: results/overnight/README.md says what it shows"
+	@$(BIN)/snakemake --config scale=$@ $(BRIEF) $(SNAKEMAKE_ARGS) || \
+	  { $(BIN)/identity-mappings status --scale $@; false; }
+	@echo "$@: results/$@/README.md says what it shows"
 
 # One worker more than cores: the tests of Slurm mostly wait.
 test: $(READY)  ## the tests

@@ -4,7 +4,7 @@
 # --config device=cpu trains on the CPU.
 from snakemake.utils import min_version
 
-min_version("9.20")
+min_version("9.27")
 
 
 report: "workflow/report/workflow.rst"

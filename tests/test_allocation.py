@@ -12,7 +12,8 @@ from identity_mappings.errors import UserError
 from identity_mappings.graph import Graph
 from identity_mappings.jobs import Jobs
 from identity_mappings.parameters import load
-from identity_mappings.reporting.times import CPU, GPU, Clock, Rate, network_key
+from identity_mappings.records.measurement import read_costs
+from identity_mappings.records.speed import CPU, GPU, Speeds, Spent
 from identity_mappings.training import memory
 from identity_mappings.training.assembly import build
 
@@ -70,21 +71,33 @@ def test_memory_grows_with_the_attempt_up_to_twice(project):
 
 def test_time_grows_with_the_attempt_up_to_the_limit_of_the_queue():
     assert [allocation.request_minutes(3600, 200, attempt) for attempt in (1, 2, 3)] == [75, 150, 200]
+    assert allocation.request_minutes(None, 200) == 200, "unknown"
 
 
-def test_time_is_that_of_records_of_the_network_else_of_its_products(project):
-    experiment, clock = project.resolve(CIFAR), Clock([])
-    guess = allocation.estimate_seconds(Work(experiment, GPU), clock)
+def test_time_is_that_of_records_else_of_multiply_adds_else_unknown(project):
+    experiment, speeds = project.resolve(CIFAR), Speeds(read_costs(ROOT / "results"))
+    guess = allocation.estimate_seconds(Work(experiment, GPU), speeds)
     assert 64_000 * 0.05 < guess < 48 * 3600
-    deep = allocation.estimate_seconds(Work(project.resolve("cifar10-resnet1202"), GPU), clock)
+    deep = allocation.estimate_seconds(Work(project.resolve("cifar10-resnet1202"), GPU), speeds)
     assert deep > 5 * guess
-    clock.rates[(network_key(experiment), "GPU slow")] = Rate(seconds=10.0, iterations=100)
-    clock.rates[(network_key(experiment), "GPU quick")] = Rate(seconds=1.0, iterations=100)
-    clock.iterations.update({"GPU slow": 100, "GPU quick": 100})
-    known = allocation.estimate_seconds(Work(experiment, GPU), clock)
+    assert allocation.estimate_seconds(Work(experiment, GPU), Speeds({})) is None
+    speeds.add(experiment, Spent("GPU slow", 10.0, 100, None))
+    speeds.add(experiment, Spent("GPU quick", 1.0, 100, None))
+    known = allocation.estimate_seconds(Work(experiment, GPU), speeds)
     assert known == pytest.approx(1.5 * 0.1 * 64_000), "of the slower device: the queue may give either"
-    assert allocation.estimate_seconds(Work(experiment, GPU, runs=5), clock) == pytest.approx(5 * known)
-    assert allocation.estimate_seconds(Work(experiment, CPU), clock) > known, "a record of a GPU says nothing of a CPU"
+    assert allocation.estimate_seconds(Work(experiment, GPU, runs=5), speeds) == pytest.approx(5 * known)
+    assert allocation.estimate_seconds(Work(experiment, CPU), speeds) > known, "a record of a GPU says nothing of a CPU"
+
+
+def test_lower_seeds_of_all_experiments_have_priority_then_the_order_of_the_scale():
+    needs, first = jobs("cifar10-resnet20")
+    later = SimpleNamespace(root="results", experiment=CIFAR, seed="0")
+    assert needs.priority(first) > needs.priority(later) > 0
+    shared = [needs.priority_from(seed)(later) for seed in (0, 1, 4)]
+    assert shared[0] == needs.priority(later) and shared == sorted(shared, reverse=True)
+    last = SimpleNamespace(root="results", experiment="cifar10-resnet1202", seed="0")
+    assert shared[0] > needs.priority(last) > shared[1]
+    assert needs.priority(SimpleNamespace(**vars(last) | {"seed": "9"})) == 0, "nobody waits for it"
 
 
 def test_a_run_of_imagenet_is_spread_over_nodes():

@@ -9,7 +9,7 @@ from typing import Any
 
 from .networks.closed_form import Cost, bound_activations, closed_form
 from .records.experiment import Experiment
-from .reporting.times import CPU, GPU, PASSES, Clock
+from .records.speed import CPU, GPU, PASSES, Speeds
 
 # MB of the host's memory: torch with its CUDA context and two processes of Snakemake; a process that decodes images.
 PROCESS_MB, WORKER_MB = 4000, 500
@@ -65,22 +65,25 @@ def estimate_memory(work: Work, attempt: int = 1) -> int:
     return math.ceil(needed * min(1 + (attempt - 1) / 2, 2))
 
 
-def estimate_seconds(work: Work, clock: Clock) -> float:
-    """Seconds: by records of the same network, else by its multiply-adds."""
+def estimate_seconds(work: Work, speeds: Speeds) -> float | None:
+    """Seconds by the slowest device of the kind on which it is known; else by multiply-adds; None without a count."""
     experiment, recipe = work.experiment, work.experiment.parameters["recipe"]
-    rates = [clock.rate(experiment, device) for device in clock.devices(work.kind)]
-    if known := [rate for rate in rates if rate]:
+    found = [speeds.find(experiment, [device]) for device in speeds.list_devices(work.kind)]
+    if known := [speed.seconds for speed in found if speed]:
         seconds = MARGIN * max(known)  # of one device; where several processes work, of all together
-    else:
-        products = PASSES * _cost(experiment).multiply_adds * _enlargement(experiment) * recipe["batch_size"]
+    elif multiply_adds := speeds.count_multiply_adds(experiment):
         speed = MULTIPLY_ADDS_PER_SECOND[work.kind] * (recipe["cpu_threads"] if work.kind == CPU else 1)
-        seconds = products / speed + (SECONDS_OF_STEP if work.kind == GPU else 0)
+        seconds = PASSES * multiply_adds / speed + (SECONDS_OF_STEP if work.kind == GPU else 0)
+    else:
+        return None
     devices = work.processes if work.kind == GPU else 1  # processes on CPUs may share the cores of one
     return seconds * recipe["iterations"] * work.runs * work.share / devices
 
 
-def request_minutes(seconds: float, limit: int, attempt: int = 1) -> int:
-    """What a job asks for: at most the queue's `limit`, after which it goes on in another attempt."""
+def request_minutes(seconds: float | None, limit: int, attempt: int = 1) -> int:
+    """What a job asks for: at most the queue's `limit`, after which it goes on in another attempt; that if unknown."""
+    if seconds is None:
+        return limit
     return min(limit, math.ceil(attempt * (MINUTES_TO_START + seconds / 60)))
 
 

@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, text: str, *options: str) -> argparse.ArgumentParser:
         """Add the command `commands.NAME`, with some of the options that several have."""
         added = added_commands.add_parser(name, help=text, description=text)
-        added.set_defaults(function=getattr(commands, "next_runs" if name == "next" else name.replace("-", "_")))
+        added.set_defaults(function=getattr(commands, name.replace("-", "_")))
         for option in options:
             added.add_argument(option, **_OPTIONS[option])
         return added
@@ -184,9 +184,6 @@ def parser() -> argparse.ArgumentParser:
     added = command("status", text, "--scale")
     added.add_argument("--watch", action="store_true", help="show it every few seconds, until Ctrl-C")
     added.add_argument("--json", action="store_true", help="for programs; docs/monitoring.md explains the keys")
-    text = "how long the rest would take on so many GPUs or CPU cores, and the runs that it is based on"
-    text += " (without a value: on this machine)"
-    added.add_argument("--what-if", nargs="?", const="here", metavar="gpu=N|cpu=N", help=text)
     added = command("explain", "trace a table's cell to its runs, commit, data and parameters", "--scale")
     added.add_argument("table", help='for example "Table 1", or "he2016, Table 1"')
     added.add_argument("row", nargs="?", help="its name, or a part of it (default: all)")
@@ -194,10 +191,6 @@ def parser() -> argparse.ArgumentParser:
     text = "write results, parameters, workflow and provenance as an RO-Crate, for an archive"
     added = command("rocrate", text, "--scale")
     added.add_argument("output", type=Path, metavar="OUT", help="a new folder, or a file that ends in .zip")
-    added = command("next", "the next runs of the order of work, with the commands to type", "--scale")
-    added.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: only what a CPU does in hours")
-    added.add_argument("--count", type=_positive, default=3, metavar="N", help="jobs (default: 3)")
-    added.add_argument("--at-once", type=_positive, default=1, metavar="N", help="experiments per job (default: 1)")
     command("schemas", "write workflow/schemas/ from the typed parameters")
     return top
 

@@ -3,15 +3,15 @@
 Methods that take `wildcards` are parameters and resources of rules; `attempt` counts Snakemake's retries from 1.
 """
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from . import allocation
 from .allocation import Work
 from .errors import UserError
 from .graph import Graph
-from .reporting.cells import Records
-from .reporting.order import plan_runs
-from .reporting.times import CPU, GPU, Clock
+from .records.speed import CPU, GPU, Speeds, read_speeds
 
 SHARE_OF_TEST = 0.1  # of a training's time, at most: all protocols of ImageNet take 1/30 of its multiply-adds
 
@@ -21,7 +21,11 @@ class Jobs:
 
     def __init__(self, graph: Graph):
         self.graph = graph
-        self._clocks: dict[str, Clock] = {}
+        self._priorities: dict[str, dict[tuple[str, int], int]] = {}  # by scale; of an experiment and a seed
+
+    @cached_property
+    def _speeds(self) -> Speeds:
+        return read_speeds(self.graph.project.root)
 
     def processes(self, wildcards: Any) -> int:
         """How many processes train a run, on all nodes together: on GPUs one for each."""
@@ -70,6 +74,22 @@ class Jobs:
     def one_gpu(self, wildcards: Any) -> int:
         """GPUs of a test or a measurement."""
         return 1 if self.graph.device(wildcards) == "gpu" else 0
+
+    def priority(self, wildcards: Any) -> int:
+        """Of a training: the runs of a scale begin in the order of `Project.wanted_runs`."""
+        return self._get_priority(wildcards, int(wildcards.seed))
+
+    def priority_from(self, seed: int) -> Callable[[Any], int]:
+        """Of a job that trains several seeds, of which this is the first."""
+        return lambda wildcards: self._get_priority(wildcards, seed)
+
+    def _get_priority(self, wildcards: Any, seed: int) -> int:
+        scale = self.graph.get_scale(wildcards)
+        if scale not in self._priorities:
+            runs = self.graph.project.wanted_runs(scale)
+            ranks = range(len(runs), 0, -1)
+            self._priorities[scale] = {(run[0].name, run[1]): rank for run, rank in zip(runs, ranks, strict=True)}
+        return self._priorities[scale].get((wildcards.experiment, seed), 0)
 
     def cpu_threads(self, wildcards: Any) -> int:
         """Threads of a test, or of each process of a training."""
@@ -172,8 +192,6 @@ class Jobs:
         return [Work(e, kind, share=iterations / e.parameters["recipe"]["iterations"]) for e in experiments]
 
     def _minutes(self, wildcards: Any, attempt: int, works: list[Work]) -> int:
-        scale = self.graph.get_scale(wildcards)
-        if scale not in self._clocks:
-            self._clocks[scale] = Clock(plan_runs(Records(self.graph.project, scale)))
-        seconds = sum(allocation.estimate_seconds(work, self._clocks[scale]) for work in works)
-        return allocation.request_minutes(seconds, self.graph.time_limit, attempt)
+        seconds = [allocation.estimate_seconds(work, self._speeds) for work in works]
+        whole = None if None in seconds else sum(seconds)
+        return allocation.request_minutes(whole, self.graph.time_limit, attempt)

@@ -261,7 +261,24 @@ def test_what_several_tables_share_is_wanted_once():
     wanted = [e.name for e in PROJECT.wanted("paper") if e.parameters["dataset"]["name"] != "imagenet"]
     own = ["cifar10-resnet110-convolutional-gate"]
     detections = [f"{data}-{network}" for data in ("voc", "coco") for network in ("vgg16", "resnet101")]
-    assert sorted(wanted) == sorted({*cells, *of_he2015, *of_figures, *own, *detections})
+    choices = [f"cifar10-resnet110-exclusive-gate-b{bias}-split" for bias in range(11)]
+    assert sorted(wanted) == sorted({*cells, *of_he2015, *of_figures, *own, *detections, *choices})
+
+
+def test_runs_begin_with_seed_0_of_all_experiments_in_the_order_of_the_scale(copy):
+    order = "order: [cifar10-resnet110-dropout, cifar10-resnet56]"
+    copy.edit("params/scales/tiny.yaml", "runs: 1", f"runs: 2\n{order}")
+    runs = [(experiment.name, seed) for experiment, seed in load(copy.root).wanted_runs("tiny")]
+    names = ["cifar10-resnet110-dropout", "cifar10-resnet110", "cifar10-resnet110-exclusive-gate-b6"]
+    assert runs == [(name, seed) for seed in (0, 1) for name in names], "an order wants nothing more"
+
+
+def test_at_the_papers_scale_table_1_comes_before_table_2_and_both_before_1001_layers():
+    names = [experiment.name for experiment, seed in PROJECT.wanted_runs("paper") if seed == 0]
+    places = {number: [names.index(name) for _, _, found in cells_of(number) for name in found] for number in (1, 2)}
+    rows = [min(names.index(name) for name in found) for _, _, found in cells_of(1)]
+    assert max(rows) < min(place for place in places[2] if place not in places[1])
+    assert max(places[2]) < min(place for place, name in enumerate(names) if "1001" in name or "1202" in name)
 
 
 def test_what_only_a_figure_shows_is_wanted_too(copy):
@@ -283,7 +300,7 @@ def test_the_demo_has_all_of_tables_1_and_2():
     wanted = {experiment.name for experiment in PROJECT.wanted("demo")}
     left_out = {f"cifar10-resnet110-exclusive-gate-b{bias}" for bias in range(1, 6)}
     names = {name for number in (1, 2) for _, _, names in cells_of(number) for name in names}
-    assert len(names) == 25
+    assert len(names) == 26
     assert names - wanted == left_out
 
 

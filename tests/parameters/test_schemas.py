@@ -16,7 +16,6 @@ KINDS = {
     "claims.yaml": "claims",
     "datasets.yaml": "datasets",
     "detection.yaml": "detection",
-    "order.yaml": "order",
     "reporting.yaml": "reporting",
     "reproductions.yaml": "reproductions",
     "experiments": "experiments",

@@ -41,7 +41,7 @@ def test_the_crate_has_workflow_results_and_the_way_of_each_run(committed, tmp_p
     assert set(entities["Snakefile"]["@type"]) == {"File", "SoftwareSourceCode", "ComputationalWorkflow"}
     files = {one["@id"] for one in root["hasPart"]}
     assert all((tmp_path / "crate" / name).is_file() for name in files)
-    assert {"results/tables.md", "results/tables.json", "params/order.yaml", "requirements.lock"} <= files
+    assert {"results/tables.md", "results/tables.json", "params/claims.yaml", "requirements.lock"} <= files
     [training] = [one for one in graph if one["@id"].startswith("#train-")]
     assert training["startTime"] == ORIGIN["started"] and ORIGIN["command"] in training["description"]
     assert {one["@id"].rpartition("/")[2] for one in training["result"]} == {

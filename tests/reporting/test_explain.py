@@ -45,7 +45,7 @@ def test_a_number_is_walked_back(bench, told):
     assert found["data hash"] == ORIGIN["data"]["dvc_md5"]
     assert found["verify its first iterations"].startswith("identity-mappings verify results/runs/cifar10-resnet110-")
     assert found["train it again"] == f"{ORIGIN['command']} --results again"
-    assert "4 run(s) to go" in text and found["cost"].startswith("about 6.0 h on GPU NVIDIA H100")
+    assert "4 run(s) to go" in text and found["time to go"] == "about 6.0 h on GPU NVIDIA H100"
     assert found["train"] == f"identity-mappings train {RESNET} --seed 0 1 3 4 --device gpu"
     assert "depth: 110" in found["network"]
 

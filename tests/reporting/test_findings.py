@@ -26,7 +26,7 @@ def page_of(bench, scale: str = "paper") -> str:
 
 def test_without_a_run_it_says_so(bench):
     page = page_of(bench)
-    assert "236 wanted; to do 236." in page
+    assert "259 wanted; waiting 259." in page
     assert "No run is finished yet." in section(page, "Errors beside the published ones")
     assert "None: no error differs" in section(page, "Surprises")
     assert "Nothing yet" in section(page, "What was compared")
@@ -50,11 +50,12 @@ def test_an_error_stands_beside_the_published_one_with_its_spread(bench):
     assert median[3:] == ["6.61", "6.60", "3", "0.21", "6.50", "-0.01", "agrees", "float32", "GPU NVIDIA H200"]
     assert median[2] == "he2016, Table 1; he2016, Table 2; he2016, Table 3; he2016, Table 4; A convolutional gate"
     times = row(section(page, "Time"), "ResNet-110, cifar10")
-    assert times[1:4] == ["116", "3", "GPU NVIDIA H200"]
-    assert times[5] == "1.00" and times[7:9] == ["3.00", "113.00"]
-    total = row(section(page, "Time"), "all of he2016's CIFAR tables")
-    assert total[1:4] == ["175", "3", "GPU"]
-    assert total[7:9] == ["3.00", "at least 97.00; 75 runs of 7 kinds not measured"]
+    assert times[1:4] == ["121", "3", "GPU NVIDIA H200"]
+    assert times[5] == "1.00" and times[7:9] == ["3.00", "2.00, without 116 runs"], "nothing was counted"
+    total = row(section(page, "Time"), "all ")
+    assert total[1:4] == ["259", "3", ""]
+    assert total[7:9] == ["3.00", "2.00, without 254 runs"]
+    assert "To go: at least 2.0 h on GPU NVIDIA H200, without 254 runs of unknown time." in section(page, "Time")
 
 
 def test_figures_of_what_was_measured_are_shown(bench):
@@ -101,9 +102,11 @@ def test_a_surprise_is_named_with_its_suspicion(bench):
 
 def test_an_unfinished_run_says_where_it_stands(bench):
     bench.record("cifar10-plain20", 30.0, status="unfinished")
-    work = section(page_of(bench), "Order of work")
-    assert "- `cifar10-plain20`, seed 0: 32,000 of 64,000 iterations." in work
-    assert row(work, "the smallest of he2015  ")[2:] == ["4", "", "", "1", "3"]
+    bench.record("cifar10-resnet20", None)
+    runs = section(page_of(bench), "Runs")
+    assert "- `cifar10-plain20`, seed 0: 32,000 of 64,000 iterations." in runs
+    assert row(runs, "cifar10 ") == ["cifar10", "221", "", "1", "1", "219"]
+    assert row(runs, "imagenet ") == ["imagenet", "14", "", "", "", "14"]
 
 
 def test_an_arithmetic_that_is_not_the_papers_is_named(bench):
@@ -118,9 +121,7 @@ def test_another_scale_says_that_it_is_not_the_papers(bench):
     bench.record(IDENTITY, 12.0, scale="tiny")
     page = page_of(bench, "tiny")
     assert "**Scale `tiny`.** For tests." in page
-    work = section(page, "Order of work")
-    assert "identity-mappings next --device cpu --scale tiny" in work and "--seed 0 --device cpu --scale tiny" in work
-    assert "--device gpu" not in work, "a scale for CPUs"
+    assert row(section(page, "Runs"), "digits ") == ["digits", "3", "1", "", "", "2"]
     errors = section(page, "Errors beside the published ones")
     found = [line.split("|")[1:-1] for line in errors.splitlines() if line.startswith(f"| `{IDENTITY}`")]
     assert found and all(not line[3].strip() and not line[8].strip() for line in found), "published of other networks"

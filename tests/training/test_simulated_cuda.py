@@ -32,8 +32,9 @@ KINDS = {experiment.name: experiment for experiment in doctor.list_kinds(load(RO
 
 
 @pytest.fixture(autouse=True)
-def settings():
+def settings(monkeypatch):
     devices.prepare("float32", 1)
+    monkeypatch.setattr(feeds, "STATISTICS_BATCHES", 3)
 
 
 def compute_steps(experiment, device, steps, first=0, images=None, **options):

@@ -16,6 +16,7 @@ import torch
 
 from fork_server import find_commands
 from identity_mappings.errors import UserError
+from identity_mappings.parameters import load
 from identity_mappings.records import run as records
 from identity_mappings.training import checkpoint, devices, memory
 from identity_mappings.training.group import Group, LostWorker
@@ -343,8 +344,11 @@ def test_a_finished_run_is_not_trained_again_and_a_forged_one_not_overwritten(sh
 
 def test_without_a_gpu_the_cpu_must_be_chosen(short, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match=r"a run would take about \d+ (s|min|h|days).*--device cpu"):
-        train(short(), 0, Options(tmp_path, root=ROOT))
+    with pytest.raises(UserError, match=r"How long it takes on a CPU is not known.*--device cpu"):
+        train(short(), 0, Options(tmp_path, root=tmp_path))
+    experiment = load(ROOT).resolve("cifar10-resnet20")
+    with pytest.raises(UserError, match=r"A run takes about 6\.9 h on CPU AMD EPYC, measured.*--device cpu"):
+        train(experiment, 0, Options(tmp_path, root=ROOT))
     assert not list(tmp_path.rglob("*"))
 
 

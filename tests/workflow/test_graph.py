@@ -61,12 +61,21 @@ def test_a_clone_has_nothing_to_do(clone):
 
 
 def test_all_asks_for_every_wanted_run_once(copy):
-    """The tables and figures share experiments; 45 of them on CIFAR, 5 seeds each. ImageNet has no data yet."""
+    """Tables and figures share experiments: 46 on CIFAR with 5 seeds, 11 choices with one. ImageNet has no data yet."""
     answer = copy.snakemake("--dry-run", "--resources", "gpu=4", "--config", "runs_per_gpu=1", cores=8)
-    assert jobs(answer)["train"] == 45 * 5
+    assert jobs(answer)["train"] == 46 * 5 + 11
     outputs = re.findall(r"output: (results/runs/\S+/metrics.json)", answer.stdout)
-    assert len(outputs) == len(set(outputs)) == 45 * 5
+    assert len(outputs) == len(set(outputs)) == 46 * 5 + 11
     assert jobs(answer)["responses"] == 5 and jobs(answer)["signals"] == 1
+
+
+def test_seed_0_of_all_experiments_is_trained_first_in_the_order_of_the_scale(copy):
+    copy.edit("params/scales/tiny.yaml", "runs: 1", "runs: 2\norder: [cifar10-resnet110-dropout]")
+    answer = copy.snakemake("--dry-run", *TINY)
+    job = r"output: results/tiny/runs/(\S+)-[0-9a-f]{12}/seed(\d)/metrics.json.*\n(?:.+\n)*? +priority: (\d+)"
+    found = sorted(re.findall(job, answer.stdout), key=lambda match: -int(match[2]))
+    names = ["cifar10-resnet110-dropout", "cifar10-resnet110", "cifar10-resnet110-exclusive-gate-b6"]
+    assert [match[:2] for match in found] == [(name, seed) for seed in "01" for name in names], answer.stdout
 
 
 def lay_down(project, experiment, *seeds: int) -> dict:
@@ -86,7 +95,7 @@ def test_on_a_gpu_the_runs_of_an_experiment_share_a_job(copy):
     """Each run still has its own folder. The rules are the same whatever exists: those of params/ and the config."""
     call = ("--dry-run", "--printshellcmds", "--resources", "gpu=4")
     answer = copy.snakemake(*call, cores=8)
-    assert jobs(answer)["train_paper_seeds_0_to_4"] == 45 and "train" not in jobs(answer)
+    assert jobs(answer)["train_paper_seeds_0_to_4"] == 46 and jobs(answer)["train"] == 11, "choices have one seed"
     experiment = load(copy.root).resolve("cifar10-resnet110")
     command = next(line for line in answer.stdout.splitlines() if f"--digest {experiment.digest} " in line)
     assert "--seed 0 1 2 3 4 --results results --device gpu" in command and "lease --gpus 1 --granted 1" in command
@@ -97,16 +106,16 @@ def test_on_a_gpu_the_runs_of_an_experiment_share_a_job(copy):
     lay_down(copy, experiment, 0, 3)
     assert copy.snakemake("--list-rules", cores=8).stdout == rules
     partly = copy.snakemake(*call, cores=8)
-    assert jobs(partly)["train_paper_seeds_0_to_4"] == 45
+    assert jobs(partly)["train_paper_seeds_0_to_4"] == 46
     command = next(line for line in partly.stdout.splitlines() if f"--digest {experiment.digest} " in line)
     assert "--seed 0 1 2 3 4" in command, "the command itself leaves finished seeds alone"
     pairs = jobs(copy.snakemake(*call, "--config", "runs_per_gpu=2", cores=8))
-    assert pairs["train_paper_seeds_0_to_1"] == pairs["train_paper_seeds_2_to_3"] == pairs["train"] == 45
+    assert pairs["train_paper_seeds_0_to_1"] == pairs["train_paper_seeds_2_to_3"] == pairs["train"] - 11 == 46
     alone = ("--config", "runs_per_gpu=1")
     named = copy.snakemake(f"results/runs/{experiment.folder}/seed2/metrics.json", *call, *alone, cores=8)
     assert jobs(named)["train"] == 1
     lay_down(copy, experiment, *range(5))
-    assert jobs(copy.snakemake(*call, cores=8))["train_paper_seeds_0_to_4"] == 44
+    assert jobs(copy.snakemake(*call, cores=8))["train_paper_seeds_0_to_4"] == 45
     assert "seeds" not in copy.snakemake("--list-rules", "--config", "device=cpu", cores=8).stdout
 
 
@@ -145,7 +154,7 @@ def test_another_arithmetic_is_asked_for_by_name(copy):
     experiment = load(copy.root).resolve("cifar10-resnet110").in_arithmetic("tf32")
     call = ("--dry-run", "--printshellcmds", "--resources", "gpu=4")
     answer = copy.snakemake(*call, "--config", "arithmetic=tf32", "runs_per_gpu=1", cores=8)
-    assert jobs(answer)["train"] == 45 * 5
+    assert jobs(answer)["train"] == 46 * 5 + 11
     assert f"--arithmetic tf32 --digest {experiment.digest} " in answer.stdout
     assert "--arithmetic float32" not in answer.stdout
     path = f"results/runs/{experiment.folder}/seed0/metrics.json"
@@ -409,7 +418,7 @@ def test_a_crashed_run_hides_no_other(copy):
 def test_without_a_gpu_one_job_says_so_and_no_run_starts(copy):
     answer = copy.snakemake(*TINY, "device=gpu", "--resources", "gpu=1", CUDA_VISIBLE_DEVICES="")
     assert answer.returncode != 0
-    assert "On this CPU" in answer.stdout and "device=cpu" in answer.stdout
+    assert "no GPU for cifar10-resnet110" in answer.stdout and "device=cpu" in answer.stdout
     assert "rule train" not in answer.stdout
 
 

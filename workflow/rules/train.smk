@@ -39,6 +39,7 @@ rule train:
         "logs/{root}/{experiment}-{digest}/seed{seed}.log",
     benchmark:
         "logs/{root}/{experiment}-{digest}/seed{seed}.benchmark.tsv"
+    priority: JOBS.priority
     conda:
         "../envs/python.yaml"
     threads: JOBS.training_threads
@@ -95,6 +96,7 @@ for (RESULTS, SEEDS), EXPERIMENTS in GRAPH.seed_groups().items():
         wildcard_constraints:
             root=RESULTS,
             experiment="|".join(EXPERIMENTS),
+        priority: JOBS.priority_from(SEEDS[0])
         conda:
             "../envs/python.yaml"
         threads: JOBS.training_threads

@@ -1,11 +1,11 @@
-"""The typed form of what is asked of the runs: the papers' claims, and the order of work."""
+"""The typed form of the papers' claims."""
 
 from itertools import product
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .models import Name, Parameters, Runs
+from .models import Name, Parameters
 from .reports import TEST_ERROR
 
 TRAINING_ERROR, TRAINING_LOSS = "training error %", "training loss"
@@ -79,25 +79,4 @@ class Claims(Parameters):
     @model_validator(mode="after")
     def _each_once(self) -> "Claims":
         _check_each_once([claim.name for claim in self.claims], "claims")
-        return self
-
-
-class Step(Parameters):
-    """Runs that are worth the same."""
-
-    name: Annotated[str, Field(description="what they are, in a few words")]
-    why: Annotated[str, Field(description="what makes them worth this place")]
-    experiments: Annotated[list[Name], Field(min_length=1, description="in this order")]
-    runs: Annotated[Runs, Field(description="the first so many seeds of each, as far as the scale wants them")]
-    device: Annotated[Literal["cpu", "gpu"], Field(description="cpu: two cores do such a run within hours")] = "gpu"
-
-
-class Order(Parameters):
-    """The order of work: what is worth most comes first."""
-
-    steps: list[Step]
-
-    @model_validator(mode="after")
-    def _each_once(self) -> "Order":
-        _check_each_once([step.name for step in self.steps], "steps")
         return self

@@ -15,7 +15,7 @@ from ..records.experiment import Experiment as Resolved
 from ..records.files import hash_file
 from ..records.run import DETECTION_PROTOCOLS
 from . import models, reports
-from .claims import Claims, Order
+from .claims import Claims
 from .datasets import Dataset
 from .explain import explain, nearest
 from .reproductions import Reproductions
@@ -33,7 +33,6 @@ SCHEMAS: dict[str, Any] = {
     "figure": reports.Figure,
     "reporting": reports.Reporting,
     "claims": Claims,
-    "order": Order,
     "reproductions": Reproductions,
     "detection": detection.Detections,
 }
@@ -93,7 +92,6 @@ class Project:
     figures: dict[str, reports.Figure]
     reporting: reports.Reporting
     claims: Claims
-    order: Order
     reproductions: Reproductions
     detections: detection.Detections
     resolved: dict[tuple[str, str], Resolved | None] = field(default_factory=dict, init=False, compare=False)
@@ -188,8 +186,8 @@ class Project:
     def seeds(self, experiment: Resolved) -> range:
         """The seeds of an experiment that its scale wants."""
         settings = self.scale(experiment.scale)
-        if experiment.detects:
-            return range(1)  # as he2015 has it
+        if experiment.detects or self.holds_out(experiment.name):
+            return range(1)  # of a detection as in he2015; a choice needs no spread
         return range(settings.runs_on.get(experiment.parameters["dataset"]["name"], settings.runs))
 
     def protocols(self, experiment: Resolved) -> list[str]:
@@ -213,8 +211,7 @@ class Project:
 
     def shown(self, scale: str) -> list[Resolved]:
         """The experiments whose runs fill the tables and figures of a scale, each once."""
-        cells = [cell for cell in self.cells() if not cell.is_cost and cell.metric not in reports.CHOICES]
-        names = [name for cell in cells for name in cell.experiments]
+        names = [name for cell in self.cells() if not cell.is_cost for name in cell.experiments]
         drawn = [name for figure in self.figures.values() for name in figure.runs]
         return self.resolve_all([*names, *drawn], scale)
 
@@ -223,21 +220,28 @@ class Project:
         return {experiment.parameters["dataset"]["name"] for experiment in self.shown(scale)}
 
     def reported(self, scale: str) -> list[Resolved]:
-        """The experiments whose runs a report of a scale tells of: shown, claimed, suspected, in the order of work."""
+        """The experiments whose runs a report of a scale tells of: shown, claimed or suspected."""
         names = [experiment.name for experiment in self.shown(scale)]
         names += [name for claim in self.claims.claims for pair in claim.pairs() for name in pair]
         names += [name for found in self.claims.suspicions for name in (found.against, found.tested_by)]
-        names += [name for step in self.order.steps for name in step.experiments]
         return self.resolve_all(names, scale)
 
     def wanted(self, scale: str) -> list[Resolved]:
-        """The experiments that a scale trains: those that it names, or all that are shown and can be trained."""
-        names = self.scale(scale).experiments
+        """The experiments that a scale trains, those of its `order` first: what it names, or all that is shown."""
+        settings = self.scale(scale)
+        names = settings.experiments
         experiments = self.shown(scale) if names is None else self.resolve_all(names, scale)
+        places = {name: place for place, name in enumerate(settings.order)}
+        experiments.sort(key=lambda experiment: places.get(experiment.name, len(places)))
         return [experiment for experiment in experiments if not experiment.untrainable]
 
+    def wanted_runs(self, scale: str) -> list[tuple[Resolved, int]]:
+        """The experiment and the seed of each run that a scale trains, in this order: all of seed 0 come first."""
+        runs = [(experiment, seed) for experiment in self.wanted(scale) for seed in self.seeds(experiment)]
+        return sorted(runs, key=lambda run: run[1])
+
     def holds_out(self, name: str) -> bool:
-        """Whether an experiment is tested on held-out training images, for a choice, and stands in no table."""
+        """Whether an experiment is tested on held-out training images, for a choice."""
         if name not in self.experiments:  # a detection
             return False
         recipe = self.experiments[name].recipe
@@ -299,7 +303,6 @@ def load(root: Path = Path()) -> Project:
         _named(params / "figures", "figure"),
         read(params / "reporting.yaml", "reporting"),
         read(params / "claims.yaml", "claims"),
-        read(params / "order.yaml", "order"),
         read(params / "reproductions.yaml", "reproductions"),
         read(root / DETECTION, "detection"),
     )

@@ -308,4 +308,6 @@ class Scale(Parameters):
     overlay: Overlay = Overlay()
     experiments: list[Name] | None = None
     """experiments that are wanted; null: those of the tables and figures"""
+    order: list[Name] = []
+    """experiments that are trained before the others, in this order; lower seeds of all come before higher ones"""
     leave_out: Annotated[list[Name], Field(description="experiments with no counterpart at this scale")] = []

@@ -38,6 +38,7 @@ def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str
             known = {str(e.network.depth) for e in experiments.values() if e.network.unit == unit}
             yield from ((path, f"overlay.depths.{unit}", str(depth), known) for depth in depths)
         yield from ((path, "experiments", experiment, experiments) for experiment in scale.experiments or ())
+        yield from ((path, "order", experiment, project.names) for experiment in scale.order)
         yield from ((path, "leave_out", experiment, experiments) for experiment in scale.leave_out)
         yield from ((path, "overlay.recipe", key, models.Recipe.model_fields) for key in overlay.recipe)
         for recipe, keys in overlay.recipes.items():
@@ -60,9 +61,6 @@ def _list_references(project: Project, params: Path) -> Iterator[tuple[Path, str
         yield path, f"{key}.of", suspicion.of, [*(claim.name for claim in claims.claims), *experiments]
         yield path, f"{key}.against", suspicion.against, experiments
         yield path, f"{key}.tested_by", suspicion.tested_by, experiments
-    for step in project.order.steps:
-        for name in step.experiments:
-            yield params / "order.yaml", f"steps.{step.name}.experiments", name, experiments
     path, others, places = params / "reproductions.yaml", project.reproductions, project.cells_by_place()
     for name, report in others.reports.items():
         yield path, f"reports.{name}.source", report.source, others.sources

@@ -92,7 +92,7 @@ def _print(console: Console, walk: Walk) -> None:
         say({"test error": draw_bars(run), **run.facts, **run.commands}, 4)
     if walk.missing:
         console.print(f"  {walk.missing.runs} run(s) to go", style="bold")
-        say({"cost": walk.missing.cost}, 4)
+        say({"time to go": walk.missing.time}, 4)
         for command in walk.missing.commands:
             say({"train": command}, 4)
     say({name: ", ".join(text.splitlines()) for name, text in walk.parameters.items()})

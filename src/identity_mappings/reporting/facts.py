@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..parameters.reports import CHOSEN_BIAS, SPLIT, TEST_BOUND, TRAINING_TIME, Cell
 from ..records.experiment import Experiment
+from ..records.speed import read_spent
 from . import verdict
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ def rebuild(
         text = value if complete else f"{value}, not all biases run"
         judged = (verdict.AGREES if value == cell.published else verdict.DIFFERS) if complete else verdict.UNDECIDED
     elif cell.metric == TRAINING_TIME:
-        from .times import read_spent  # which reads cells
-
         value = verdict.median([read_spent(tested.record).seconds / 3600 for tested in tests])  # of all devices
         if not value:
             return None

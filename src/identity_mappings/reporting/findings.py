@@ -7,21 +7,23 @@ from typing import Any
 from ..parameters.claims import GRADIENTS
 from ..parameters.reports import TEST_ERROR
 from ..records import run
-from . import claims, order, verdict
+from ..records.speed import Speeds, read_spent
+from . import claims, verdict
 from .cells import NO_COUNTERPART, Filled, Records, name_place
 from .claims import NOT_RUN, Judged, Pair
 from .rendering import format_hours, render
-from .times import Left, read_spent, tabulate_times
+from .run_states import RECORDED_STATES, RunProgress, list_runs
+from .times import Left, Times, choose_devices, gather_speeds, tabulate_times
 
 NAME = "README.md"
 
 
 def render_findings(records: Records, cells: list[Filled], judged: list[Judged]) -> str:
     """The page as Markdown."""
-    runs = list(order.plan_runs(records))
+    runs = list_runs(records)
+    times = time_runs(records, runs)
     published = records.settings.published
     rebuilt = [cell for cell in cells if cell.measured is not None]
-    steps = list({planned.step.name: planned.step for planned in runs}.values())
     return render(
         "findings.md.jinja",
         scale=records.scale,
@@ -32,7 +34,7 @@ def render_findings(records: Records, cells: list[Filled], judged: list[Judged])
             "a count (weights, multiply-adds)": _count(cell.verdict for cell in rebuilt if cell.cell.is_cost),
         },
         claims_by_verdict=_count("made after the results" if each.claim.seen else each.verdict for each in judged),
-        runs_by_state=_count(planned.state for planned in runs),
+        runs_by_state=_count(each.state for each in runs),
         judged=judged,
         describe_origin=claims.describe_origin,
         pictures=_find_pictures(records),
@@ -42,15 +44,16 @@ def render_findings(records: Records, cells: list[Filled], judged: list[Judged])
         differing=_find_differing(cells),
         suspicions=partial(_test_suspicions, records),
         comparisons=[(result.claim, rows) for result in judged if (rows := _comparison_rows(result, published))],
-        steps=[_step_row(step, [planned for planned in runs if planned.step.name == step.name]) for step in steps],
-        next_commands={
-            device: next((commands for _, commands in order.plan_jobs(runs, records.scale, device)), None)
-            for device in ("gpu", "cpu")
-        },
-        on_cpus=all(step.device == "cpu" for step in steps),
-        summed_device=records.settings.device.upper(),
-        times=[_time_row(row) for row in tabulate_times(records, runs)],
+        datasets=_tabulate_states(runs),
+        times=[_time_row(row) for row in times],
+        left=times[-1].left,
     )
+
+
+def time_runs(records: Records, runs: list[RunProgress]) -> list[Times]:
+    """The table of times of a scale by its own records alone: the same on every machine."""
+    speeds = gather_speeds(runs, Speeds(records.costs))
+    return tabulate_times(runs, speeds, choose_devices(speeds, records.settings.device))
 
 
 def _count(words: Any) -> str:
@@ -155,13 +158,18 @@ def _test_suspicions(records: Records, name: str, metric: str) -> list[dict[str,
     return tested
 
 
-def _step_row(step: Any, runs: list[order.PlannedRun]) -> dict[str, str]:
-    states = Counter(planned.state for planned in runs)
-    counts = {state: str(states[state] or "") for state in order.STATES}
-    return {"runs": step.name, "why here": step.why, "wanted": str(len(runs)), **counts}
+def _tabulate_states(runs: list[RunProgress]) -> list[dict[str, str]]:
+    """How many runs on each dataset are in each state."""
+    by_dataset: dict[str, Counter[str]] = {}
+    for each in runs:
+        by_dataset.setdefault(each.experiment.parameters["dataset"]["name"], Counter())[each.state] += 1
+    return [
+        {"dataset": name, "runs": str(states.total()), **{state: str(states[state] or "") for state in RECORDED_STATES}}
+        for name, states in by_dataset.items()
+    ]
 
 
-def _time_row(row: Any) -> dict[str, str]:
+def _time_row(row: Times) -> dict[str, str]:
     each = row.seconds_an_iteration
     return {
         "network": row.name,
@@ -171,17 +179,16 @@ def _time_row(row: Any) -> dict[str, str]:
         "steps/s": "" if each is None else f"{1 / each:.3g}",
         "hours a run": "" if each is None else format_hours(each * row.iterations),
         "memory, GiB": "" if row.peak_memory is None else f"{row.peak_memory / 2**30:.2f}",
-        "hours spent": "" if row.seconds is None else format_hours(row.seconds),
+        "hours spent": format_hours(row.seconds) if row.seconds else "",
         "hours to go": describe_left(row.left),
-        "10^15 multiply-adds to go": "" if row.operations_left is None else f"{row.operations_left / 1e15:,.1f}",
     }
 
 
-def describe_left(left: Left) -> str:
-    """Hours of the runs that are left, and how many of them have no measured time."""
-    if not left.unknown_runs:
-        return format_hours(left.seconds) if left.runs else ""
-    if left.unknown_runs == left.runs:
-        return "not measured"
-    kinds = f" of {left.unknown_kinds} kinds" if left.unknown_kinds > 1 else ""
-    return f"at least {format_hours(left.seconds)}; {left.unknown_runs} runs{kinds} not measured"
+def describe_left(left: Left | None) -> str:
+    """Hours of the runs that are left; "~" where they are those of another network, scaled."""
+    if left is None or not left.runs:
+        return ""
+    if left.unknown == left.runs:
+        return "unknown"
+    hours = f"~{left.seconds / 3600:,.0f}" if left.scaled else format_hours(left.seconds)
+    return f"{hours}, without {left.unknown} runs" if left.unknown else hours

@@ -40,7 +40,7 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
     parts: list[Any] = [
         {name: table.model_dump() for name, table in project.tables.items()},
         {name: figure.model_dump() for name, figure in project.figures.items()},
-        *(part.model_dump() for part in (project.reporting, project.claims, project.order, settings)),
+        *(part.model_dump() for part in (project.reporting, project.claims, settings)),
         _hash_files(PACKAGE, "*.py", *(() if report == "figures" else ("templates/*",))),
         _hash_files(results / SIGNALS, "*/*"),
     ]

@@ -16,12 +16,12 @@ from ..parameters import load
 from ..parameters.claims import GRADIENTS
 from ..parameters.reports import Row, Table, Units
 from ..records.files import sha256
-from . import charts, claims, diagrams, findings, fingerprint, order, verdict
+from . import charts, claims, diagrams, findings, fingerprint, verdict
 from .cells import NO_COUNTERPART, NOT_COMPARABLE, QUOTED, Records, name_place
 from .claims import Judged, Pair, format_published
 from .rendering import render
+from .run_states import RunProgress, list_runs
 from .tables import TITLES, Report, make_report
-from .times import tabulate_times
 from .walk import Walk, Walks
 
 NAME, ORIGIN = "report.html", "report.json"
@@ -107,14 +107,14 @@ def _find_rebuilt_errors(cells: Iterable[PageCell]) -> list[PageCell]:
     return list(seen.values())
 
 
-def _summarize(made: Report, runs: list[order.PlannedRun]) -> list[tuple[str, str]]:
+def _summarize(made: Report, runs: list[RunProgress]) -> list[tuple[str, str]]:
     """Numbers for the head of the page, each with what it counts."""
     fillable = [cell for cell in made.cells if cell.is_to_be_rebuilt]
     verdicts = Counter(cell.verdict for cell in fillable if cell.measured is not None)
     words = {verdict.AGREES: "agree", verdict.UNDECIDED: verdict.UNDECIDED, verdict.CUT_OFF: verdict.CUT_OFF}
     words |= {verdict.DIFFERS: "differ", NOT_COMPARABLE: NOT_COMPARABLE}
     return [
-        (f"{sum(planned.done for planned in runs)} of {len(runs)}", "runs finished"),
+        (f"{sum(run.is_done for run in runs)} of {len(runs)}", "runs finished"),
         (f"{verdicts.total()} of {len(fillable)}", "cells measured"),
         *((str(verdicts[found]), word) for found, word in words.items() if verdicts[found]),
     ]
@@ -158,7 +158,7 @@ def render_report(made: Report) -> bytes:
     Raises:
         UserError: the figures were not made, or the page is larger than what opens at once on a phone.
     """
-    records, runs, cells = made.records, list(order.plan_runs(made.records)), _walk_cells(made)
+    records, runs, cells = made.records, list_runs(made.records), _walk_cells(made)
     text = render(
         f"{NAME}.jinja",
         scale=records.scale,
@@ -172,7 +172,7 @@ def render_report(made: Report) -> bytes:
         split=partial(_split, cells),
         figures=_draw_figures(records),
         draw_pairs=partial(_draw_pairs, records),
-        times=tabulate_times(records, runs),
+        times=findings.time_runs(records, runs),
         rules=verdict.state_rules(records.project, records.scale).values(),
         cells=cells.values(),
         parameters={key: text for cell in cells.values() for key, text in cell.parameters.values()},

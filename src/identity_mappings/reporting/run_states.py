@@ -1,22 +1,21 @@
-"""How far every run of a scale is: from its record, its heartbeat, its checkpoints and the log of its job."""
+"""How far every run of a scale is: by its record, and where it is trained by heartbeat, checkpoints and log."""
 
 import os
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..parameters import Project
 from ..records import heartbeat, run
 from ..records.experiment import Experiment
-from . import order, times
+from ..records.speed import Spent, name_device, read_spent
 from .cells import Records
-from .order import DIVERGED, FINISHED
 
+FINISHED, DIVERGED = run.FINAL
 RUNNING, INTERRUPTED, FAILED, WAITING, NO_DATA = "running", "interrupted", "failed", "waiting", "no data"
 STATES = (FINISHED, DIVERGED, RUNNING, INTERRUPTED, FAILED, WAITING, NO_DATA)
+RECORDED_STATES = (FINISHED, DIVERGED, INTERRUPTED, WAITING)  # that records tell, on every machine alike
 # Behind a registration, or not fetched unless asked for: no run on it is wanted until it is here.
 BY_HAND = ("imagenet", "voc-0712", "coco-2014")
 TAIL = 8192  # bytes of a log that are looked at
@@ -33,7 +32,8 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f]")
 class RunProgress:
     """A wanted run, and how far it is."""
 
-    experiment: Experiment  # in its arithmetic
+    # In the arithmetic to train it in: of its own unfinished run, of other finished runs, or else of the recipe.
+    experiment: Experiment
     seed: int
     state: str
     record: run.Record | None = None  # finished, diverged, or of an unfinished run
@@ -66,14 +66,14 @@ class RunProgress:
         return max(0, self.iterations - (self.iteration if self.state == RUNNING else self.checkpoint or 0))
 
     @cached_property
-    def measurements(self) -> list[times.Spent]:
+    def measurements(self) -> list[Spent]:
         """Its speed: from its record, and from a process whose sessions no record has yet."""
-        found = [times.read_spent(self.record)] if self.record else []
+        found = [read_spent(self.record)] if self.record else []
         beat = self.beat
         if beat and not self.is_done and beat.state != heartbeat.STOPPED and beat.iteration > beat.from_iteration:
-            device = times.name_device(beat.gpu, beat.cpu, beat.arithmetic)
+            device = name_device(beat.gpu, beat.cpu)
             seconds = (beat.world_size if beat.gpu else 1) * beat.device_seconds
-            found.append(times.Spent(device, seconds, beat.iteration - beat.from_iteration, None))
+            found.append(Spent(device, seconds, beat.iteration - beat.from_iteration, None))
         return found
 
     @property
@@ -86,10 +86,33 @@ class RunProgress:
         return self.measurements[-1].device if self.measurements else None
 
 
+def read_progress(records: Records, experiment: Experiment, seed: int) -> RunProgress:
+    """How far a run is by its record alone.
+
+    Tables show an experiment in one arithmetic, that of its finished runs; the others would be trained for nothing.
+    """
+    finished, choices = records.read_finished(experiment), [experiment, *experiment.alternatives]
+    if finished:
+        choices = [experiment.in_arithmetic(finished[0].metrics["arithmetic"])]
+    for record in finished:
+        if record.metrics["seed"] == seed:
+            return RunProgress(choices[0], seed, record.metrics["status"], record)
+    for alternative in choices:
+        if record := records.read_unfinished(alternative, seed):
+            return RunProgress(alternative, seed, INTERRUPTED, record, checkpoint=record.metrics["iterations"])
+    return RunProgress(choices[0], seed, WAITING)
+
+
+def list_runs(records: Records) -> list[RunProgress]:
+    """Every wanted run of a scale in the order of work, and how far it is by its record."""
+    wanted = records.project.wanted_runs(records.scale)
+    return [read_progress(records, experiment, seed) for experiment, seed in wanted]
+
+
 def find_progress(records: Records) -> tuple[list[RunProgress], list[RunProgress]]:
-    """Every wanted run of a scale, those of the order of work first; and runs with seeds that no table wants."""
+    """Every wanted run of a scale in the order of work, as far as it is here; and runs with seeds that nobody wants."""
     finder = _Finder(records)
-    wanted = list(_list_wanted(records.project, records.scale))
+    wanted = records.project.wanted_runs(records.scale)
     seeds: dict[str, tuple[Experiment, set[int]]] = {}
     for experiment, seed in wanted:
         seeds.setdefault(experiment.folder, (experiment, set()))[1].add(seed)
@@ -99,18 +122,6 @@ def find_progress(records: Records) -> tuple[list[RunProgress], list[RunProgress
         for seed in sorted(finder.find_seeds(experiment) - known)
     ]
     return [finder.find(experiment, seed) for experiment, seed in wanted], others
-
-
-def _list_wanted(project: Project, scale: str) -> Iterator[tuple[Experiment, int]]:
-    """Each wanted run once: by the order of work, then the others."""
-    by_name = {experiment.name: experiment for experiment in project.wanted(scale)}
-    seen = set()
-    for names, runs in [*((step.experiments, step.runs) for step in project.order.steps), (by_name, None)]:
-        for experiment in filter(None, map(by_name.get, names)):
-            for seed in project.seeds(experiment)[:runs]:
-                if (experiment.folder, seed) not in seen:
-                    seen.add((experiment.folder, seed))
-                    yield experiment, seed
 
 
 class _Finder:
@@ -141,9 +152,10 @@ class _Finder:
         return self.find(experiment, seed)
 
     def find(self, wanted: Experiment, seed: int) -> RunProgress:
-        experiment, seed, record = order.find_run(self.records, wanted, seed)
-        if record and record.metrics["status"] in run.FINAL:
-            return RunProgress(experiment, seed, record.metrics["status"], record)
+        recorded = read_progress(self.records, wanted, seed)
+        if recorded.is_done:
+            return recorded
+        experiment, record = recorded.experiment, recorded.record
         by_folder = {other.folder: other for other in wanted.alternatives}  # in each arithmetic
         beat, written, folder = None, None, experiment.folder
         for name in (folder, *by_folder):

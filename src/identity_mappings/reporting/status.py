@@ -18,13 +18,16 @@ from rich.text import Text
 from ..durations import format_duration
 from ..errors import UserError
 from ..parameters import Project, load
-from . import cells, times
+from ..records import machine
+from ..records.speed import CPU, name_device, read_speeds
+from ..training.driver import query_driver
+from . import cells
 from .cells import Records
-from .forecast import Devices, Forecast, devices_here, forecast, parse_devices
 from .rendering import render
-from .run_states import FAILED, INTERRUPTED, RUNNING, STATES, RunProgress, find_progress
+from .run_states import FAILED, INTERRUPTED, NO_DATA, RUNNING, STATES, RunProgress, find_progress
+from .times import Left, choose_devices, estimate_left, gather_speeds
 
-FORMAT = 1
+FORMAT = 2
 REFRESH_SECONDS = 5.0
 WIDTH_OF_A_PIPE = 160
 
@@ -34,13 +37,14 @@ class Status:
     """How far a scale is."""
 
     scale: str
+    caption: str  # what the scale trains; empty of the papers' own
     when: datetime
     runs: list[RunProgress]  # that tables and figures want
     others: list[RunProgress]  # of the same experiments, with seeds that nobody wants
     filled: int  # cells of all tables with a rebuilt number
     fillable: int  # cells that can have one
-    left: Forecast  # of the runs whose data are there, on the kind of device that the scale is for
-    what_if: Forecast | None  # on the devices that were asked for
+    left: Left  # of the runs whose data are there
+    at_once: int  # runs that this machine can train at once, each on a device like those of `left`
     bad: list[str]  # why records were not believed
 
     @property
@@ -50,6 +54,11 @@ class Status:
     @property
     def seconds_spent(self) -> float:
         return sum(run.seconds_spent for run in self.runs)
+
+    @property
+    def seconds_here(self) -> float | None:
+        """How long this machine needs for what is left; None where nothing is left, or it has no such device."""
+        return max(self.left.longest, self.left.seconds / self.at_once) if self.left.seconds and self.at_once else None
 
     def of_state(self, state: str) -> list[RunProgress]:
         return [run for run in self.runs if run.state == state]
@@ -64,11 +73,12 @@ class Status:
             "cells": {"filled": self.filled, "of": self.fillable},
             "device_seconds": {
                 "spent": round(self.seconds_spent, 1),
-                "left": round(self.left.device_seconds, 1),
-                "runs_of_unknown_time": self.left.unknown_runs,
-                "model": self.left.model,
+                "left": round(self.left.seconds, 1),
+                "runs_of_unknown_time": self.left.unknown,
+                "runs_scaled_by_multiply_adds": self.left.scaled,
+                "devices": self.left.devices,
             },
-            "what_if": self.what_if and self.what_if.as_json(),
+            "seconds_left_here": self.seconds_here and round(self.seconds_here, 1),
             "not_believed": self.bad,
             "list": [self._run_as_json(run) for run in self.runs],
         }
@@ -97,57 +107,51 @@ class Status:
         }
 
 
-def find_status(project: Project, scale: str, devices: Devices | None = None) -> Status:
-    """Read what is there now.
-
-    Args:
-        devices: for `what_if`; None: without.
-    """
+def find_status(project: Project, scale: str) -> Status:
+    """Read what is there now."""
     records = Records(project, scale)
     runs, others = find_progress(records)
     fillable = [cell for cell in cells.fill(records) if cell.is_to_be_rebuilt]
     filled = [cell for cell in fillable if cell.text not in (cells.NOT_RUN, cells.NOT_COUNTED)]
-    # Where nothing was trained on a GPU yet, the hours are those of what was.
-    on_gpus = records.settings.device == "gpu" and any((run.device or "").startswith(times.GPU) for run in runs)
-    widest = max((run.experiment.gpus for run in runs), default=1)
-    left = forecast(runs, others, records.costs, Devices(times.GPU if on_gpus else times.CPU, widest))
-    what_if = forecast(runs, others, records.costs, devices) if devices else None
-    return Status(scale, datetime.now(UTC), runs, others, len(filled), len(fillable), left, what_if, records.bad)
+    speeds = gather_speeds([*runs, *others], read_speeds(project.root, leave_out=records.results))
+    devices = choose_devices(speeds, records.settings.device, name_device(None, machine.find_cpu_model()))
+    to_do = [run for run in runs if run.state != NO_DATA]
+    left = estimate_left(to_do, speeds, devices)
+    at_once = _count_at_once(to_do, left)
+    counts = len(filled), len(fillable)
+    return Status(scale, records.settings.caption, datetime.now(UTC), runs, others, *counts, left, at_once, records.bad)
 
 
-def show(
-    scale: str, watch: bool = False, as_json: bool = False, what_if: str | None = None, root: Path = Path()
-) -> None:
+def _count_at_once(runs: list[RunProgress], left: Left) -> int:
+    if all(device.startswith(CPU) for device in left.devices):
+        threads = (run.experiment.parameters["recipe"]["cpu_threads"] for run in runs)
+        return max(1, machine.count_cores() // max(threads, default=1))
+    return len(query_driver().usable)
+
+
+def show(scale: str, watch: bool = False, as_json: bool = False, root: Path = Path()) -> None:
     """Print the status of a scale.
 
     Args:
         watch: show it again every few seconds, until Ctrl-C; in a pipe it is shown once.
         as_json: print `Status.as_json` instead.
-        what_if: "gpu=N", "cpu=N" or "here": print how long the rest would take there instead.
 
     Raises:
-        UserError: a mistake in params/, in the name of the scale, or in `what_if`.
+        UserError: a mistake in params/, or in the name of the scale.
     """
-    if watch and (as_json or what_if is not None):
-        raise UserError("status: --watch shows the status itself: leave out --json and --what-if")
+    if watch and as_json:
+        raise UserError("status: --watch shows the status itself: leave out --json")
     project = load(root)
-    devices = None
-    if what_if is not None:
-        devices = parse_devices(what_if) or devices_here(project.scale(scale).device)
     if watch and sys.stdout.isatty():
         with Live(screen=True, auto_refresh=False) as live:
             while True:
                 live.update(_layout(find_status(project, scale)), refresh=True)
                 time.sleep(REFRESH_SECONDS)
-    status = find_status(project, scale, devices)
+    status = find_status(project, scale)
     if as_json:
         print(json.dumps(status.as_json(), indent=1, ensure_ascii=False))
         return
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH_OF_A_PIPE)
-    if status.what_if:
-        text = render("forecast.txt.jinja", forecast=status.what_if, format_duration=format_duration)
-        console.print(text, end="", soft_wrap=True, markup=False, highlight=False)
-        return
     console.print(_layout(status, whole=True))
     if watch:
         print("shown once: standard output is not a terminal", file=sys.stderr)

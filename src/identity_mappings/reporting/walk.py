@@ -12,17 +12,17 @@ from functools import cached_property
 from typing import Any
 
 from ..durations import format_duration
-from ..parameters.claims import Step
 from ..parameters.reports import MEAN
 from ..records import measurement, run
-from ..records.experiment import Experiment
-from . import times, verdict
+from ..records.experiment import ARITHMETICS, Experiment
+from ..records.speed import Speeds, read_spent
+from . import verdict
 from .cells import NOT_COMPARABLE, Filled, Records, Tested, parse_published
-from .order import PlannedRun, plan_runs, training_options
 from .rendering import render_macro
+from .run_states import RunProgress, list_runs, read_progress
+from .times import choose_devices, estimate_left, gather_speeds
 
 SECOND_RESULTS = "again"  # a folder for a second training beside the records
-UNPLANNED = Step(name="beside the order of work", why="a table shows it", experiments=["none"], runs=1)
 CurvePoint = tuple[int, float | None, float | None]  # iteration, training error and test error in %
 
 
@@ -42,7 +42,7 @@ class Missing:
     """Runs that a cell still wants."""
 
     runs: int
-    cost: str  # in words: hours where something like them was timed, and multiply-adds
+    time: str  # in words, estimated from the scale's records
     commands: list[str]  # that train them
     data: str  # name of the dataset
 
@@ -80,12 +80,8 @@ class Walks:
         self.project, self.scale, self.records = records.project, records.scale, records
 
     @cached_property
-    def _order(self) -> list[PlannedRun]:
-        return list(plan_runs(self.records))
-
-    @cached_property
-    def _clock(self) -> times.Clock:
-        return times.Clock(self._order)
+    def _speeds(self) -> Speeds:
+        return gather_speeds(list_runs(self.records), Speeds(self.records.costs))
 
     def walk(self, cell: Filled) -> Walk:
         parameters = {}
@@ -140,7 +136,7 @@ class Walks:
     def _describe_run(self, cell: Filled, tested: Tested) -> Run:
         record = tested.record
         metrics, origin = record.metrics, record.provenance
-        spent, data = times.read_spent(record), origin.get("data") or {}
+        spent, data = read_spent(record), origin.get("data") or {}
         folder = record.path.parent.relative_to(self.project.root).as_posix()
         facts = {
             "status": f"{metrics['status']}, {metrics['iterations']:,} of {metrics['of_iterations']:,} iterations",
@@ -171,53 +167,25 @@ class Walks:
             return None
         resolved = self.project.resolve_all(cell.cell.experiments, self.scale)
         trainable = [experiment for experiment in resolved if not experiment.untrainable]
-        lacking = [planned for experiment in trainable for planned in self._lacking(experiment)]
+        lacking = [each for experiment in trainable for each in self._list_lacking(experiment)]
         if not lacking:
             return None
         commands = []
-        for experiment in (planned.experiment for planned in lacking):
-            seeds = [str(planned.seed) for planned in lacking if planned.experiment.name == experiment.name]
-            options = training_options(self.scale, experiment.parameters["recipe"]["arithmetic"])
-            words = [experiment.name, "--seed", *seeds, "--device", self.records.settings.device, *options]
+        for experiment in {each.experiment.digest: each.experiment for each in lacking}.values():
+            seeds = [str(each.seed) for each in lacking if each.experiment.digest == experiment.digest]
+            words = [experiment.name, "--seed", *seeds, "--device", self.records.settings.device]
+            words += [] if self.scale == "paper" else ["--scale", self.scale]
+            arithmetic = experiment.parameters["recipe"]["arithmetic"]
+            words += [] if arithmetic == ARITHMETICS[0] else ["--arithmetic", arithmetic]
             commands.append(shlex.join(["identity-mappings", "train", *words]))
-        dataset = trainable[0].parameters["dataset"]["name"]
-        return Missing(len(lacking), self.describe_cost(lacking), list(dict.fromkeys(commands)), dataset)
+        devices = choose_devices(self._speeds, self.records.settings.device)
+        time = estimate_left(lacking, self._speeds, devices).in_words
+        return Missing(len(lacking), time, commands, trainable[0].parameters["dataset"]["name"])
 
-    def _lacking(self, experiment: Experiment) -> list[PlannedRun]:
-        """The runs of an experiment that are wanted and not done, as the order of work has them or beside it."""
-        planned = [planned for planned in self._order if planned.experiment.name == experiment.name]
-        if planned:
-            return [run for run in planned if not run.done]
-        done = {record.metrics["seed"] for record in self.records.read_finished(experiment)}
-        seeds = self.project.seeds(experiment)
-        return [PlannedRun(UNPLANNED, experiment, seed, None) for seed in seeds if seed not in done]
-
-    def describe_cost(self, lacking: list[PlannedRun]) -> str:
-        """What runs would cost: measured hours, else counted work at a speed that was measured."""
-        operations = times.count_operations_left(lacking, self.records.costs)
-        work = "" if operations is None else f"{operations:.2g} multiply-adds".replace("e+", "×10^")
-        devices = [*self._clock.devices(times.GPU), *self._clock.devices(times.CPU)]
-        for device in devices:
-            left = self._clock.left(lacking, [device])
-            if not left.unknown_runs:
-                hours = f"about {format_duration(left.seconds)} on {device}, as runs like it took there"
-                return f"{hours}; {work}" if work else hours
-        if operations and devices and (speed := self._speed(devices[0])):
-            hours = format_duration(operations / speed)
-            return f"{work}: {hours} at the {speed:.2g} multiply-adds a second that were measured on {devices[0]}"
-        return work or "not known yet: nothing like it was trained or counted"
-
-    def _speed(self, device: str) -> float | None:
-        """Multiply-adds a second, forward and backward, of all that was trained on a device."""
-        seconds = operations = 0.0
-        for planned in (planned for planned in self._order if planned.record):
-            spent = times.read_spent(planned.record)
-            entry = self.records.costs.get(planned.experiment.network_digest)
-            if spent.device == device and entry:
-                batch = planned.experiment.parameters["recipe"]["batch_size"]
-                operations += times.PASSES * entry["multiply_adds"] * batch * spent.iterations
-                seconds += spent.seconds
-        return operations / seconds if seconds else None
+    def _list_lacking(self, experiment: Experiment) -> list[RunProgress]:
+        """The runs of an experiment that are not done."""
+        runs = (read_progress(self.records, experiment, seed) for seed in self.project.seeds(experiment))
+        return [each for each in runs if not each.is_done]
 
 
 def read_curve(content: bytes) -> list[CurvePoint]:

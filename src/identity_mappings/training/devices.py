@@ -2,18 +2,17 @@
 
 import contextlib
 import os
-import time
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
 from ..durations import format_duration
 from ..errors import UserError
 from ..records.experiment import Experiment
 from ..records.machine import find_cpu_model
+from ..records.speed import CPU, name_device, read_speeds
 from . import memory
-from .assembly import build, get_recipe, initialize
+from .assembly import get_recipe
 from .driver import Driver, query_driver
 from .group import Group
 
@@ -40,30 +39,11 @@ def autocast(device: torch.device, arithmetic: str) -> contextlib.AbstractContex
     return contextlib.nullcontext()
 
 
-def estimate(experiment: Experiment, root: Path = Path()) -> float:
-    """Seconds that a run would take on this CPU, from the quickest of three iterations of a part of a batch."""
-    recipe, dataset = get_recipe(experiment), experiment.parameters["dataset"]
-    prepare(recipe.arithmetic, recipe.cpu_threads)
-    network = build(experiment, root)
-    initialize(network, recipe, 0)
-    images = min(recipe.batch_size, 8 * recipe.batch_size // recipe.batch_norm_samples)
-    x = torch.randn(images, dataset["channels"], dataset["size"], dataset["size"])
-    y = torch.zeros(images, dtype=torch.int64)
-    seconds = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        with autocast(torch.device("cpu"), recipe.arithmetic):
-            loss = F.cross_entropy(network(x), y)
-        loss.backward()
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds) * recipe.batch_size / images * recipe.iterations
-
-
 def choose(kind: str, experiment: Experiment, root: Path = Path(), group: Group | None = None) -> torch.device:
     """The device, "gpu" or "cpu", for a run, or for this process of those that train it.
 
     Raises:
-        UserError: there is no GPU for each process; without any, says how long the CPU would take.
+        UserError: there is no GPU for each process; without any, says how long a CPU takes.
     """
     if kind == "cpu":
         return torch.device("cpu")
@@ -79,10 +59,13 @@ def choose(kind: str, experiment: Experiment, root: Path = Path(), group: Group 
         raise UserError(f"no GPU for {experiment.name}: {explain_unseen(driver)}")
     if experiment.detects:
         raise UserError(f"no GPU for {experiment.name}: if you want the CPU, say --device cpu")
-    threads = get_recipe(experiment).cpu_threads
+    speeds, hours = read_speeds(root), "How long it takes on a CPU is not known"
+    if speed := speeds.find(experiment, speeds.list_devices(CPU, name_device(None, find_cpu_model()))):
+        duration = format_duration(speed.seconds * get_recipe(experiment).iterations)
+        how = f"estimated from {speed.scaled_from} by multiply-adds" if speed.scaled_from else "measured"
+        hours = f"A run takes about {duration} on {speed.device}, {how}"
     raise UserError(
-        f"no GPU for {experiment.name}. On this CPU, with {threads} thread(s), a run would take about "
-        f"{format_duration(estimate(experiment, root))}: if you want that, say --device cpu "
+        f"no GPU for {experiment.name}. {hours}: if you want that, say --device cpu "
         "(with Snakemake: --config device=cpu)"
     )
 

@@ -1,4 +1,4 @@
-"""params/claims.yaml and params/order.yaml: every mistake is one line that names file, key and cure."""
+"""params/claims.yaml and the order of a scale: every mistake is one line that names file, key and cure."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
 
-CLAIMS, ORDER = "claims.yaml", "order.yaml"
+CLAIMS, SCALE = "claims.yaml", "scales/paper.yaml"
 WRONG = {
     "unknown experiment of a claim": (
         CLAIMS, "{lower: [cifar10-resnet110], higher: [cifar10-resnet1202]}",
@@ -41,15 +41,10 @@ WRONG = {
     "a suspicion against nothing": (
         CLAIMS, "against: cifar10-plain110", "against: cifar10-plain111", ".against", "did you mean 'cifar10-plain110'"
     ),
-    "two steps of one name": (
-        ORDER, "name: Table 2, five runs", "name: Table 1, five runs", "Table 1, five runs", "rename one"
+    "unknown experiment of an order": (
+        SCALE, "  - cifar10-resnet110-dropout\n", "  - cifar10-resnet110-dropuot\n", "order",
+        "did you mean 'cifar10-resnet110-dropout'",
     ),
-    "unknown experiment of a step": (
-        ORDER, "      - cifar10-resnet110-dropout\n", "      - cifar10-resnet110-dropuot\n",
-        "steps.Table 1.experiments", "did you mean 'cifar10-resnet110-dropout'",
-    ),
-    "unknown device": (ORDER, "    runs: 1\n    device: cpu", "    runs: 1\n    device: gpus", "device", "'gpu'"),
-    "no runs": (ORDER, "    runs: 1\n    device: cpu", "    runs: 0\n    device: cpu", "runs", "0"),
 }  # fmt: skip
 
 
@@ -67,8 +62,7 @@ def test_a_mistake_is_one_line(copy, file, old, new, key, cure):
     assert re.search(cure, message), message
 
 
-@pytest.mark.parametrize("file", [CLAIMS, ORDER])
-def test_without_the_file_it_says_how_to_get_it(copy, file):
-    (copy.root / "params" / file).unlink()
-    with pytest.raises(UserError, match=f"{file}: No such file or directory: restore it"):
+def test_without_the_file_it_says_how_to_get_it(copy):
+    (copy.root / "params" / CLAIMS).unlink()
+    with pytest.raises(UserError, match=f"{CLAIMS}: No such file or directory: restore it"):
         load(copy.root)
