@@ -14,7 +14,7 @@ BRIEF = $$(test -t 2 -a "$$TERM" != dumb || echo --quiet host reason rules)
 .PHONY: help env demo overnight weekend test bench gpu-check lint lock reproduce
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 env: $(READY)  ## build .venv from requirements.lock
 
@@ -48,6 +48,10 @@ test: $(READY)  ## the tests
 
 bench: $(READY)  ## speed against other implementations: results/bench/, docs/speed.md; options: BENCH_ARGS="--help"
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+gpu-check: $(READY)  ## the first hour on a GPU, in a quarter of one: gpu-check.txt; docs/gpus.md
+	@sh workflow/scripts/gpu-check.sh $(BIN) 2>&1 | tee gpu-check.txt
+	@tail -n 1 gpu-check.txt | grep -q "everything passed"
 
 lint: $(READY)  ## lint, format and graph checks
 	$(BIN)/ruff check .

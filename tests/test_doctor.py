@@ -1,6 +1,7 @@
 """`identity-mappings doctor`: a line for each finding, and 1 where something is wrong."""
 
 import json
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -18,52 +19,49 @@ ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 
 
-def test_every_kind_of_step_of_the_papers_is_looked_at():
-    networks = [network for network, _ in doctor.list_kinds().values()]
-    experiments = [experiment for experiment in load(ROOT).experiments.values() if experiment.recipe]
-    assert {network["shortcut"]["kind"] for network in networks} == set(SHORTCUTS)
-    assert {network["activation"] for network in networks} == {each.network.activation for each in experiments}
-    assert {network["unit"] for network in networks} == {each.network.unit for each in experiments}
-    assert {network.get("family") for network in networks} == {None, "imagenet"}
-    assert doctor.RECIPE.keys() | {"arithmetic"} <= set(load(ROOT).recipes["he2016-cifar"].model_fields_set) | {
-        "channel_mean", "channel_deviation", "crop",
-    }  # fmt: skip
+PROJECT = load(ROOT)
+KINDS = {experiment.name: experiment for experiment in doctor.list_kinds(PROJECT, "float32")}
 
 
-@pytest.mark.parametrize("name", ["dropout shortcut", "bottleneck, full-pre-activation", "ImageNet, basic"])
-def test_a_step_that_repeats_is_ok(name, monkeypatch):
-    monkeypatch.setattr(doctor, "STEPS", 2)
-    line = doctor.check_step(name, *doctor.list_kinds()[name], "float32", CPU)
-    assert (line.status, line.text) == (doctor.OK, "2 steps twice, bit by bit")
+def test_every_kind_of_step_of_params_is_looked_at():
+    networks = [experiment.parameters["network"] for experiment in KINDS.values()]
+    stated = [each.network for each in PROJECT.experiments.values() if each.network.family != "vgg"]
+    assert {network["shortcut"]["kind"] for network in networks} == {*SHORTCUTS, "custom"}
+    for key in ("activation", "unit", "family"):
+        assert {network[key] for network in networks} == {getattr(each, key) for each in stated}
+    assert len(networks) == len({str(experiment.digest) for experiment in KINDS.values()})
 
 
-GOOD = ([1.0, 0.5], "abc")
+@pytest.mark.parametrize("name", ["cifar10-resnet110-dropout", "cifar10-resnet164-full-pre-activation"])
+def test_a_step_that_repeats_has_no_problem(name):
+    assert doctor.find_problem(KINDS[name], CPU, ROOT) is None
+
+
+GOOD = ([1.0, 0.5], "abc", None)
 
 
 @pytest.mark.parametrize(
-    ("device", "answers", "status", "text"),
+    ("answers", "problem"),
     [
-        ("cpu", [GOOD, ([1.0, 0.6], "abc")], doctor.WRONG, "cannot be repeated"),
-        ("cpu", [GOOD, ([1.0, 0.5], "abd")], doctor.WRONG, "cannot be repeated"),
-        ("cpu", [([1.0, float("nan")], "abc")] * 2, doctor.WRONG, "not a number"),
-        ("cuda", [GOOD, GOOD, ([1.0, 0.5], "abd")], doctor.WRONG, "CUDA graph gives other bits"),
-        ("cuda", [GOOD, GOOD, GOOD], doctor.OK, "and as a CUDA graph"),
-        ("cuda", [RuntimeError("CUDA error: no kernel image\nmore")], doctor.WRONG, r"(CUDA error: no kernel image)"),
+        ([GOOD, ([1.0, 0.6], "abc", None)], "cannot be repeated"),
+        ([GOOD, ([1.0, 0.5], "abd", None)], "cannot be repeated"),
+        ([([1.0, float("nan")], "abc", None)] * 2, "not a number"),
+        ([GOOD, (*GOOD[:2], "the CUDA graph of a step gives other bits")], "CUDA graph of a step gives other bits"),
+        ([RuntimeError("CUDA error: no kernel image\nmore")], "(CUDA error: no kernel image)"),
     ],
 )
-def test_what_is_wrong_with_a_step_is_said(monkeypatch, device, answers, status, text):
-    answers = iter(answers)
-
+def test_what_is_wrong_with_steps_is_one_line(monkeypatch, answers, problem):
     def answer(*_):
-        given = next(answers)
+        given = answers.pop(0) if answers else GOOD
         if isinstance(given, Exception):
             raise given
         return given
 
     monkeypatch.setattr(doctor, "train_steps", answer)
-    network, size = doctor.list_kinds()["identity shortcut"]
-    line = doctor.check_step("identity shortcut", network, size, "float32", torch.device(device))
-    assert line.status == status and text in line.text
+    line = doctor.check_steps(PROJECT, "float32", CPU)
+    assert line.status == doctor.WRONG and line.text.startswith(f"{next(iter(KINDS))}: ") and problem in line.text
+    line = doctor.check_steps(PROJECT, "float32", CPU)
+    assert (line.status, line.text) == (doctor.OK, f"{len(KINDS)} kinds of network twice, bit by bit")
 
 
 def test_versions_room_devices_and_data_are_looked_at(tmp_path, monkeypatch):
@@ -78,11 +76,11 @@ def test_versions_room_devices_and_data_are_looked_at(tmp_path, monkeypatch):
     disk, *shared = doctor.check_room(tmp_path)
     assert disk.status == doctor.WRONG and "make room" in disk.text
     assert all(line.status == doctor.NOTE and "--shm-size" in line.text for line in shared)
-    data = {line.name: line for line in doctor.check_data(tmp_path / "data")}
+    data = {line.name: line for line in doctor.check_data(PROJECT, tmp_path / "data")}
     assert "identity-mappings data fetch cifar10" in data["data: cifar10"].text
     (tmp_path / "data/cifar10/cifar-10-batches-py").mkdir(parents=True)
     (tmp_path / "data/cifar10/cifar-10-batches-py/data_batch_1").write_text("damaged")
-    data = {line.name: line for line in doctor.check_data(tmp_path / "data")}
+    data = {line.name: line for line in doctor.check_data(PROJECT, tmp_path / "data")}
     assert data["data: cifar10"].status == doctor.WRONG and "data_batch_1" in data["data: cifar10"].text
 
 
@@ -91,15 +89,23 @@ def test_a_gpu_that_torch_does_not_see_is_wrong(monkeypatch):
     monkeypatch.setattr(doctor.driver, "query_driver", lambda: Driver("580.1", [Device(0, "GPU-a", "GPU-a")]))
     _, line = doctor.check_devices()
     assert line.status == doctor.WRONG and "torch" in line.text and "CUDA_VISIBLE_DEVICES" in line.text
+    old = Driver("535.104.05", [Device(0, "GPU-a", "GPU-a")])
+    monkeypatch.setattr(doctor.driver, "query_driver", lambda: old)
+    _, line = doctor.check_devices()
+    assert line.text.endswith("the driver 535.104.05 is too old, install 580 or newer")
     monkeypatch.setattr(doctor.driver, "query_driver", lambda: Driver(problem="NVML Shared Library Not Found"))
     [line] = doctor.check_devices()
     assert line.status == doctor.NOTE and "NVML Shared Library Not Found" in line.text
 
 
-def test_the_time_of_a_step_is_told(monkeypatch):
-    monkeypatch.setattr(doctor, "measure_step", lambda _: 0.5)
-    [line] = doctor.check_speed(CPU)
-    assert (line.name, line.text) == ("speed", "a step of ResNet-110 on CIFAR-10 takes 0.5 s in float32")
+def test_the_hours_of_the_graph_follow_from_the_time_of_a_step(monkeypatch):
+    def tell(seconds):
+        monkeypatch.setattr(doctor, "measure_step", lambda *_: seconds)
+        speed, hours = doctor.check_speed(PROJECT, CPU)
+        assert speed.text == f"a step of ResNet-110 on CIFAR-10 takes {seconds:g} s in float32"
+        return float(re.search(r"at least ([0-9.]+) days", hours.text)[1])
+
+    assert tell(0.02) == pytest.approx(2 * tell(0.01), rel=0.03)
 
 
 def test_the_exit_status_says_whether_something_is_wrong(monkeypatch, capsys):

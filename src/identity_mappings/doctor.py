@@ -17,6 +17,10 @@ from .data.images import Images
 from .errors import UserError
 from .parameters import Project, load
 from .records.experiment import ARITHMETICS, Experiment
+from .records.speed import Speeds, Spent, name_device
+from .reporting.cells import Records
+from .reporting.run_states import find_progress
+from .reporting.times import estimate_left
 from .training import checkpoint, devices, driver, memory
 from .training.streamed import MOST_WORKERS
 from .training.trainer import Options, Trainer
@@ -188,6 +192,16 @@ def measure_step(project: Project, device: torch.device) -> float:
     return seconds
 
 
+def check_speed(project: Project, device: torch.device) -> Iterator[Line]:
+    seconds, records = measure_step(project, device), Records(project, "paper")
+    yield Line("speed", OK, f"a step of ResNet-110 on CIFAR-10 takes {seconds:.3g} s in float32")
+    speeds, name = Speeds(records.costs), name_device(devices.get_name(device), "")
+    speeds.add(project.resolve("cifar10-resnet110"), Spent(name, seconds, 1, None))
+    left = [run for run in find_progress(records)[0] if not run.experiment.streamed]
+    text = estimate_left(left, speeds, [name]).in_words or "none"
+    yield Line("hours", OK, f"all runs of CIFAR that are left, one after the other: {text}")
+
+
 def examine(root: Path, data: Path) -> Iterator[Line]:
     """All findings, as they come."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -199,7 +213,7 @@ def examine(root: Path, data: Path) -> Iterator[Line]:
     for arithmetic in ARITHMETICS if device.type == "cuda" else ("float32",):  # most CPUs have no other
         yield check_steps(project, arithmetic, device)
     if device.type == "cuda":
-        yield Line("speed", OK, f"a step of ResNet-110 on CIFAR-10 takes {measure_step(project, device):.3g} s")
+        yield from check_speed(project, device)
     yield Line("memory", OK, f"{memory.get_peak_bytes(device) / 2**30:.2f} GiB at most")
 
 

@@ -57,8 +57,8 @@ class Graph:
             raise UserError(f"--config device={self.chosen_device}: give gpu or cpu")
         if self.chosen_arithmetic not in (None, *ARITHMETICS):
             raise UserError(f"--config arithmetic={self.chosen_arithmetic}: give {', '.join(ARITHMETICS)}")
-        self.eager = config["eager"]
-        if type(self.eager) is not bool:
+        self.eager = {"true": True, "false": False}.get(str(config["eager"]).lower())
+        if self.eager is None:
             raise UserError(f"--config eager={self.eager}: give true or false")
         counts = {key: config[key] for key in ("runs_per_gpu", "processes", "nodes", "time_limit")}
         for key, value in counts.items():

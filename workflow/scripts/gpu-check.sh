@@ -4,11 +4,11 @@
 BIN=$1
 failed=""
 if ! "$BIN/python" -c "import torch, sys; sys.exit(not torch.cuda.is_available())"; then
-  echo "gpu-check: no GPU here that torch can use; needed are an NVIDIA GPU and its driver, version 580 or newer (CUDA 13.0)"
   "$BIN/python" -c "
 from identity_mappings.training import devices, driver
 found = driver.query_driver()
-print('gpu-check:', devices.explain_unseen(found) if found.usable else found.problem or 'the driver lists no device')"
+why = devices.explain_unseen(found) if found.usable else found.problem or 'the driver lists no device'
+print(f'gpu-check: no GPU that torch can use ({why}); needed: an NVIDIA GPU, driver {devices.OLDEST_DRIVER} or newer')"
   exit 1
 fi
 
