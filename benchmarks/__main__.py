@@ -18,7 +18,7 @@ from identity_mappings.parameters import load
 from identity_mappings.records import machine, measurement, provenance
 from identity_mappings.records.experiment import Experiment
 from identity_mappings.records.files import hash_file, json_bytes
-from identity_mappings.reporting import speed
+from identity_mappings.reporting import benchmarks
 from identity_mappings.training import devices
 from identity_mappings.training.assembly import get_recipe
 
@@ -35,7 +35,7 @@ def get_folder(results: Path, hardware: dict[str, Any], experiment: str) -> Path
     """Folder of a record, by the device's name."""
     gpu = hardware.get("gpu")
     name = f"gpu-{gpu['model']}" if gpu else f"cpu-{hardware['cpu']}"
-    return results / speed.BENCH / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") / experiment
+    return results / benchmarks.BENCH / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") / experiment
 
 
 def measure(experiment: Experiment, device: torch.device, results: Path, peers: bool, rounds: int) -> None:
@@ -66,8 +66,8 @@ def measure(experiment: Experiment, device: torch.device, results: Path, peers: 
     )
     origin["source"] |= {f"benchmarks/{path.name}": hash_file(path) for path in Path(__file__).parent.glob("*.py")}
     folder = get_folder(results, hardware, experiment.name)
-    measurement.write(folder, speed.RECORD, json_bytes(entry), origin)
-    print(f"{folder / speed.RECORD}: {len(entry['rows'])} rows", flush=True)
+    measurement.write(folder, benchmarks.RECORD, json_bytes(entry), origin)
+    print(f"{folder / benchmarks.RECORD}: {len(entry['rows'])} rows", flush=True)
 
 
 def main() -> None:

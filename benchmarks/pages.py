@@ -7,14 +7,14 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from identity_mappings.records.files import json_bytes, write_atomically
-from identity_mappings.reporting import speed
+from identity_mappings.reporting import benchmarks
 from identity_mappings.reporting.drawing import COLOURS, STYLE, to_files
 
 LINES = {"ours": "-", "eager": "--", "pytorchcv": ":"}
 INTRODUCTION = "# Speed of a training step\n\nMade by `make bench`; [docs/speed.md](../../docs/speed.md) says how.\n\n"
 
 
-def draw(found: speed.Records) -> Figure:
+def draw(found: benchmarks.Records) -> Figure:
     """Time of a step on CIFAR against depth, a line for each implementation; float32."""
     drawing = Figure(figsize=(5.5, 3.4), layout="constrained")
     axes = drawing.subplots()
@@ -38,13 +38,13 @@ def draw(found: speed.Records) -> Figure:
 
 def write_pages(root: Path, results: Path) -> None:
     """Make bench.md, the plot, their manifest, and the tables of docs/speed.md."""
-    folder = results / speed.BENCH
-    found = speed.read_records(results)
-    write_atomically(folder / "bench.md", (INTRODUCTION + speed.render_tables(found)).encode())
+    folder = results / benchmarks.BENCH
+    found = benchmarks.read_records(results)
+    write_atomically(folder / "bench.md", (INTRODUCTION + benchmarks.render_tables(found)).encode())
     with matplotlib.rc_context(STYLE):
         for name, content in to_files(draw(found), "time-by-depth").items():
             write_atomically(folder / name, content)
-    write_atomically(folder / speed.MANIFEST, json_bytes(speed.hash_files(folder)))
-    page = root / speed.PAGE
-    write_atomically(page, speed.render_page(page.read_text("utf-8"), found).encode())
+    write_atomically(folder / benchmarks.MANIFEST, json_bytes(benchmarks.hash_files(folder)))
+    page = root / benchmarks.PAGE
+    write_atomically(page, benchmarks.render_page(page.read_text("utf-8"), found).encode())
     print(f"{page}, {folder / 'bench.md'}: {', '.join(found) or 'no records yet'}")

@@ -59,7 +59,7 @@ class Graph:
             raise UserError(f"--config arithmetic={self.chosen_arithmetic}: give {', '.join(ARITHMETICS)}")
         self.eager = {"true": True, "false": False}.get(str(config["eager"]).lower())
         if self.eager is None:
-            raise UserError(f"--config eager={self.eager}: give true or false")
+            raise UserError(f"--config eager={config['eager']}: give true or false")
         counts = {key: config[key] for key in ("runs_per_gpu", "processes", "nodes", "time_limit")}
         for key, value in counts.items():
             if value is not CONFIG[key] and (type(value) is not int or value < 1):  # true is an int in Python, too

@@ -17,7 +17,7 @@ from benchmarks.__main__ import get_folder
 from identity_mappings.networks.batch_norm import BatchNorm2d
 from identity_mappings.parameters import load
 from identity_mappings.records.experiment import Experiment
-from identity_mappings.reporting import speed
+from identity_mappings.reporting import benchmarks as records
 from identity_mappings.training.assembly import build
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +182,7 @@ def test_a_device_has_a_folder_of_its_own():
 
 
 def test_the_plot_has_a_line_for_each_implementation():
-    [axes] = pages.draw(speed.read_records(ROOT / "results")).axes
+    [axes] = pages.draw(records.read_records(ROOT / "results")).axes
     lines = {line.get_label(): line.get_xdata().tolist() for line in axes.get_lines()}
     assert lines["ours, basic units, cpu-amd-epyc"] == [20, 56, 110, 1202]
     assert lines["eager, bottleneck units, cpu-amd-epyc"] == [164]

@@ -12,7 +12,7 @@ from ..records import measurement, run
 from ..records.files import canonical, hash_file, parse_json
 from ..records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, get_signals_folder
 from ..records.run import BadRecord
-from . import detections, evidence, page, readme, speed
+from . import benchmarks, detections, evidence, page, readme
 from .cells import Records
 from .evidence import Gap, History
 from .fingerprint import fingerprint, is_current
@@ -30,7 +30,7 @@ def audit(scale: str, root: Path = Path()) -> int:
         _check_pages(project, scale, report)
         walked = _walk(project, scale, report)
         _check_pictures(project, scale, report)
-        speed.check_pages(root, root / project.scale("paper").results)
+        benchmarks.check_pages(root, root / project.scale("paper").results)
     except Gap as gap:
         print(f"GAP: {gap}")
         return 1
@@ -72,8 +72,8 @@ def _walk(project: Project, scale: str, report: Report) -> dict[Path, str]:
         walk(folder / measurement.COST_JSON, evidence.check_cost, project, scale, folder, history)
     for path in sorted((results / run.IMPORTED).glob("*/evaluation-*.json")):
         walk(path, evidence.check_imported_test, path, history)
-    for path in speed.list_records(results):
-        walk(path, speed.check_record, path, history)
+    for path in benchmarks.list_records(results):
+        walk(path, benchmarks.check_record, path, history)
     for folder in detections.imported_folders(results):
         record = detections.read_imported_detection(folder)
         walk(record.path, evidence.check_code, record.path, record.provenance, history)

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.pages import write_pages
 from identity_mappings.records.files import json_bytes, sha256
 from identity_mappings.records.run import BadRecord
-from identity_mappings.reporting import speed
+from identity_mappings.reporting import benchmarks
 from identity_mappings.reporting.audit import audit
 from identity_mappings.reporting.evidence import Gap, History
 
@@ -23,20 +23,20 @@ def root(tmp_path) -> Path:
     """The committed records and pages."""
     shutil.copytree(ROOT / "results/bench", tmp_path / "results/bench")
     (tmp_path / "docs").mkdir()
-    shutil.copy2(ROOT / speed.PAGE, tmp_path / speed.PAGE)
+    shutil.copy2(ROOT / benchmarks.PAGE, tmp_path / benchmarks.PAGE)
     return tmp_path
 
 
 def check(root: Path) -> None:
-    for path in speed.list_records(root / "results"):
-        speed.check_record(path, History(ROOT))
-    speed.check_pages(root, root / "results")
+    for path in benchmarks.list_records(root / "results"):
+        benchmarks.check_record(path, History(ROOT))
+    benchmarks.check_pages(root, root / "results")
 
 
 def test_the_committed_records_are_walked(root):
     """If not: `make bench BENCH_ARGS=--show`, and commit what it made."""
     check(root)
-    assert speed.check_record(root / "results" / RECORD, History(ROOT)).startswith("commit ")
+    assert benchmarks.check_record(root / "results" / RECORD, History(ROOT)).startswith("commit ")
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -62,7 +62,7 @@ def forge_record_and_its_hash(root: Path) -> None:
 
 def forge_record_and_the_manifest(root: Path) -> None:
     forge_record_and_its_hash(root)
-    (root / "results/bench/manifest.json").write_bytes(json_bytes(speed.hash_files(root / "results/bench")))
+    (root / "results/bench/manifest.json").write_bytes(json_bytes(benchmarks.hash_files(root / "results/bench")))
 
 
 def forge_sources(root: Path) -> None:
@@ -81,8 +81,8 @@ FORGED = {
     "a record that is gone": (
         lambda root: shutil.rmtree((root / "results" / RECORD).parent), Gap, "not the file of manifest.json",
     ),
-    "a ratio on the page": (lambda root: edit(root / speed.PAGE, "| 1.33 ", "| 3.33 "), Gap, "its tables are not"),
-    "a table without its frame": (lambda root: edit(root / speed.PAGE, speed.BEGIN, ""), Gap, "comments"),
+    "a ratio on the page": (lambda root: edit(root / benchmarks.PAGE, "| 1.33 ", "| 3.33 "), Gap, "its tables are not"),
+    "a table without its frame": (lambda root: edit(root / benchmarks.PAGE, benchmarks.BEGIN, ""), Gap, "comments"),
     "a time in bench.md": (lambda root: edit(root / "results/bench/bench.md", "201.0", "101.0"), Gap, "bench.md: not"),
     "a picture": (
         lambda root: (root / "results/bench/time-by-depth.svg").write_text("<svg/>"), Gap, "time-by-depth.svg: not",
@@ -103,7 +103,7 @@ def test_audit_walks_the_records(bench, capsys):
     bench.tables()
     assert audit("paper", bench.root) == 0
     shutil.copytree(ROOT / "results/bench", bench.root / "results/bench")
-    for path in speed.list_records(bench.root / "results"):
+    for path in benchmarks.list_records(bench.root / "results"):
         if path != bench.root / "results" / RECORD:
             shutil.rmtree(path.parent)
     forge_record(bench.root)
@@ -113,7 +113,7 @@ def test_audit_walks_the_records(bench, capsys):
 
 def test_audit_reads_the_page(bench, capsys):
     (bench.root / "docs").mkdir()
-    shutil.copy2(ROOT / speed.PAGE, bench.root / speed.PAGE)  # of records that are not here
+    shutil.copy2(ROOT / benchmarks.PAGE, bench.root / benchmarks.PAGE)  # of records that are not here
     bench.tables()
     assert audit("paper", bench.root) == 1
     assert "docs/speed.md: its tables are not what the records give" in capsys.readouterr().out
@@ -122,9 +122,12 @@ def test_audit_reads_the_page(bench, capsys):
 def test_pages_that_are_made_again_are_right(root):
     forge_record_and_its_hash(root)
     write_pages(root, root / "results")
-    speed.check_pages(root, root / "results")
-    assert "| 100.0 " in (page := (root / speed.PAGE).read_text()) and "| 2.68 " in page
-    assert speed.render_tables(speed.read_records(root / "results")) in (root / "results/bench/bench.md").read_text()
+    benchmarks.check_pages(root, root / "results")
+    assert "| 100.0 " in (page := (root / benchmarks.PAGE).read_text()) and "| 2.68 " in page
+    assert (
+        benchmarks.render_tables(benchmarks.read_records(root / "results"))
+        in (root / "results/bench/bench.md").read_text()
+    )
 
 
 def test_a_ratio_is_of_the_step_that_was_measured_with_it():
@@ -142,7 +145,7 @@ def test_a_ratio_is_of_the_step_that_was_measured_with_it():
         row("ours", 0.5, 0.5, 0.5, runs=5),
     ]
     entry = {"experiment": "a", "layers": 20, "batch_size": 128, "rows": rows, "settings": {"cpu_threads": 2}}
-    lines = [line for line in speed.render_tables({"gpu-x": [entry]}).splitlines() if line.startswith("| a ")]
+    lines = [line for line in benchmarks.render_tables({"gpu-x": [entry]}).splitlines() if line.startswith("| a ")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert [line[3:7] for line in cells] == [
         ["ours", "1,000.0", "128", ""],
@@ -154,6 +157,6 @@ def test_a_ratio_is_of_the_step_that_was_measured_with_it():
 
 
 def test_nothing_measured_stands_outside_of_the_tables():
-    before, _, rest = (ROOT / speed.PAGE).read_text().partition(speed.BEGIN)
-    prose = before + rest.partition(speed.END)[2]
+    before, _, rest = (ROOT / benchmarks.PAGE).read_text().partition(benchmarks.BEGIN)
+    prose = before + rest.partition(benchmarks.END)[2]
     assert not re.findall(r"\d[\d.,]*\s*(?:x|%|ms|s|h|min|MB|GB|GiB|seconds|minutes|hours|images)\b", prose)
