@@ -51,5 +51,8 @@ def test_the_commands_that_contributors_are_told_exist():
     from identity_mappings.cli import parser
 
     commands = parser()._subparsers._group_actions[0].choices
-    text = (ROOT / "CONTRIBUTING.md").read_text() + (ROOT / "CHANGELOG.md").read_text()
+    changes = re.sub(
+        r"### Removed\n.*?(?=^##|\Z)", "", (ROOT / "CHANGELOG.md").read_text(), flags=re.DOTALL | re.MULTILINE
+    )
+    text = (ROOT / "CONTRIBUTING.md").read_text() + changes
     assert set(re.findall(r"`identity-mappings ([a-z-]+)", text)) <= commands.keys()
