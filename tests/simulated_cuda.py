@@ -3,26 +3,25 @@
     with simulated_cuda("late"):
         train(experiment, 0, Options(results, device="gpu"))
 
-A real GPU hides most mistakes in the order of work: a stream that is not waited for has usually finished. Here every
-operator on a tensor of the device is queued on the current stream, and executed only when a rule forces it: a
-synchronize, an event, or a read on the host, which waits for the current stream alone. Until then its outputs hold NaN
-(integers 0), which is what a reader sees who is too early. Numbers are the CPU's: a correct program gives the bits of a
-plain run on the CPU, whatever the policy. Policies say which streams run as early as their waits permit: "late": none;
-"default": the default stream; "side": all others; a number: after each operator as many as this seed draws.
+A real GPU hides most mistakes in the order of work. Here every operator on a tensor of the device is queued on the
+current stream, and executed only when a rule forces it: a synchronize, an event, or a read on the host, which waits for
+the current stream alone. Until then its outputs hold NaN (integers 0). Numbers are the CPU's: a correct program gives
+the bits of a plain run on the CPU, whatever the policy. Policies say which streams run as early as their waits permit:
+"late": none; "default": the default stream; "side": all others; a number: after each operator what this seed draws.
 
-Streams, events and waits are simulated by patching `torch.cuda`, devices and reads by a TorchFunctionMode, operators by
-a TorchDispatchMode. A recording keeps work and executes nothing; a replay queues it, and memory of the recording is
-garbage again when it begins. What waits for the device or copies from the host ends a recording, as does a graph that
-is freed meanwhile; afterwards no memory can be had. Random numbers are drawn from where the generator stands at the
-launch, in a graph from where a registered one stands at the replay. Memory that the host frees may be overwritten by
-the stream that allocated it while another still reads it, unless `record_stream` says so. Copies take pageable memory's
-content at the call, pinned memory's (`pin_memory`, `non_blocking`) when they are executed; all but non-blocking ones
-wait. Not simulated: several devices, threads, the arithmetic of a GPU, and how much memory there is.
+A recording keeps work and executes nothing; a replay queues it, and memory of the recording is garbage again when it
+begins. What waits for the device or copies from the host ends a recording, as does a graph that is freed meanwhile;
+afterwards no memory can be had. Random numbers are drawn from where the generator stands at the launch, in a graph from
+where a registered one stands at the replay. Memory that the host frees may be overwritten by the stream that allocated
+it while another still reads it, unless `record_stream` says so. Copies take pageable memory's content at the call,
+pinned memory's (`pin_memory`, `non_blocking`) when they are executed; all but non-blocking ones wait. Not simulated:
+several devices, threads, the arithmetic of a GPU, and how much memory there is.
 """
 
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -47,24 +46,23 @@ class Simulator:
 
     def __init__(self, policy: str | int):
         self.policy, self.random = policy, random.Random(policy if isinstance(policy, int) else 0)
-        self.streams: list[Stream] = []
-        self.blocks: dict[int, SimpleNamespace] = {}  # memory of the device, and pinned memory, by its storage
-        self.recording: CUDAGraph | None = None
-        self.spoilt: str | None = None  # why a recording failed
+        self.streams, self.blocks = [], {}  # of the device's memory, and pinned memory, by its storage
+        self.recording, self.spoilt = None, None  # a graph; why a recording failed
         self.inside = False  # whether operators are executed, not queued
         self.replays = self.queued = self.most_queued = 0
 
-    def allocate(self, tensor: Tensor, pinned: bool = False) -> None:
+    def allocate(self, tensor: Tensor, pinned: bool = False, filled: bool = False) -> Tensor:
         """Make the memory of a tensor the device's: allocated on a stream, used by others, held by queued work."""
         if self.spoilt:
             raise RuntimeError(f"the allocator still records ({self.spoilt})")
-        storage, tensor = tensor.untyped_storage(), tensor.data
+        storage = tensor.untyped_storage()
         block = {"reference": StorageWeakRef(storage), "stream": self.current, "users": set(), "held": 0}
         self.blocks[storage._cdata] = SimpleNamespace(pinned=pinned, **block)
-        if not pinned:
-            spoil(tensor)
+        if not pinned and not filled:
+            spoil(tensor.data)
             if self.recording:
-                self.recording.pool.append(tensor)
+                self.recording.pool.append(tensor.data)
+        return tensor
 
     def find(self, tensor: Tensor, pinned: bool = False) -> SimpleNamespace | None:
         block = self.blocks.get(tensor.untyped_storage()._cdata)
@@ -76,13 +74,11 @@ class Simulator:
             return
         self.current.queue.append(work)
         for stream in self.streams:
-            if isinstance(self.policy, int):
-                stream.finish(stream.done + self.random.choice((0, 0, 1, 5, 1000)), force=False)
-            elif self.policy == ("default" if stream is self.default else "side"):
-                stream.finish(force=False)
+            early = 1000 * (self.policy == ("default" if stream is self.default else "side"))
+            most = self.random.choice((0, 0, 1, 5, 1000)) if isinstance(self.policy, int) else early
+            stream.finish(stream.done + most, force=False)
 
     def wait(self, stream: "Stream | None" = None, place: int | None = None) -> None:
-        """The host waits for a stream, the current one by default, up to a place of its queue."""
         if self.recording:
             raise NOT_PERMITTED
         (stream or self.current).finish(place)
@@ -162,18 +158,16 @@ class CUDAGraph:
 
 @contextmanager
 def record(graph: CUDAGraph, pool: Any = None, stream: Stream | None = None, **_: Any) -> Iterator[None]:
-    """torch.cuda.graph."""
     torch.cuda.synchronize()
     NOW.recording, graph.stream = graph, stream or Stream()
     try:
         with NOW.on(graph.stream):
             yield
-        assert not NOW.spoilt, NOW.spoilt
-    except (RuntimeError, AssertionError) as error:
+    except RuntimeError as error:
         NOW.spoilt = str(error)
-        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")  # noqa: B904
-    finally:
-        NOW.recording = None
+    NOW.recording = None
+    if NOW.spoilt:
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
 
 
 def spoil(tensor: Tensor) -> None:
@@ -184,9 +178,7 @@ def list_tensors(*values: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
-class Operators(TorchDispatchMode):
-    """Queues operators on tensors of the device."""
-
+class Operators(TorchDispatchMode):  # queues operators on tensors of the device
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs, returns = kwargs or {}, func._schema.returns
         if NOW.inside or not any(map(NOW.find, list_tensors(args, kwargs))):
@@ -201,25 +193,17 @@ class Operators(TorchDispatchMode):
         if by_mask or func in DYNAMIC or not all("Tensor" in str(returned.type) for returned in returns):
             NOW.wait()  # numbers for the host, or sizes that depend on them
             with NOW.executing():
-                values = func(*args, **kwargs)
-                made = tree_map_only(Tensor, torch.clone, values)
-                for output, value in zip(list_tensors(made), list_tensors(values), strict=True):
-                    NOW.allocate(output)
-                    output.copy_(value)
-            return made
+                return tree_map_only(Tensor, partial(NOW.allocate, filled=True), func(*args, **kwargs))
         if copies and NOW.recording and not later:
             raise NOT_PERMITTED
 
-        def take(leaf: Tensor) -> Tensor:
-            """What the operator will see: the same memory, or the present content of the host's."""
+        def take(leaf: Tensor) -> Tensor:  # the same memory, or the present content of the host's
             same = NOW.find(leaf) or to_host or (later and NOW.find(leaf, pinned=True))
             return leaf.data if same else leaf.clone()
 
-        def launch() -> Callable[[], Any]:
-            """Draw random numbers now, to be written when the stream is there."""
+        def launch() -> Callable[[], Any]:  # draws now, and writes when the stream is there
             with NOW.executing():
-                values = func(torch.empty_like(taken[0]), *taken[1:], **more)
-            return lambda: taken[0].copy_(values)
+                return partial(taken[0].copy_, func(torch.empty_like(taken[0]), *taken[1:], **more))
 
         outputs, stream = [], NOW.current
         with NOW.executing():
@@ -227,9 +211,7 @@ class Operators(TorchDispatchMode):
             if len(returns) > aliases:  # called once for the shapes and strides of new outputs
                 changes = any(writes) or func is aten.native_batch_norm.default
                 found = func(*(tree_map_only(Tensor, torch.clone, taken) if changes else taken), **more)
-                outputs = list_tensors(found)[aliases:]
-                for output in outputs:
-                    NOW.allocate(output)
+                outputs = [NOW.allocate(output) for output in list_tensors(found)[aliases:]]
         results, held = [o.data for o in outputs], [b for leaf in list_tensors(taken, more) if (b := NOW.find(leaf))]
         for block in held:
             block.held += 1
@@ -259,9 +241,7 @@ class Operators(TorchDispatchMode):
         return changed[0] if len(returns) == 1 else (*changed[:-1], *outputs)
 
 
-class Devices(TorchFunctionMode):
-    """Makes tensors on the device, and lets the host read them."""
-
+class Devices(TorchFunctionMode):  # makes tensors on the device, and lets the host read them
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
         if NOW.inside or name == "_parse_to" or func is torch.device:
@@ -270,13 +250,9 @@ class Devices(TorchFunctionMode):
         on_device = tensor is not None and NOW.find(tensor) is not None
         named = [str(leaf).partition(":")[0] for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, DEVICE)]
         if name == "pin_memory":
-            copy = tensor.clone()
-            NOW.allocate(copy, pinned=True)
-            return copy
+            return NOW.allocate(tensor.clone(), pinned=True)
         if on_device and name == "__get__" and func.__self__ in (Tensor.device, Tensor.is_cuda):
             return CUDA if func.__self__ is Tensor.device else True
-        if on_device and name == "record_stream":
-            return NOW.find(tensor).users.add(args[1])
         if on_device and name == "__deepcopy__":
             return args[1].setdefault(id(tensor), tensor.detach().clone().requires_grad_(tensor.requires_grad))
         if on_device and (name in ("cpu", "tolist") or (name == "to" and "cpu" in named)):
@@ -292,10 +268,8 @@ class Devices(TorchFunctionMode):
         if not to_device:
             return value
         with NOW.executing():
-            made, value = value.detach().clone().requires_grad_(value.requires_grad), value.detach().clone()
-            NOW.allocate(made)
-            target = made.data
-        NOW.enqueue(lambda: target.copy_(value))
+            made = NOW.allocate(value.detach().clone().requires_grad_(value.requires_grad))
+        NOW.enqueue(partial(made.data.copy_, value.detach().clone()))
         if name in FROM_HOST:
             NOW.wait()
         return made
@@ -308,12 +282,6 @@ def simulated_cuda(policy: str | int = "late") -> Iterator[Simulator]:
     NOW = Simulator(policy)
     NOW.default = NOW.current = Stream()
     generator, load, save = torch.Generator, torch.load, torch.save
-
-    def save_tensors(*args: Any, **kwargs: Any) -> None:
-        NOW.wait()
-        with NOW.executing():
-            save(*args, **kwargs)
-
     properties = SimpleNamespace(name="simulated", uuid="0", total_memory=2**37, major=9, minor=0)
     answers = {"is_available": True, "device_count": 1, "current_device": 0, "get_device_name": "simulated",
                "get_device_properties": properties, "max_memory_allocated": 0, "set_rng_state": None}  # fmt: skip
@@ -323,7 +291,8 @@ def simulated_cuda(policy: str | int = "late") -> Iterator[Simulator]:
         "current_stream": lambda device=None: NOW.current, "default_stream": lambda device=None: NOW.default,
         "get_rng_state": lambda device=None: torch.get_rng_state(),
     }  # fmt: skip
-    here = {"Generator": lambda device=None: generator(), "save": save_tensors,
-            "load": lambda file, map_location=None, **more: load(file, **more)}  # fmt: skip
-    with mock.patch.multiple(torch.cuda, **cuda), mock.patch.multiple(torch, **here), Operators(), Devices():
+    here = {"Generator": lambda device=None: generator(), "load": lambda f, map_location=None, **more: load(f, **more),
+            "save": lambda *args: (NOW.wait(), NOW.executing()(save)(*args))}  # fmt: skip
+    users = mock.patch.object(Tensor, "record_stream", lambda tensor, stream: NOW.find(tensor).users.add(stream))
+    with users, mock.patch.multiple(torch.cuda, **cuda), mock.patch.multiple(torch, **here), Operators(), Devices():
         yield NOW
