@@ -28,6 +28,7 @@ from unittest import mock
 
 import torch
 import torch._dynamo  # modes import it, and it must not see what is patched here
+import torchvision  # noqa: F401  defines nms
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
@@ -35,7 +36,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten, CUDA, DEVICE = torch.ops.aten, torch.device("cuda", 0), (str, torch.device)
-DYNAMIC = {aten.nonzero.default, aten.masked_select.default, aten._unique2.default}  # the host reads their sizes
+DYNAMIC = {
+    aten.nonzero.default,
+    aten.masked_select.default,
+    aten._unique2.default,
+    torch.ops.torchvision.nms.default,
+}  # the host reads their sizes
 FROM_HOST = ("tensor", "as_tensor", "to", "cuda")
 NOT_PERMITTED = RuntimeError("operation not permitted when stream is capturing")
 NOW: "Simulator"

@@ -24,6 +24,7 @@ from identity_mappings.reporting.cells import Records
 from identity_mappings.reporting.tables import render_imported
 from identity_mappings.training import checkpoint, verify
 from identity_mappings.training.loop import train
+from simulated_cuda import simulated_cuda
 
 
 def record_of(results: Path, experiment) -> dict[str, bytes]:
@@ -69,6 +70,16 @@ def test_stopped_and_resumed_it_is_the_same_bytes(whole, alternating, options, t
     assert not (run.get_folder(tmp_path, alternating, 0) / run.METRICS).exists()
     assert train(alternating, 0, chosen) == 0
     assert record_of(tmp_path, alternating) == record_of(whole, alternating)
+
+
+@pytest.mark.parametrize("policy", ["late", "default"])
+def test_on_a_simulated_gpu_it_is_the_same(whole, alternating, options, tmp_path, policy):
+    with simulated_cuda(policy) as gpu:
+        assert train(alternating, 0, replace(options(tmp_path), device="gpu")) == 0
+    cpu, found = (run.read(run.get_folder(results, alternating, 0), alternating, 0) for results in (whole, tmp_path))
+    for key in ("first_losses", "test", "weights_sha256"):
+        assert cpu.metrics[key] == found.metrics[key]
+    assert gpu.replays == 0
 
 
 def command(*words: str, root: Path) -> dict:
