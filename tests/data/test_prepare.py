@@ -22,10 +22,10 @@ from identity_mappings.data.imagenet import DEVKIT, TRAINING, VALIDATION, read_d
 from identity_mappings.data.listing import dvc_md5, hash_md5
 from identity_mappings.data.prepare import Writer, prepare
 from identity_mappings.data.shards import Shards
-from identity_mappings.data.small_imagenet import archives, wnid
 from identity_mappings.errors import UserError
 from identity_mappings.parameters.datasets import Archive
 from identity_mappings.parameters.load import read_entry
+from small_imagenet import archives, wnid
 
 SMALL = "imagenet-small"
 REAL = archives()
