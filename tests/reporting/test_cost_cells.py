@@ -252,8 +252,10 @@ def small(bench):
     lines = [line for line in (bench.root / IMAGENET).read_text().splitlines() if re.fullmatch(names, line)]
     (bench.root / IMAGENET).write_text("\n".join(lines) + "\n")
     (params / "claims.yaml").write_text("claims: []\n")
-    scale = params / "scales/paper.yaml"
-    scale.write_text(scale.read_text().partition("\norder:")[0] + "\n")
+    (params / "reproductions.yaml").write_text("sources: {}\nreports: {}\ncells: []\n")
+    for name, key in (("scales/paper", "order"), ("reporting", "scales")):  # of experiments and scales that are gone
+        path = params / f"{name}.yaml"
+        path.write_text(re.sub(rf"^{key}:.*\n(  .*\n)*", "", path.read_text(), flags=re.MULTILINE))
     (params / "detection.yaml").write_text("datasets: {}\nrecipes: {}\nexperiments: {}\nscales: {paper: {}}\n")
     assert len(load(bench.root).experiments) == 7
     return bench

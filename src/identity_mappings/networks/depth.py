@@ -1,4 +1,4 @@
-"""Which depths the papers' networks can have, and a bound of their memory. Needs no torch, so that it is read at once."""
+"""Which depths the papers' networks can have, and a bound of their memory. Needs no torch, which is slow to import."""
 
 from collections.abc import Mapping
 from typing import Any
