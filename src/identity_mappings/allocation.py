@@ -5,9 +5,8 @@ The estimates are upper ones, and grow with each attempt. A training that is cut
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from .networks.closed_form import Cost, bound_activations, closed_form
+from .networks.depth import bound_activations
 from .records.experiment import Experiment
 from .records.speed import CPU, GPU, PASSES, Speeds
 
@@ -17,6 +16,7 @@ WORKERS = 8  # processes that decode, for each GPU
 # Multiply-adds a second where no record says: a fifth of what a core did here (bench.md), a tenth of a GPU of 2017.
 MULTIPLY_ADDS_PER_SECOND = {CPU: 8e9, GPU: 0.7e12}
 SECONDS_OF_STEP = 0.05  # that a step takes beside its products, on a GPU where they are small
+MOST_WEIGHTS = {"cifar": 19.5e6, "imagenet": 65e6, "vgg": 144e6}  # of a family's largest network
 MINUTES_TO_START = 15  # Snakemake on the node, torch, data, the last test
 MARGIN = 1.5  # of records: other nodes are slower, and share their disks
 
@@ -44,8 +44,7 @@ class Work:
 def estimate_activation_bytes(experiment: Experiment) -> int:
     """Bytes that a forward pass of one batch norm's images keeps for the backward pass, in float32."""
     parameters = experiment.parameters
-    channels = parameters["dataset"].get("channels", 3)
-    image = bound_activations(_countable(parameters["network"]), channels, _size(experiment))
+    image = bound_activations(parameters["network"], _size(experiment))
     return math.ceil(image * parameters["recipe"].get("batch_norm_samples", 1) * _enlargement(experiment))
 
 
@@ -53,7 +52,8 @@ def estimate_memory(work: Work, attempt: int = 1) -> int:
     """MB of a node's memory. The second attempt asks for half as much more, later ones for twice as much."""
     experiment, processes = work.experiment, work.processes // work.nodes
     recipe, dataset = experiment.parameters["recipe"], experiment.parameters["dataset"]
-    weights = 4 * 4 * _cost(experiment).weights  # gradients, momentum, a copy for a checkpoint
+    # Gradients, momentum and a copy for a checkpoint have as many numbers as the weights.
+    weights = 4 * 4 * MOST_WEIGHTS[experiment.parameters["network"].get("family") or "cifar"]
     image = math.ceil(dataset.get("channels", 3) * _size(experiment) ** 2 * _enlargement(experiment))
     images = 4 * image * (dataset["training_images"] + dataset["test_images"])
     if experiment.streamed:
@@ -87,11 +87,6 @@ def request_minutes(seconds: float | None, limit: int, attempt: int = 1) -> int:
     return min(limit, math.ceil(attempt * (MINUTES_TO_START + seconds / 60)))
 
 
-def _cost(experiment: Experiment) -> Cost:
-    network, dataset = _countable(experiment.parameters["network"]), experiment.parameters["dataset"]
-    return closed_form(network, dataset["classes"], dataset.get("channels", 3), _size(experiment))
-
-
 def _size(experiment: Experiment) -> int:
     """Height and width of what the network sees; of a detection of what its backbone saw."""
     parameters = experiment.parameters
@@ -105,10 +100,3 @@ def _enlargement(experiment: Experiment) -> float:
     if not experiment.detects:
         return 1
     return 2 * (experiment.parameters["recipe"]["longer_side"] / _size(experiment)) ** 2
-
-
-def _countable(network: dict[str, Any]) -> dict[str, Any]:
-    """A network that can be counted: a shortcut of the user's own is taken for the largest of the papers'."""
-    if network.get("shortcut", {}).get("kind") != "custom":
-        return network
-    return {**network, "shortcut": {"kind": "exclusive-gate"}}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from identity_mappings.data import colour
-from identity_mappings.data.small_imagenet import open_photographs
+from small_imagenet import open_photographs
 
 KINDS = ("pca", "pca-and-jitter")
 MEAN, DEVIATION = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]

@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, functional
 
 from identity_mappings.data import crops
-from identity_mappings.data.small_imagenet import open_photographs
+from small_imagenet import open_photographs
 
 SIZES = [(125, 94), (94, 125), (100, 100), (77, 60), (301, 60)]  # width, height
 SIZE, SHORTER_SIDE = 56, (64, 120)

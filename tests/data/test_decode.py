@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from identity_mappings.data import decode
-from identity_mappings.data.small_imagenet import open_photographs
 from identity_mappings.errors import UserError
+from small_imagenet import open_photographs
 
 PIECE = open_photographs()[0].crop((100, 50, 301, 184))
 

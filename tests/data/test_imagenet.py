@@ -5,6 +5,8 @@ import io
 import random
 import re
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -15,8 +17,10 @@ from PIL import Image
 from torchvision.datasets import ImageNet
 from torchvision.datasets import imagenet as torchvisions
 
+import make_small_data
+import small_imagenet
 from identity_mappings.cli import main
-from identity_mappings.data import imagenet, small_imagenet, sources
+from identity_mappings.data import imagenet, sources
 from identity_mappings.data.imagenet import DEVKIT, TRAINING, VALIDATION
 from identity_mappings.data.listing import dvc_md5, list_files
 from identity_mappings.errors import UserError
@@ -36,7 +40,7 @@ def pins(name: str) -> dict[str, str]:
 def made(tmp_path_factory) -> Path:
     """A folder of datasets with imagenet-small in it."""
     folder = tmp_path_factory.mktemp("data")
-    small_imagenet.make(folder)
+    make_small_data.make("imagenet-small", folder)
     return folder
 
 
@@ -81,7 +85,7 @@ def test_the_small_archives_have_the_same_bytes_at_every_making(made, monkeypatc
 def test_another_pillow_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(small_imagenet, "ENLARGED", 8)
     with pytest.raises(UserError, match=r"img_train.tar, as the installed Pillow.*requirements.lock \(make env\)"):
-        small_imagenet.make(tmp_path)
+        make_small_data.make("imagenet-small", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -140,25 +144,28 @@ def test_a_wrong_devkit_is_refused(data):
         entry = repack(data, change)
         with pytest.raises(UserError, match=said):
             imagenet.read_devkit(SMALL, data, entry)
-        small_imagenet.make(data)
+        make_small_data.make("imagenet-small", data)
     (data / SMALL / DEVKIT).write_bytes(b"other")
     with pytest.raises(UserError, match=r"devkit_t12.tar.gz: its MD5 is 795f3202.*published is 91d1041c"):
         imagenet.read_devkit(SMALL, data, ENTRIES[SMALL])
-    small_imagenet.make(data)
+    make_small_data.make("imagenet-small", data)
     with pytest.raises(UserError, match="10 classes, not numbered 1 to 11"):
         imagenet.read_devkit(SMALL, data, ENTRIES[SMALL].model_copy(update={"classes": 11}))
 
 
-def test_fetch_makes_the_small_archives_and_keeps_right_ones(tmp_path, capsys, monkeypatch):
+def test_the_script_makes_the_small_archives_and_fetch_names_it(tmp_path, capsys):
     words = ["data", "fetch", SMALL, "--data", str(tmp_path)]
+    for action in ("fetch", "prepare"):
+        assert main(["data", action, *words[2:]]) == 2
+        assert f"make them with `python workflow/scripts/make_small_data.py {SMALL}`" in capsys.readouterr().err
+    script = [sys.executable, ROOT / "workflow/scripts/make_small_data.py", SMALL, tmp_path]
+    subprocess.run(script, cwd=ROOT, check=True)
     assert main(words) == 0
     assert f"call `identity-mappings data prepare {SMALL}`" in capsys.readouterr().out
     (tmp_path / SMALL / TRAINING).write_bytes(b"damaged")
-    assert main(words) == 0
+    subprocess.run(script, cwd=ROOT, check=True)
     assert main(["data", "verify", SMALL, "--data", str(tmp_path)]) == 0
     assert "as published" in capsys.readouterr().out
-    monkeypatch.setattr(small_imagenet, "make", None)
-    assert main(words) == 0
 
 
 def test_fetch_of_imagenet_says_what_to_download(tmp_path, capsys):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import make_small_data
 from identity_mappings.cli import main
 from identity_mappings.data import archive, sources
 from identity_mappings.data import prepare as preparing
@@ -22,10 +23,10 @@ from identity_mappings.data.imagenet import DEVKIT, TRAINING, VALIDATION, read_d
 from identity_mappings.data.listing import dvc_md5, hash_md5
 from identity_mappings.data.prepare import Writer, prepare
 from identity_mappings.data.shards import Shards
-from identity_mappings.data.small_imagenet import archives, wnid
 from identity_mappings.errors import UserError
 from identity_mappings.parameters.datasets import Archive
 from identity_mappings.parameters.load import read_entry
+from small_imagenet import archives, wnid
 
 SMALL = "imagenet-small"
 REAL = archives()
@@ -392,6 +393,7 @@ def test_progress_is_a_line_for_each_tenth_where_there_is_no_terminal(capsys):
 
 def test_the_command_line_prepares_every_dataset(tmp_path, capsys, monkeypatch):
     words = ["--data", str(tmp_path)]
+    make_small_data.make(SMALL, tmp_path)
     assert main(["data", "prepare", SMALL, *words]) == 0
     assert "320 training images in 4 shards" in capsys.readouterr().out
     assert main(["data", "verify", SMALL, *words]) == 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from identity_mappings.data import small_imagenet
+import make_small_data
 from identity_mappings.data.imagenet import TRAINING
 from identity_mappings.data.prepare import prepare, verify
 from identity_mappings.data.shards import SPLITS, Shards
@@ -23,7 +23,7 @@ SMALL = "imagenet-small"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     data = tmp_path_factory.mktemp("data")
-    small_imagenet.make(data)
+    make_small_data.make("imagenet-small", data)
     prepare(SMALL, data)
     return data
 

@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
-from identity_mappings.data import colour, crops, decode, prepare, small_imagenet
+import make_small_data
+from identity_mappings.data import colour, crops, decode, prepare
 from identity_mappings.data.sampling import Sampler
 from identity_mappings.data.shards import Shards
-from identity_mappings.data.small_imagenet import open_photographs
 from identity_mappings.data.stream import Loader, Order, Stream, mean_image
 from identity_mappings.errors import UserError
+from small_imagenet import open_photographs
 
 CROP = 28
 PHOTOGRAPHS = open_photographs()
@@ -435,7 +436,7 @@ def test_a_broken_image_stops_the_mean_and_leaves_no_file(tmp_path):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    small_imagenet.make(folder)
+    make_small_data.make("imagenet-small", folder)
     prepare.prepare("imagenet-small", folder)
     return folder / "shards" / "imagenet-small"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import make_small_data
 from identity_mappings.detection import backbone, datasets
 from identity_mappings.evaluation.single_view import recompute_statistics
 from identity_mappings.parameters import load
@@ -31,6 +32,7 @@ SHORT = {
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for name in ("voc-small", "coco-small"):
+        make_small_data.make(name, folder)
         datasets.prepare(name, folder)
     return folder
 

@@ -8,19 +8,26 @@ import tarfile
 import pytest
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
+import make_small_data
+import small_detection
 from identity_mappings.data.listing import dvc_md5
-from identity_mappings.detection import datasets, small
+from identity_mappings.detection import datasets
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
 
 VOC_TEST = "VOCtest_06-Nov-2007.tar"
 
 
+def prepare(name: str, folder) -> None:
+    make_small_data.make(name, folder)
+    datasets.prepare(name, folder)
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     for name in ("voc-small", "coco-small"):
-        datasets.prepare(name, folder)
+        prepare(name, folder)
     return folder
 
 
@@ -39,7 +46,7 @@ def test_the_hash_of_a_dataset_is_that_of_its_archives(root_of_project):
 
 @pytest.mark.parametrize("name", ["voc-small", "coco-small"])
 def test_small_archives_are_the_pinned_bytes_each_time(name):
-    found = {file: hashlib.md5(content).hexdigest() for file, content in small.archives(name).items()}
+    found = {file: hashlib.md5(content).hexdigest() for file, content in small_detection.archives(name).items()}
     assert found == datasets.read_entry(name).files
 
 
@@ -74,8 +81,15 @@ def test_missing_archives_are_named_with_their_addresses(name, tmp_path):
         assert f"{tmp_path / name / file}: missing: {archive.url}" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["voc-small", "coco-small"])
+@pytest.mark.parametrize("get", [datasets.fetch, datasets.prepare])
+def test_a_small_set_that_is_not_made_yet_names_its_script(name, get, tmp_path):
+    with pytest.raises(UserError, match=f"missing: make it with `python workflow/scripts/make_small_data.py {name}`"):
+        get(name, tmp_path)
+
+
 def test_a_damaged_archive_is_named(tmp_path):
-    datasets.fetch("coco-small", tmp_path)
+    make_small_data.make("coco-small", tmp_path)
     path = tmp_path / "coco-small" / "val2014.zip"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     [found] = datasets.list_problems("coco-small", tmp_path)
@@ -85,7 +99,7 @@ def test_a_damaged_archive_is_named(tmp_path):
 
 
 def test_damaged_and_missing_images_are_named(tmp_path):
-    datasets.prepare("voc-small", tmp_path)
+    prepare("voc-small", tmp_path)
     folder = tmp_path / "detection" / "voc-small"
     images = sorted(folder.rglob("*.jpg"))
     images[0].write_bytes(b"no image")
@@ -98,7 +112,7 @@ def test_damaged_and_missing_images_are_named(tmp_path):
 
 
 def test_an_index_that_is_no_index_is_refused(tmp_path, root_of_project):
-    datasets.prepare("voc-small", tmp_path)
+    prepare("voc-small", tmp_path)
     pinned = load(root_of_project).detections.datasets["voc-small"].model_dump()
     path = tmp_path / "detection" / "voc-small" / datasets.INDEX
     for content in ("{", "[]"):
@@ -111,7 +125,7 @@ def test_an_index_that_is_no_index_is_refused(tmp_path, root_of_project):
 
 
 def test_other_archives_than_the_pinned_are_refused(tmp_path, root_of_project):
-    datasets.prepare("voc-small", tmp_path)
+    prepare("voc-small", tmp_path)
     pinned = load(root_of_project).detections.datasets["voc-small"].model_dump()
     with pytest.raises(UserError, match="not the pinned one"):
         datasets.read_index("voc-small", tmp_path, {**pinned, "md5": "0" * 32 + ".dir"})
@@ -123,7 +137,7 @@ def test_other_archives_than_the_pinned_are_refused(tmp_path, root_of_project):
 
 
 def test_a_member_that_leaves_the_folder_is_refused(tmp_path, monkeypatch):
-    datasets.fetch("voc-small", tmp_path)
+    make_small_data.make("voc-small", tmp_path)
     path = tmp_path / "voc-small" / VOC_TEST
     with tarfile.open(path, "a") as tar:
         tar.addfile(tarfile.TarInfo("../Annotations/evil.xml"))
@@ -131,7 +145,6 @@ def test_a_member_that_leaves_the_folder_is_refused(tmp_path, monkeypatch):
     changed = entry.archives[VOC_TEST].model_copy(update={"md5": hashlib.md5(path.read_bytes()).hexdigest()})
     entry = entry.model_copy(update={"archives": {**entry.archives, VOC_TEST: changed}})
     monkeypatch.setattr(datasets, "read_entry", lambda _: entry)
-    monkeypatch.setattr(datasets, "fetch", lambda *_: None)
     with pytest.raises(UserError, match=r"evil.xml' leaves the folder: refused"):
         datasets.prepare("voc-small", tmp_path)
     assert not (tmp_path / "detection" / "Annotations").exists()

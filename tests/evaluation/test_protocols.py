@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import transforms
 
-from identity_mappings.data import prepare, small_imagenet
+import make_small_data
+from identity_mappings.data import prepare
 from identity_mappings.data.shards import Shards
 from identity_mappings.errors import UserError
 from identity_mappings.evaluation import protocols, single_view
@@ -170,7 +171,7 @@ def by_image(network, contents, protocol, crop_size, **arguments):
 def prepared(tmp_path_factory):
     """imagenet-small's folder of datasets, with its shards."""
     folder = tmp_path_factory.mktemp("data")
-    small_imagenet.make(folder)
+    make_small_data.make("imagenet-small", folder)
     prepare.prepare("imagenet-small", folder)
     return folder
 

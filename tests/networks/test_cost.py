@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from closed_form import closed_form
 from identity_mappings.networks.batch_norm import BatchNorm2d
-from identity_mappings.networks.closed_form import Cost, closed_form
-from identity_mappings.networks.cost import count, weights
+from identity_mappings.networks.cost import Cost, count, weights
 from identity_mappings.networks.families import FAMILIES
 from identity_mappings.networks.shortcuts import Shortcut
 from identity_mappings.networks.units import ACTIVATIONS

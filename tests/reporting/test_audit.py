@@ -435,7 +435,7 @@ def test_an_edited_count_is_found(measured, tmp_path, capsys, key):
         return json_bytes(record)
 
     changed(root, "cost", change)
-    assert f"{NAME}: not what the closed form counts" in gap(root, capsys)
+    assert f"{NAME}: not what is counted now" in gap(root, capsys)
 
 
 def test_what_is_no_origin_is_found(root, capsys):

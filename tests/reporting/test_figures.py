@@ -228,6 +228,9 @@ def test_the_same_records_give_the_same_bytes(bench):
     answer = bench.copy.command("figures", PYTHONHASHSEED="7", SOURCE_DATE_EPOCH="86400")
     assert answer.returncode == 0, answer.stdout
     assert content(bench) == first
+    picture = first["he2016-figure6.svg"].decode()
+    for line in ("110, original: 6.70 %", "110, original: 6.70 %, training"):
+        assert picture.count(f"<title>{line}</title>") == 1, "what a line is, under the pointer"
     for name, picture in first.items():
         assert b"<dc:date>" not in picture and b"Matplotlib" not in picture, name
         assert str(bench.root).encode() not in picture, name

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import make_small_data
 from fork_server import find_commands
-from identity_mappings.data import small_imagenet
 from identity_mappings.data.prepare import prepare
 from identity_mappings.parameters import load
 from identity_mappings.training.group import Group
@@ -23,7 +23,6 @@ from pathlib import Path
 from identity_mappings.records.experiment import Experiment
 from identity_mappings.training import devices
 from identity_mappings.training.checkpoint import weights_sha256
-from identity_mappings.data import small_imagenet
 from identity_mappings.data.prepare import prepare
 from identity_mappings.parameters import load
 from identity_mappings.training.group import Group
@@ -107,7 +106,7 @@ def test_one_two_and_four_processes_compute_the_same_function(saved, program, tm
 
 @pytest.mark.slow
 def test_so_do_they_with_images_from_shards(program, tmp_path):
-    small_imagenet.make(tmp_path / "data")
+    make_small_data.make("imagenet-small", tmp_path / "data")
     prepare("imagenet-small", tmp_path / "data")
     load(ROOT).resolve("imagenet-resnet18", "demo").save(tmp_path / "run.json")
     found = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from identity_mappings.data import small_imagenet
+import make_small_data
 from identity_mappings.data.prepare import prepare
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 def data(tmp_path_factory) -> Path:
     """A folder of datasets with imagenet-small, prepared."""
     folder = tmp_path_factory.mktemp("data")
-    small_imagenet.make(folder)
+    make_small_data.make("imagenet-small", folder)
     prepare("imagenet-small", folder)
     return folder
 

@@ -174,8 +174,8 @@ def test_the_rest_of_a_clone_is_built_without_the_datasets(copy):
     measured = {"cost", "signals", "responses"}
     plan = planned(copy, "demo")
     tests = {rule for rule in plan if rule.startswith("evaluate_")}
-    assert set(plan) - tests == {"train", "detect", "dataset", "update_reports", "demo", "total"} | measured
-    assert plan["dataset"] == 3 and sum(plan[rule] for rule in tests) == 5
+    assert set(plan) - tests == {"train", "detect", "small_dataset", "update_reports", "demo", "total"} | measured
+    assert plan["small_dataset"] == 3 and sum(plan[rule] for rule in tests) == 5
     assert planned(copy)["dataset"] == 2, "CIFAR-10 and 100; of ImageNet nothing is wanted before a person has got it"
     (copy.root / "data/imagenet").mkdir(parents=True)
     there = planned(copy)

@@ -13,5 +13,19 @@ rule dataset:
         mem_mb=8000,
         runtime=720,
         nodes=1,
+    params:
+        first="",
     shell:
-        "identity-mappings data prepare {wildcards.dataset} > {log} 2>&1"
+        "({params.first}identity-mappings data prepare {wildcards.dataset}) > {log} 2>&1"
+
+
+# The small sets of the demo have no source: a script makes their archives.
+use rule dataset as small_dataset with:
+    wildcard_constraints:
+        dataset="(imagenet|voc|coco)-small",
+        md5="[0-9a-f]{32}.dir",
+    params:
+        first=f"python '{ROOT}/workflow/scripts/make_small_data.py' {{dataset}} && ",
+
+
+ruleorder: small_dataset > dataset

@@ -1,6 +1,7 @@
 """ILSVRC 2012 (Russakovsky et al. 2015): its archives, and what the development kit says of them.
 
-`imagenet-small` has archives of the same names and layout, made by `small_imagenet`. Everything after them is one code.
+`imagenet-small` has archives of the same names and layout, made by workflow/scripts/make_small_data.py. Everything
+after them is one code.
 """
 
 import hashlib
@@ -39,7 +40,7 @@ def require(name: str, folder: Path, dataset: "Dataset") -> None:
             states[path] = "there"
     if set(states.values()) == {"there"}:
         return
-    cure = f"{name}: make them with `identity-mappings data fetch {name}`"
+    cure = f"{name}: make them with `python workflow/scripts/make_small_data.py {name}`"
     if dataset.source:
         cure = (
             f"{name}: ILSVRC 2012 is behind a registration: register at image-net.org, download the training and "

@@ -103,8 +103,6 @@ def prepare(name: str, folder: Path) -> str | None:
         found = {"classes": classes, "channels": channels, "size": size}
         found |= {"training_images": count, "test_images": len(images.test)}
     else:
-        if entry.format == "imagenet" and not entry.source:
-            fetch(name, folder)
         from .prepare import prepare as make_shards
 
         message = make_shards(name, folder)
@@ -150,7 +148,7 @@ def _pin(name: str, entry: Dataset, found: dict[str, Any], folder: Path) -> list
 
 
 def fetch(name: str, folder: Path) -> str | None:
-    """Get data/NAME from its official source through torchvision, unless it is there; make imagenet-small.
+    """Get data/NAME from its official source through torchvision, unless it is there.
 
     What is already right is kept: files, and an archive that an earlier try downloaded. A file takes its place only
     when its MD5 is the published one.
@@ -165,11 +163,6 @@ def fetch(name: str, folder: Path) -> str | None:
             raise UserError(list_problems(name, folder)[0])
         return f"{folder / name}: your own data: call `identity-mappings data prepare {name}`, which checks it"
     if entry.format == "imagenet":
-        if not entry.source and list_problems(name, folder):
-            from . import small_imagenet
-
-            small_imagenet.make(folder)
-            verify(name, folder)
         imagenet.require(name, folder, entry)
         return (
             f"{folder / name}: the archives are there: call `identity-mappings data prepare {name}`, which checks them"

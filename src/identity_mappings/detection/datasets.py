@@ -1,7 +1,8 @@
 """PASCAL VOC 2007 and 2012 and COCO 2014: their archives and MD5s, and the one form in which training reads them.
 
-`voc-small` and `coco-small` have archives of the same names and layout, made by `detection.small`. Everything after
-them is one code: `prepare` checks the archives, unpacks them into data/detection/NAME, and writes index.json.
+`voc-small` and `coco-small` have archives of the same names and layout, made by workflow/scripts/make_small_data.py.
+Everything after them is one code: `prepare` checks the archives, unpacks them into data/detection/NAME, and writes
+index.json.
 """
 
 import contextlib
@@ -39,27 +40,23 @@ def read_entry(name: str) -> "Dataset":
 
 def list_problems(name: str, folder: Path) -> list[str]:
     """What is wrong with the archives of data/NAME, a line for each."""
-    archives = read_entry(name).archives
+    archives, script = read_entry(name).archives, f"make it with `python workflow/scripts/make_small_data.py {name}`"
     wrong = {file: list_wrong(folder / name, {file: archive.md5}) for file, archive in archives.items()}
-    return [": ".join([*lines, archives[file].url or "made by the project"]) for file, lines in wrong.items() if lines]
+    return [": ".join([*lines, archives[file].url or script]) for file, lines in wrong.items() if lines]
 
 
 def fetch(name: str, folder: Path) -> str:
-    """Get the archives of data/NAME through torchvision, or make the small ones; what is right already is kept.
+    """Get the archives of data/NAME through torchvision; what is right already is kept.
 
     Raises:
-        UserError: no network, or a file is not the published one.
+        UserError: no network, a file is not the published one, or a small set was not made yet.
     """
     entry = read_entry(name)
-    if list_problems(name, folder):
+    if found := list_problems(name, folder):
         if entry.is_made_here:
-            from ..data.small_imagenet import write_pinned
-            from .small import archives
-
-            write_pinned(name, folder, archives(name), entry.files)
-        else:
-            for file, archive in entry.archives.items():
-                download(archive.url, folder / name / file, archive.md5)
+            raise UserError("\n".join(found))
+        for file, archive in entry.archives.items():
+            download(archive.url, folder / name / file, archive.md5)
     return f"{folder / name}: the archives are there: call `identity-mappings data prepare {name}`"
 
 
@@ -73,8 +70,6 @@ def prepare(name: str, folder: Path) -> str:
     with contextlib.suppress(UserError):
         read_index(name, folder, entry.model_dump())
         return f"{target}: prepared before"
-    if entry.is_made_here:
-        fetch(name, folder)
     if found := list_problems(name, folder):
         raise UserError("\n".join([*found, f"{name}: `identity-mappings data fetch {name}` gets what is missing"]))
     (target / INDEX).unlink(missing_ok=True)

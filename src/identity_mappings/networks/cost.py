@@ -1,13 +1,34 @@
 """What a network costs, counted on its modules: weights, and multiply-adds by torch's FLOP counter."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .batch_norm import BatchNorm2d
-from .closed_form import Cost
 
 COUNTED = {"convolution": "convolution", **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm"), "linear")}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Weights of a network, and multiply-adds of one image's way through it.
+
+    Attributes:
+        weights: trainable, all of them: convolutions, linear layers, their biases, batch norm's scales and shifts.
+        weights_without_batch_norm: those of convolutions and linear layers.
+        convolution, linear: multiply-adds; projections, 1x1 shortcuts and gates are among the convolutions.
+    """
+
+    weights: int
+    weights_without_batch_norm: int
+    convolution: int
+    linear: int
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.convolution + self.linear
 
 
 def weights(network: nn.Module, batch_norm: bool = True) -> int:

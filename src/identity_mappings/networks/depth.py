@@ -1,4 +1,7 @@
-"""Which depths the papers' networks can have. Needs no torch, so that parameters are checked at once."""
+"""Which depths the papers' networks can have, and a bound of their memory. Needs no torch, which is slow to import."""
+
+from collections.abc import Mapping
+from typing import Any
 
 # Weighted layers of a unit. On CIFAR three stages of n such units, and two layers more, make the depth.
 LAYERS_OF_UNIT = {"single": 1, "basic": 2, "bottleneck": 3}
@@ -20,6 +23,7 @@ SHORT_IMAGENET_STAGES = {
 }
 VGG_DEPTHS = (16, 19)
 SHORT_VGG_DEPTH = 8  # a convolution in each stage, for a scale that only demonstrates
+NO_CONVOLUTION = (None, "identity", "none", "scaled", "dropout")  # shortcuts; None: VGG has none
 VGG_SIZE = 224  # height and width of its images: the first linear layer depends on them
 VGG_STRIDE = 32  # that they must be a multiple of
 
@@ -64,6 +68,22 @@ def stages(family: str, unit: str, depth: int) -> tuple[int, ...]:
             raise ValueError(f"depth {depth} is none of VGG's: {_listed(VGG_DEPTHS)}")
         return ()
     raise ValueError(f"family {family!r} is none of cifar, imagenet, vgg")
+
+
+def bound_activations(network: Mapping[str, Any], size: int) -> int:
+    """Bytes that a forward pass keeps of one image for the backward pass, at most.
+
+    For each output of a convolution the papers' networks keep at most 2.6 numbers of 4 bytes: it, batch norm's output
+    and one more are 3. The layers of the first stage have the most outputs, and all are taken for such.
+
+    Args:
+        network: as in an experiment's resolved parameters.
+        size: height and width of the image.
+    """
+    channels, stride = {"cifar": (16, 1), "imagenet": (64, 4), "vgg": (64, 1)}[network.get("family") or "cifar"]
+    narrow = network.get("unit") != "bottleneck" and network.get("shortcut", {}).get("kind") in NO_CONVOLUTION
+    outputs = network["depth"] * channels * (size // stride) ** 2 * (1 if narrow else 2)
+    return 3 * 4 * outputs
 
 
 def _listed(depths) -> str:

@@ -11,9 +11,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from ..errors import UserError
-from ..networks.closed_form import Cost, closed_form
-from ..networks.cost import count
+from ..networks.cost import Cost, count
 from ..parameters import Project, load
 from ..records import measurement, provenance
 from ..records.experiment import Experiment
@@ -32,29 +30,20 @@ CONVENTIONS = {
 EXPLANATION = (
     "Weights are all that are trained; without BN: those of convolutions and linear layers. Multiply-adds are of one "
     "image, forward: convolutions and linear layers, projections and gates included; biases, batch norm, activations, "
-    "pooling and additions are not. All are counted by torch and by a closed form, which agree."
+    "pooling and additions are not. All are counted by torch."
 )
 
 
-def count_network(experiment: Experiment, root: Path) -> tuple[Cost, bool | None]:
-    """The cost of an experiment's network, and whether a closed form gives the same; None where there is none.
-
-    Raises:
-        UserError: the count and the closed form differ.
-    """
+def count_network(experiment: Experiment, root: Path) -> Cost:
     dataset = experiment.parameters["dataset"]
     with torch.device("meta"):
         network = build(experiment, root)
-    found = count(network, dataset["channels"], dataset["size"])
-    expected = closed_form(experiment.parameters["network"], dataset["classes"], dataset["channels"], dataset["size"])
-    if expected is not None and expected != found:
-        raise UserError(f"{experiment.name}: torch counts {found}, the closed form is {expected}: one of them is wrong")
-    return found, None if expected is None else True
+    return count(network, dataset["channels"], dataset["size"])
 
 
 def count_all(project: Project, scale: str) -> dict[str, dict[str, Any]]:
     """What the cost record holds: {network digest: entry} of every network of a scale."""
-    known: dict[str, tuple[Cost, bool | None]] = {}
+    known: dict[str, Cost] = {}
     entries = {}
     for experiment in project.counted(scale):
         dataset, network = experiment.parameters["dataset"], dict(experiment.parameters["network"])
@@ -64,9 +53,9 @@ def count_all(project: Project, scale: str) -> dict[str, dict[str, Any]]:
         alike = sha256(canonical({**network, **{key: dataset[key] for key in ("classes", "channels", "size")}}))
         if alike not in known:
             known[alike] = count_network(experiment, project.root)
-        found, checked = known[alike]
+        found = known[alike]
         entries[experiment.network_digest] = measurement.describe_cost(
-            experiment, **asdict(found), multiply_adds=found.multiply_adds, agrees_with_closed_form=checked
+            experiment, **asdict(found), multiply_adds=found.multiply_adds
         )
     return entries
 
@@ -83,7 +72,7 @@ def record(scale: str, root: Path = Path()) -> Path:
         "networks": networks,
     }
     command = f"identity-mappings cost --scale {scale} --record"
-    settings = {"counter": "torch.utils.flop_counter.FlopCounterMode", "checked_by": "networks/closed_form.py"}
+    settings = {"counter": "torch.utils.flop_counter.FlopCounterMode"}
     origin = provenance.describe_measurement("cost", command, root, parents={}, settings=settings)
     measurement.write(folder, measurement.COST_JSON, json_bytes(content), origin)
     print(f"{folder / measurement.COST_JSON}: {len(networks)} networks")

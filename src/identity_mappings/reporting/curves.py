@@ -75,7 +75,7 @@ def draw(records: Records, figure: TrainingCurves) -> tuple[Drawing, pandas.Data
             for axes, column in ((left, dashed), (right, "test_error")) if data["seed"].nunique() > 1 else ():
                 band = data.dropna(subset=[column]).groupby("iteration")[column].agg(["min", "max"])
                 axes.fill_between(band.index, band["min"], band["max"], color=colour, alpha=0.2, linewidth=0)
-            left.plot(line["iteration"], line[dashed], "--", color=colour, linewidth=0.7)
+            left.plot(line["iteration"], line[dashed], "--", color=colour, linewidth=0.7, label=f"{label}, training")
             handles += right.plot(tests["iteration"], tests["test_error"], color=colour, linewidth=1.2, label=label)
             limit = max(limit, data["iteration"].max())
             data.insert(0, "panel", panel.title)

@@ -1,10 +1,7 @@
 """Residual units as he2016 draws them (Figures 2, 4 and 5), laid out from the module graph of the real networks."""
 
-import io
-
 import pandas
 import torch
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import FancyBboxPatch, Rectangle
@@ -16,7 +13,6 @@ from ..parameters.reports import Drawn, Units
 from ..training.assembly import build
 from .cells import NO_COUNTERPART, Records
 from .drawing import new_drawing
-from .rendering import render_markup
 
 COLUMNS = {GATE: -1.35, TRUNK: 0.0, RESIDUAL: 1.35}
 FILL = {"conv": "#dbe7f5", "BN": "#f3e3c8", "ReLU": "#f6d5d0", "": "#e4e4e4"}
@@ -132,58 +128,3 @@ def draw_units(records: Records, figure: Units) -> tuple[Drawing, pandas.DataFra
             _draw_panel(axes, graph, deepest)
             drawn += [(panel.title, o.name, o.label, o.branch, o.unit, " ".join(o.inputs)) for o in graph]
     return drawing, pandas.DataFrame(drawn, columns=["panel", "operation", "label", "branch", "unit", "inputs"])
-
-
-def draw_small_units(content: bytes) -> list[tuple[str, Markup]]:
-    """The same units by panel, from the CSV of a figure, as small SVG for report.html."""
-    table = pandas.read_csv(io.BytesIO(content), keep_default_na=False)
-    columns = ["operation", "label", "inputs", "branch", "unit"]
-    table["inputs"] = table["inputs"].str.split().map(tuple)
-    return [
-        (title, _draw_small_unit([Operation(*row) for row in rows[columns].itertuples(index=False)]))
-        for title, rows in table.groupby("panel", sort=False)
-    ]
-
-
-def _draw_small_unit(operations: list[Operation]) -> Markup:
-    rows, used = _find_rows(operations), [COLUMNS[found.branch] for found in operations]
-    left, step, width, height = min(used), 34, 92, 22
-    position = {
-        found.name: ((COLUMNS[found.branch] - left) * 78 + width / 2 + 10, rows[found.name] * step + height / 2 + 4)
-        for found in operations
-    }
-    joins = {found.name for found in operations if _is_join(found)}
-    half = {found.name: 9 if found.name in joins else height / 2 for found in operations}
-
-    def route(source: str, target: str) -> str:
-        (a, b), (x, y) = position[source], position[target]
-        start = b + half[source]
-        below = any(p[0] == a and b < p[1] < y for p in position.values())  # something stands there, to go around
-        if a == x:
-            return f"M{a - width / 2} {b}h-7V{y}H{x - half[target]}" if below else f"M{a} {start}V{y - half[target]}"
-        if target in joins:
-            bend = f"M{a + width / 2} {b}h7V{y}" if below else f"M{a} {start}V{y}"
-            return f"{bend}H{x + (half[target] if a > x else -half[target])}"
-        return f"M{a} {start}v{(step - height) / 4:g}H{x}V{y - half[target]}"
-
-    ends = _find_ends(operations)
-    svg = render_markup(
-        "charts.svg.jinja",
-        "unit",
-        f"{(max(used) - left) * 78 + width + 20:.0f}",
-        max(rows.values()) * step + height + 24,
-        [route(source, found.name) for found in operations for source in found.inputs],
-        [
-            {
-                "x": position[found.name][0],
-                "y": position[found.name][1],
-                "end": position[found.name][1] + half[found.name] if found in ends else None,
-                "joins": found.name in joins,
-                "fill": _find_fill(found),
-                "label": found.label,
-            }
-            for found in operations
-        ],
-        (width, height),
-    )
-    return Markup(str(svg).replace(".0 ", " ").replace('.0"', '"'))

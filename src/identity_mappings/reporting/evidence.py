@@ -11,12 +11,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from ..networks.closed_form import closed_form
 from ..parameters import Project
 from ..records import git, measurement, run
 from ..records.experiment import Experiment, get_image_counts, identity
 from ..records.files import canonical, parse_json, sha256
 from ..records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS_CSV
+from .cost import count_all
 from .detections import read_backbone
 
 LOCK = "requirements.lock"
@@ -26,7 +26,7 @@ RUN_SOURCES = ("data/sampling.py", "networks/residual.py", "training/loop.py", "
 SIGNAL_SOURCES = ("evaluation/propagation.py", "networks/residual.py", "training/trainer.py")
 TEST_SOURCES = ("evaluation/protocols.py", "networks/residual.py", "training/evaluate.py")
 SINGLE_VIEW_SOURCES = ("evaluation/single_view.py", "networks/residual.py", "training/evaluate.py")
-COST_SOURCES = ("networks/closed_form.py", "networks/cost.py", "networks/residual.py")
+COST_SOURCES = ("networks/cost.py", "networks/residual.py")
 AGAIN = "keep it, and make another from a clean checkout (--results takes another folder)"
 RESTORE = "restore it (git checkout); if no copy of it is right, move its folder away and train the run again"
 RESTORE_RECORD = "restore it (git checkout); if no copy of it is right, move it away and make it again"
@@ -238,16 +238,14 @@ def _check_settings(project: Project, path: Path, origin: dict[str, Any]) -> tup
 
 
 def check_cost(project: Project, scale: str, folder: Path, history: History) -> str:
-    """Check the cost record: every entry is counted again by the closed form."""
+    """Check the cost record: every network is counted again."""
     path = folder / measurement.COST_JSON
     content, origin = measurement.read(folder, path.name)
     entries = parse_json(content)["networks"]
-    for experiment in project.counted(scale):
-        entry, dataset = entries.get(experiment.network_digest), experiment.parameters["dataset"]
-        again = closed_form(experiment.parameters["network"], dataset["classes"], dataset["channels"], dataset["size"])
-        names = ("weights", "weights_without_batch_norm", "convolution", "linear", "multiply_adds")
-        if entry is not None and again is not None and any(entry[name] != getattr(again, name) for name in names):
-            raise Gap(f"{path}: {experiment.name}: not what the closed form counts: count it again")
+    for digest, counted in count_all(project, scale).items():
+        entry = entries.get(digest, counted)
+        if any(entry[key] != value for key, value in counted.items()):
+            raise Gap(f"{path}: {counted['experiment']}: not what is counted now: count it again")
     return check_code(path, origin, history, COST_SOURCES)
 
 

@@ -55,7 +55,7 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
         parts.append(_hash_files(results / measurement.COST, "*.json"))
         parts.append(_hash_files(results / run.IMPORTED, "*/*.json", "runs/*/*/*.json"))
     if report == "report":
-        parts.append(_hash_files(results / "figures", "*.csv"))
+        parts.append(_hash_files(results / "figures", "*.svg"))
     for experiment in project.reported(scale):
         folders = [alternative.folder for alternative in experiment.alternatives]
         parts += [[folder, _hash_files(results / "runs" / folder, *patterns)] for folder in folders]

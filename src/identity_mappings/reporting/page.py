@@ -14,9 +14,9 @@ from ..durations import format_duration
 from ..errors import UserError
 from ..parameters import load
 from ..parameters.claims import GRADIENTS
-from ..parameters.reports import Row, Table, Units
+from ..parameters.reports import Row, Table
 from ..records.files import sha256
-from . import charts, claims, diagrams, findings, fingerprint, verdict
+from . import claims, findings, fingerprint, pictures, verdict
 from .cells import NO_COUNTERPART, NOT_COMPARABLE, QUOTED, Records, name_place
 from .claims import Judged, Pair, format_published
 from .rendering import render
@@ -25,7 +25,7 @@ from .tables import TITLES, Report, make_report
 from .walk import Walk, Walks
 
 NAME, ORIGIN = "report.html", "report.json"
-LARGEST = 2**20  # bytes
+LARGEST = 2**21  # bytes
 VIEWS = {"rebuilt": "Rebuilt", "published": "Published", "difference": "Difference", "spread": "Spread"}
 # The look of a verdict; the word itself stands beside each number.
 TONES = {
@@ -120,36 +120,28 @@ def _summarize(made: Report, runs: list[RunProgress]) -> list[tuple[str, str]]:
     ]
 
 
-def _draw_figures(records: Records) -> Iterator[dict[str, Any]]:
+def _read_figures(records: Records) -> Iterator[dict[str, Any]]:
+    """The figures that `identity-mappings figures` drew."""
     for name, figure in records.project.figures.items():
-        path = records.results / "figures" / f"{name}.csv"
+        path = records.results / "figures" / f"{name}.svg"
         try:
-            content = path.read_bytes()
+            svg = path.read_text("utf-8")
         except OSError as error:
             cure = f"make the figures first: identity-mappings figures --scale {records.scale}"
             raise UserError(f"{path}: {error.strerror}: {cure}") from None
-        drawn = isinstance(figure, Units)
-        yield {
-            "id": f"figure-{slug(name)}",
-            "figure": figure,
-            "place": name_place(figure.paper, figure.figure),
-            "panels": [] if drawn else charts.draw_panels(figure, content, records.settings.published),
-            "units": diagrams.draw_small_units(content) if drawn else [],
-            "data": f"figures/{name}.csv",
-        }
+        id_, place = f"figure-{slug(name)}", name_place(figure.paper, figure.figure)
+        picture = pictures.embed_figure(svg, id_, f"{place}: {figure.title}")
+        yield {"id": id_, "place": place, "picture": picture, "data": f"figures/{name}.csv"}
 
 
 def _draw_pairs(records: Records, judged: Judged) -> list[tuple[Pair, Markup]]:
     """The comparisons of a claim, each with its picture; all have the same axis."""
-    gradient, reporting = judged.claim.metric in GRADIENTS, records.reporting
-    published = records.settings.published
+    gradient, published = judged.claim.metric in GRADIENTS, records.settings.published
     pairs = [pair for pair in judged.pairs if pair.verdict != NO_COUNTERPART]
-    sizes = [charts.find_difference(pair, gradient) for pair in pairs]
-    sizes += [charts.find_published_difference(pair) for pair in pairs if published]
-    sizes += [reporting.differs_beyond * pair.error for pair in pairs if pair.error]
-    span = max((abs(size) for size in sizes if size is not None), default=1) * 1.15 or 1
-    limits = reporting.differs_beyond, gradient, reporting.gradient_factor
-    return [(pair, charts.draw_interval(pair, span, *limits, published)) for pair in pairs]
+    sizes = [(pictures.find_difference(pair, gradient), pair.error or 0) for pair in pairs]
+    sizes += [(pictures.find_published_difference(pair), 0) for pair in pairs if published]
+    span = max((abs(size) + error for size, error in sizes if size is not None), default=1) or 1
+    return [(pair, pictures.draw_comparison(pair, gradient, span, published)) for pair in pairs]
 
 
 def render_report(made: Report) -> bytes:
@@ -170,7 +162,7 @@ def render_report(made: Report) -> bytes:
         titles=TITLES,
         tables=records.project.tables.values(),
         split=partial(_split, cells),
-        figures=_draw_figures(records),
+        figures=_read_figures(records),
         draw_pairs=partial(_draw_pairs, records),
         times=findings.time_runs(records, runs),
         rules=verdict.state_rules(records.project, records.scale).values(),
@@ -180,12 +172,12 @@ def render_report(made: Report) -> bytes:
         tone=find_tone,
         describe_left=findings.describe_left,
         format_duration=format_duration,
-        draw_small_curve=charts.draw_small_curve,
+        draw_curve=pictures.draw_curve,
         format_published=format_published,
     )
     content = re.sub(r"\n\s*\n+", "\n", text).encode()
     if len(content) >= LARGEST:
-        size = f"has {len(content):,} bytes, above 1 MiB"
+        size = f"has {len(content):,} bytes, above 2 MiB"
         raise UserError(f"{NAME} of scale {records.scale} {size}: show fewer runs or figures")
     return content
 

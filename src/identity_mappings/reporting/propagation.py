@@ -63,7 +63,9 @@ def draw_signals(records: Records, figure: Signals) -> tuple[Drawing, pandas.Dat
             for axes, column in zip(row, NORMS, strict=True):
                 for iteration, norms in data.groupby("iteration") if data is not None else ():
                     style, width = ("-", 1.2) if iteration else ("--", 0.8)
-                    axes.plot(norms["unit"], norms[column].clip(lower=FLOOR), style, color=colour, linewidth=width)
+                    when = f"{label}, after {iteration} iterations"
+                    values = norms[column].clip(lower=FLOOR)
+                    axes.plot(norms["unit"], values, style, color=colour, linewidth=width, label=when)
             handles += row[1].plot([], [], color=colour, label=label)
         for axes, text in zip(row, NORMS.values(), strict=True):
             axes.set(yscale="log", xlabel="unit (0: the stem)", ylabel=text)
@@ -85,7 +87,7 @@ def draw_responses(records: Records, figure: Responses) -> tuple[Drawing, pandas
                 continue
             values = data["standard_deviation"]
             column[0].plot(data["layer"], values, color=colour, linewidth=1, label=label)
-            column[1].plot(data["layer"], values.sort_values(ascending=False), color=colour, linewidth=1)
+            column[1].plot(data["layer"], values.sort_values(ascending=False), color=colour, linewidth=1, label=label)
         column[0].set_title(panel.title, fontsize=8)
         column[0].legend(fontsize=7)
         for axes, text in zip(column, ("layer, in order", "layer, sorted by response"), strict=True):

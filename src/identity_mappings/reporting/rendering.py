@@ -52,21 +52,17 @@ def format_hours(seconds: float) -> str:
     return f"{hours:,.2f}" if hours >= 0.1 else f"{hours:.2g}"
 
 
-def format_pixels(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
-
-
 @cache
 def environment() -> Environment:
     found = Environment(
         loader=PackageLoader("identity_mappings.reporting"),
-        autoescape=lambda name: bool(name) and name.endswith((".html.jinja", ".svg.jinja")),
+        autoescape=lambda name: bool(name) and name.endswith(".html.jinja"),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    found.filters |= {"grid": format_grid, "wrap": wrap, "emphasize": emphasize, "pixels": format_pixels}
+    found.filters |= {"grid": format_grid, "wrap": wrap, "emphasize": emphasize}
     return found
 
 
@@ -77,9 +73,3 @@ def render(template: str, **values: Any) -> str:
 def render_macro(template: str, macro: str, *values: Any) -> str:
     """One macro of a template, as text of one line."""
     return " ".join(str(getattr(environment().get_template(template).module, macro)(*values)).split())
-
-
-def render_markup(template: str, macro: str, *values: Any) -> Markup:
-    """One macro of a template of SVG, without spaces between its elements."""
-    svg = getattr(environment().get_template(template).module, macro)(*values)
-    return Markup(re.sub(r">\s+<", "><", str(svg).strip()))

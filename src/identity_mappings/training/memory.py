@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..networks.closed_form import bound_activations
+from ..networks.depth import bound_activations
 from ..records.experiment import Experiment
 from .assembly import build, get_recipe
 
@@ -63,8 +63,9 @@ def is_short(network: nn.Module, experiment: Experiment, shape: Sequence[int], d
     What fits by a bound is not counted: tensors on the meta device import the compiler, which takes 1.5 s.
     """
     recipe, room = get_recipe(experiment), SHARE * get_total_bytes(device)
-    bound = bound_activations(experiment.parameters["network"], shape[0], shape[-1])
-    if bound is not None and bound * recipe.batch_norm_samples <= room:
+    parameters = experiment.parameters["network"]
+    is_custom = parameters.get("shortcut", {}).get("kind") == "custom"  # may keep more
+    if not is_custom and bound_activations(parameters, shape[-1]) * recipe.batch_norm_samples <= room:
         return False
     return count_kept_bytes(network, recipe.batch_norm_samples, shape, recipe.arithmetic == "bfloat16") > room
 

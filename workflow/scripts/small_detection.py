@@ -9,7 +9,7 @@ import json
 
 from PIL import Image, ImageDraw
 
-from ..data.small_imagenet import encode, pack_tar, pack_zip
+from small_imagenet import encode, pack_tar, pack_zip
 
 CLASSES = ("circle", "square", "triangle")
 NUMBERS = {"training": range(1, 49), "test": range(1001, 1025)}  # of the pictures

@@ -16,12 +16,10 @@ from pathlib import Path
 
 import numpy
 from PIL import Image
+from scipy.io import savemat
 
-from ..errors import UserError
-from ..parameters.load import read_entry
-from ..records.files import write_atomically
-from . import digits
-from .imagenet import DEVKIT, GROUND_TRUTH, META, TRAINING, VALIDATION
+from identity_mappings.data import digits
+from identity_mappings.data.imagenet import DEVKIT, GROUND_TRUTH, META, TRAINING, VALIDATION
 
 NAME = "imagenet-small"
 TRAINING_IMAGES, VALIDATION_IMAGES = 320, 100
@@ -95,29 +93,8 @@ def pack_zip(members: Mapping[str, bytes]) -> bytes:
     return content.getvalue()
 
 
-def write_pinned(name: str, folder: Path, made: Mapping[str, bytes], pinned: Mapping[str, str]) -> None:
-    """Write the files of data/NAME.
-
-    Args:
-        made, pinned: file name to bytes, and to their MD5.
-
-    Raises:
-        UserError: other bytes than the pinned ones; nothing is written.
-    """
-    for file, content in made.items():
-        if (found := hashlib.md5(content).hexdigest()) != pinned[file]:
-            raise UserError(
-                f"{name}: {file}, as the installed Pillow, scipy and scikit-learn make it, has the MD5 {found}, not "
-                f"{pinned[file]}: install the versions of requirements.lock (make env)"
-            )
-    for file, content in made.items():
-        write_atomically(folder / name / file, content)
-
-
 def _meta() -> bytes:
     """meta.mat: the ten digits, and above them synsets that are no classes."""
-    from scipy.io import savemat
-
     fields = (
         "ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height", "num_train_images"
     )  # fmt: skip
@@ -162,14 +139,3 @@ def archives() -> dict[str, bytes]:
     with gzip.GzipFile("", "wb", compresslevel=0, fileobj=packed, mtime=0) as file:
         file.write(kit)
     return {TRAINING: pack_tar(classes), VALIDATION: pack_tar(validation), DEVKIT: packed.getvalue()}
-
-
-def make(folder: Path) -> None:
-    """Write data/imagenet-small.
-
-    Raises:
-        UserError: the installed Pillow, scipy or scikit-learn make other bytes than the pinned ones; nothing is
-            written.
-    """
-    pinned = {file: archive.md5 for file, archive in read_entry(NAME).archives.items()}
-    write_pinned(NAME, folder, archives(), pinned)

@@ -1,35 +1,15 @@
-"""What a network costs, computed from its parameters alone: no module, no torch. Checks the count of `cost`."""
+"""What a network costs, computed from its parameters alone: no module, no torch. An independent check of `cost`."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .depth import LAYERS_OF_UNIT, SHORT_VGG_DEPTH, stages
+from identity_mappings.networks.cost import Cost
+from identity_mappings.networks.depth import LAYERS_OF_UNIT, SHORT_VGG_DEPTH, stages
 
 # (width of the stages, kernel of the stem, its stride, stride of the pooling behind it)
 ASSEMBLIES = {"cifar": ((16, 32, 64), 3, 1, 1), "imagenet": ((64, 128, 256, 512), 7, 2, 2)}
 VGG_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4), SHORT_VGG_DEPTH: (1, 1, 1, 1, 1)}
 VGG_WIDTHS = (64, 128, 256, 512, 512)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Weights of a network, and multiply-adds of one image's way through it.
-
-    Attributes:
-        weights: trainable, all of them: convolutions, linear layers, their biases, batch norm's scales and shifts.
-        weights_without_batch_norm: those of convolutions and linear layers.
-        convolution, linear: multiply-adds; projections, 1x1 shortcuts and gates are among the convolutions.
-    """
-
-    weights: int
-    weights_without_batch_norm: int
-    convolution: int
-    linear: int
-
-    @property
-    def multiply_adds(self) -> int:
-        return self.convolution + self.linear
 
 
 class _Layer(NamedTuple):
@@ -69,18 +49,6 @@ def closed_form(network: Mapping[str, Any], classes: int, channels: int, size: i
     weights = sum(layer.weights for layer in layers)
     multiply_adds = [sum(layer.multiply_adds for layer in layers if layer.linear == linear) for linear in (False, True)]
     return Cost(weights + 2 * norms, weights, *multiply_adds)
-
-
-def bound_activations(network: Mapping[str, Any], channels: int, size: int) -> int | None:
-    """Bytes that a forward pass keeps of one image for the backward pass, at most; None as for `closed_form`.
-
-    For each output of a convolution the papers' networks keep at most 2.6 numbers of 4 bytes: it, batch norm's output
-    and one more are 3.
-    """
-    if network.get("shortcut", {}).get("kind") == "custom":
-        return None
-    layers, _ = _list_layers(network, 1, channels, size)
-    return 3 * 4 * sum(layer.outputs * layer.pixels for layer in layers if not layer.linear)
 
 
 def _list_layers(network: Mapping[str, Any], classes: int, channels: int, size: int) -> tuple[list[_Layer], int]:
