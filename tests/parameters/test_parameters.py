@@ -51,7 +51,7 @@ def check(copy, file: str, key: str, cure: str) -> None:
 
 def test_the_parameters_of_the_checkout_load():
     project = load(ROOT)
-    assert set(project.scales) == {"paper", "overnight", "demo"}
+    assert set(project.scales) == {"paper", "weekend", "overnight", "demo"}
     assert set(project.recipes) == {
         "he2015-cifar", "he2015-imagenet", "he2016-cifar", "he2016-cifar-split", "he2016-imagenet", "released-code",
         "released-code-imagenet", "vgg-imagenet",
@@ -188,7 +188,7 @@ MISSING = {
     "recipe": (RECIPE, "momentum: 0.9\n", "", "momentum"),
     "network": (CIFAR10, RESNET20, replaced("depth: 20", ""), "cifar10-resnet20.network.depth"),
     "shortcut": (
-        CIFAR10, "dropout, ratio: 0.5", "dropout", "cifar10-resnet110-dropout.network.shortcut.ratio"
+        CIFAR10, "dropout, ratio: 0.5}", "dropout}", "cifar10-resnet110-dropout.network.shortcut.ratio"
     ),
     "cell": (TABLE1, "published: 6.61, ", "", "rows.0.cells.error.published"),
     "scale": (DEMO, "runs: 1\n", "", "runs"),
@@ -220,7 +220,7 @@ UNKNOWN_VALUE = {
     ),
     "below a bound": (RECIPE, "batch_size: 128", "batch_size: -128", "batch_size", "greater than 0"),
     "above a bound": (
-        CIFAR10, "ratio: 0.5", "ratio: 1", "cifar10-resnet110-dropout.network.shortcut.ratio", "less than 1"
+        CIFAR10, "ratio: 0.5}", "ratio: 1}", "cifar10-resnet110-dropout.network.shortcut.ratio", "less than 1"
     ),
     "folder of results": (DEMO, "results: results/demo", "results: /tmp/demo", "results", "pattern|results/"),
 }  # fmt: skip
