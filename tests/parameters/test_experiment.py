@@ -13,6 +13,7 @@ import yaml
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
 from identity_mappings.records.experiment import Experiment
+from identity_mappings.records.files import sha256
 
 ROOT = Path(__file__).parents[2]
 PROJECT = load(ROOT)
@@ -187,6 +188,26 @@ def test_pinned_digests(name, digest):
     records/experiment.py) or because a recipe was corrected, put the new digest here.
     """
     assert PROJECT.resolve(name).digest == digest
+
+
+@pytest.mark.parametrize(
+    ("scale", "count", "expected"),
+    [
+        ("paper", 233, "89d3eb919bd8d704f4c0550ddd441bf3575ede85712af9e39bfe7ea3967b9747"),
+        ("weekend", 39, "b291f03b634cc3abcd9588bd4302ecbf2672fbd48f4246e6a58dde814c313058"),
+        ("overnight", 96, "73a5faaa541db36d63ada8e4f145661d990fcd8c3726ef0588d4c65cdd686e86"),
+        ("demo", 117, "d58fb14bff37f5d48f16ddce7b95b4af4cea86a0dfa4fe13c8b6dff8ea49071c"),
+    ],
+)
+def test_no_digest_changes(scale, count, expected):
+    """All digests of a scale, in all arithmetics and of detections, hashed together; see above if it changes.
+
+    An experiment that is added, renamed or removed changes it too: then all digests of before must still be there.
+    """
+    resolved = filter(None, (PROJECT.resolve(name, scale) for name in PROJECT.names))
+    lines = sorted(f"{one.folder} {one.network_digest}" for experiment in resolved for one in experiment.alternatives)
+    assert len(lines) == count
+    assert sha256("\n".join(lines).encode()) == expected
 
 
 def test_the_digest_changes_with_the_numerics_of_the_code(monkeypatch):
