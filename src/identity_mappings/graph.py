@@ -10,7 +10,7 @@ from typing import Any
 from .changes import Changes
 from .errors import UserError
 from .parameters import load
-from .parameters.load import nearest
+from .parameters.reading import nearest
 from .records import measurement, run
 from .records.experiment import ARITHMETICS, Experiment
 from .records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, get_responses_folder
