@@ -154,31 +154,31 @@ class Project:
         tables = [table for table in self.tables.values() if paper in (None, table.paper)]
         return [cell for table in tables for row in table.rows for cell in row.cells.values()]
 
-    def shown(self, scale: str) -> list[Resolved]:
+    def list_in_tables_and_figures(self, scale: str) -> list[Resolved]:
         """The experiments whose runs fill the tables and figures of a scale, each once."""
         names = [name for cell in self.cells() if not cell.is_cost for name in cell.experiments]
         drawn = [name for figure in self.figures.values() for name in figure.runs]
         return self.resolve_all([*names, *drawn], scale)
 
-    def reported(self, scale: str) -> list[Resolved]:
+    def list_in_report(self, scale: str) -> list[Resolved]:
         """The experiments whose runs a report of a scale tells of: shown, claimed or suspected."""
-        names = [experiment.name for experiment in self.shown(scale)]
+        names = [experiment.name for experiment in self.list_in_tables_and_figures(scale)]
         names += [name for claim in self.claims.claims for pair in claim.pairs() for name in pair]
         names += [name for found in self.claims.suspicions for name in (found.against, found.tested_by)]
         return self.resolve_all(names, scale)
 
-    def wanted(self, scale: str) -> list[Resolved]:
+    def list_to_train(self, scale: str) -> list[Resolved]:
         """The experiments that a scale trains, those of its `order` first: what it names, or all that is shown."""
         settings = self.scale(scale)
         names = settings.experiments
-        experiments = self.shown(scale) if names is None else self.resolve_all(names, scale)
+        experiments = self.list_in_tables_and_figures(scale) if names is None else self.resolve_all(names, scale)
         places = {name: place for place, name in enumerate(settings.order)}
         experiments.sort(key=lambda experiment: places.get(experiment.name, len(places)))
         return [experiment for experiment in experiments if not experiment.untrainable]
 
-    def wanted_runs(self, scale: str) -> list[tuple[Resolved, int]]:
+    def list_runs_to_train(self, scale: str) -> list[tuple[Resolved, int]]:
         """The experiment and the seed of each run that a scale trains, in this order: all of seed 0 come first."""
-        runs = [(experiment, seed) for experiment in self.wanted(scale) for seed in self.seeds(experiment)]
+        runs = [(experiment, seed) for experiment in self.list_to_train(scale) for seed in self.seeds(experiment)]
         return sorted(runs, key=lambda run: run[1])
 
     def holds_out(self, name: str) -> bool:
@@ -188,14 +188,14 @@ class Project:
         recipe = self.experiments[name].recipe
         return recipe is not None and self.recipes[recipe].validation is not None
 
-    def propagated(self, scale: str) -> list[Resolved]:
+    def list_for_signals(self, scale: str) -> list[Resolved]:
         """The experiments whose signals the figures show, of those that a scale names, and that can be trained."""
         named = [name for figure in self.figures.values() if figure.kind == "signals" for name in figure.experiments]
         only = self.scale(scale).experiments
         names = named if only is None else [name for name in named if name in only]
         return [experiment for experiment in self.resolve_all(names, scale) if not experiment.untrainable]
 
-    def counted(self, scale: str) -> list[Resolved]:
+    def list_one_per_network(self, scale: str) -> list[Resolved]:
         """The experiments of a scale, each with another network: what a cost record counts."""
         by_network: dict[str, Resolved] = {}
         for experiment in self.resolve_all(self.experiments, scale):
@@ -315,7 +315,7 @@ def _check_project(project: Project) -> None:
         for experiment in project.resolve_all(scale.experiments or project.experiments, name):
             if scale.experiments and experiment.untrainable:
                 raise UserError(f"{path}: experiments: {experiment.untrainable}")
-    names = [one.parameters["dataset"]["name"] for scale in project.scales for one in project.reported(scale)]
+    names = [one.parameters["dataset"]["name"] for scale in project.scales for one in project.list_in_report(scale)]
     for name in dict.fromkeys([*names, *project.detections.datasets]):
         for key in ("prior_deviation", "resolution"):
             if name not in getattr(project.reporting, key):

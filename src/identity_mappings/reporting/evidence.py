@@ -243,7 +243,7 @@ def check_cost(project: Project, scale: str, folder: Path, history: History) -> 
     path = folder / measurement.COST_JSON
     content, origin = measurement.read(folder, path.name)
     entries = parse_json(content)["networks"]
-    for experiment in project.counted(scale):
+    for experiment in project.list_one_per_network(scale):
         entry, dataset = entries.get(experiment.network_digest), experiment.parameters["dataset"]
         again = closed_form(experiment.parameters["network"], dataset["classes"], dataset["channels"], dataset["size"])
         names = ("weights", "weights_without_batch_norm", "convolution", "linear", "multiply_adds")

@@ -109,7 +109,7 @@ def state_rules(project: Project, scale: str) -> dict[str, str]:
     """The rules for errors, counts, bounds and claims in words, with their constants, each as one line."""
     reporting = project.reporting.get_limits(scale)
     names = {name for claim in project.claims.claims for pair in claim.pairs() for name in pair}
-    datasets = {experiment.parameters["dataset"]["name"] for experiment in project.shown(scale)}
+    datasets = {experiment.parameters["dataset"]["name"] for experiment in project.list_in_tables_and_figures(scale)}
     compared = {found.parameters["dataset"]["name"] for found in project.resolve_all(sorted(names), scale)}
     smallest = {
         name: float(f"{reporting.differs_beyond * math.sqrt(2 * median_variance(prior, RUNS_OF_THE_PAPERS)):.2g}")
