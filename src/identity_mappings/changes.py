@@ -59,7 +59,7 @@ class Changes:
         return all(self._is_current(self.project.scale(scale).results, file) for file in (COST, SIGNALS_INDEX))
 
     def _is_current(self, root: str, file: str) -> bool:
-        if file == SIGNALS_INDEX and not self.project.propagated(self.roots[root]):
+        if file == SIGNALS_INDEX and not self.project.list_for_signals(self.roots[root]):
             return True
         return is_current(self.project, self.roots[root], self.project.root / root / file)
 

@@ -10,7 +10,7 @@ from typing import Any
 from .changes import Changes
 from .errors import UserError
 from .parameters import load
-from .parameters.load import nearest
+from .parameters.reading import nearest
 from .records import measurement, run
 from .records.experiment import ARITHMETICS, Experiment
 from .records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, get_responses_folder
@@ -105,7 +105,7 @@ class Graph:
             path = get_responses_folder(results, experiment, 0) / RESPONSES_CSV
             if experiment.name in shown and self._can_have(path, experiment, 0):
                 paths.append(path)
-        if self.project.propagated(scale):
+        if self.project.list_for_signals(scale):
             paths.append(results / SIGNALS / SIGNALS_DONE)
         return [path.as_posix() for path in paths]
 
@@ -154,7 +154,7 @@ class Graph:
         for root, scale in self.roots.items():
             if self.runs_per_gpu == 1 or self.choose_device(scale) != "gpu":
                 continue
-            for experiment in self.project.wanted(scale):
+            for experiment in self.project.list_to_train(scale):
                 seeds = self.project.seeds(experiment)
                 chunks = [seeds[first : first + self.runs_per_gpu] for first in range(0, len(seeds), self.runs_per_gpu)]
                 for chunk in chunks if not experiment.streamed else ():  # one on ImageNet fills its GPUs
@@ -165,7 +165,7 @@ class Graph:
     def protocol_sets(self) -> dict[tuple[str, ...], list[str]]:
         """Sets of protocols that tables ask for together, with the experiments that they are asked of."""
         sets: dict[tuple[str, ...], list[str]] = {}
-        for experiment in self.project.shown("paper"):
+        for experiment in self.project.list_in_tables_and_figures("paper"):
             if protocols := tuple(self.project.protocols(experiment)):
                 sets.setdefault(protocols, []).append(experiment.name)
         return sets
@@ -196,7 +196,7 @@ class Graph:
         return [] if self._is_trained(wildcards) else _ancient([f"{folder}/{run.METRICS}"])
 
     def signals_datasets(self, wildcards: Any) -> list[str]:
-        experiments = self.project.propagated(self.roots[wildcards.root])
+        experiments = self.project.list_for_signals(self.roots[wildcards.root])
         return _ancient(dict.fromkeys(stamp for experiment in experiments for stamp in self._stamps(experiment)))
 
     def device_gate(self, wildcards: Any) -> list[str]:
@@ -226,7 +226,7 @@ class Graph:
 
     def first_experiment(self, wildcards: Any) -> str:
         scale = self.get_scale(wildcards)
-        if wanted := self.project.wanted(scale):
+        if wanted := self.project.list_to_train(scale):
             return wanted[0].name
         raise UserError(f"scale {scale} wants no experiment that can be trained: name one in params/scales")
 
@@ -247,7 +247,7 @@ class Graph:
 
     def _wanted(self, scale: str) -> list[Experiment]:
         """In the arithmetic of their recipes, or at the scale of this call in the one that the config names."""
-        wanted = [experiment for experiment in self.project.wanted(scale) if self._has_data(experiment)]
+        wanted = [experiment for experiment in self.project.list_to_train(scale) if self._has_data(experiment)]
         if self.chosen_arithmetic is None or scale != self.scale:
             return wanted
         return [experiment.in_arithmetic(self.chosen_arithmetic) for experiment in wanted]

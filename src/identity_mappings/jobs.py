@@ -76,7 +76,7 @@ class Jobs:
         return 1 if self.graph.device(wildcards) == "gpu" else 0
 
     def priority(self, wildcards: Any) -> int:
-        """Of a training: the runs of a scale begin in the order of `Project.wanted_runs`."""
+        """Of a training: the runs of a scale begin in the order of `Project.list_runs_to_train`."""
         return self._get_priority(wildcards, int(wildcards.seed))
 
     def priority_from(self, seed: int) -> Callable[[Any], int]:
@@ -86,7 +86,7 @@ class Jobs:
     def _get_priority(self, wildcards: Any, seed: int) -> int:
         scale = self.graph.get_scale(wildcards)
         if scale not in self._priorities:
-            runs = self.graph.project.wanted_runs(scale)
+            runs = self.graph.project.list_runs_to_train(scale)
             ranks = range(len(runs), 0, -1)
             self._priorities[scale] = {(run[0].name, run[1]): rank for run, rank in zip(runs, ranks, strict=True)}
         return self._priorities[scale].get((wildcards.experiment, seed), 0)
@@ -188,7 +188,7 @@ class Jobs:
     def _signals(self, wildcards: Any) -> list[Work]:
         project, scale, kind = self.graph.project, self.graph.get_scale(wildcards), self._kind(wildcards)
         iterations = project.scale(scale).signal_iterations
-        experiments = project.propagated(scale)
+        experiments = project.list_for_signals(scale)
         return [Work(e, kind, share=iterations / e.parameters["recipe"]["iterations"]) for e in experiments]
 
     def _minutes(self, wildcards: Any, attempt: int, works: list[Work]) -> int:

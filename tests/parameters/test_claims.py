@@ -12,7 +12,7 @@ WRONG = {
     "unknown experiment of a claim": (
         CLAIMS, "{lower: [cifar10-resnet110], higher: [cifar10-resnet1202]}",
         "{lower: [cifar10-resnet110], higher: [cifar10-resnet1220]}",
-        "claims.resnet1202-overfits.comparisons", "did you mean 'cifar10-resnet1202'",
+        "claims.12.comparisons.0.higher", "did you mean 'cifar10-resnet1202'",
     ),
     "unknown metric": (CLAIMS, "metric: training loss", "metric: trainig loss", "metric", "'training loss'"),
     "unknown key of a claim": (

@@ -13,6 +13,7 @@ import yaml
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
 from identity_mappings.records.experiment import Experiment
+from identity_mappings.records.files import sha256
 
 ROOT = Path(__file__).parents[2]
 PROJECT = load(ROOT)
@@ -189,6 +190,26 @@ def test_pinned_digests(name, digest):
     assert PROJECT.resolve(name).digest == digest
 
 
+@pytest.mark.parametrize(
+    ("scale", "count", "expected"),
+    [
+        ("paper", 233, "89d3eb919bd8d704f4c0550ddd441bf3575ede85712af9e39bfe7ea3967b9747"),
+        ("weekend", 39, "b291f03b634cc3abcd9588bd4302ecbf2672fbd48f4246e6a58dde814c313058"),
+        ("overnight", 96, "73a5faaa541db36d63ada8e4f145661d990fcd8c3726ef0588d4c65cdd686e86"),
+        ("demo", 117, "d58fb14bff37f5d48f16ddce7b95b4af4cea86a0dfa4fe13c8b6dff8ea49071c"),
+    ],
+)
+def test_no_digest_changes(scale, count, expected):
+    """All digests of a scale, in all arithmetics and of detections, hashed together; see above if it changes.
+
+    An experiment that is added, renamed or removed changes it too: then all digests of before must still be there.
+    """
+    resolved = filter(None, (PROJECT.resolve(name, scale) for name in PROJECT.names))
+    lines = sorted(f"{one.folder} {one.network_digest}" for experiment in resolved for one in experiment.alternatives)
+    assert len(lines) == count
+    assert sha256("\n".join(lines).encode()) == expected
+
+
 def test_the_digest_changes_with_the_numerics_of_the_code(monkeypatch):
     experiment = PROJECT.resolve("cifar10-resnet110")
     before = experiment.digest
@@ -258,7 +279,7 @@ def test_what_several_tables_share_is_wanted_once():
     assert cells.count("cifar10-resnet110") == 4
     of_he2015 = [f"cifar10-resnet{depth}" for depth in (20, 32, 44, 56)]  # Table 6; 110 and 1202: he2016 has them too
     of_figures = [f"cifar10-plain{depth}" for depth in (20, 32, 44, 56, 110)]
-    wanted = [e.name for e in PROJECT.wanted("paper") if e.parameters["dataset"]["name"] != "imagenet"]
+    wanted = [e.name for e in PROJECT.list_to_train("paper") if e.parameters["dataset"]["name"] != "imagenet"]
     own = ["cifar10-resnet110-convolutional-gate"]
     detections = [f"{data}-{network}" for data in ("voc", "coco") for network in ("vgg16", "resnet101")]
     choices = [f"cifar10-resnet110-exclusive-gate-b{bias}-split" for bias in range(11)]
@@ -268,13 +289,13 @@ def test_what_several_tables_share_is_wanted_once():
 def test_runs_begin_with_seed_0_of_all_experiments_in_the_order_of_the_scale(copy):
     order = "order: [cifar10-resnet110-dropout, cifar10-resnet56]"
     copy.edit("params/scales/tiny.yaml", "runs: 1", f"runs: 2\n{order}")
-    runs = [(experiment.name, seed) for experiment, seed in load(copy.root).wanted_runs("tiny")]
+    runs = [(experiment.name, seed) for experiment, seed in load(copy.root).list_runs_to_train("tiny")]
     names = ["cifar10-resnet110-dropout", "cifar10-resnet110", "cifar10-resnet110-exclusive-gate-b6"]
     assert runs == [(name, seed) for seed in (0, 1) for name in names], "an order wants nothing more"
 
 
 def test_at_the_papers_scale_table_1_comes_before_table_2_and_both_before_1001_layers():
-    names = [experiment.name for experiment, seed in PROJECT.wanted_runs("paper") if seed == 0]
+    names = [experiment.name for experiment, seed in PROJECT.list_runs_to_train("paper") if seed == 0]
     places = {number: [names.index(name) for _, _, found in cells_of(number) for name in found] for number in (1, 2)}
     rows = [min(names.index(name) for name in found) for _, _, found in cells_of(1)]
     assert max(rows) < min(place for place in places[2] if place not in places[1])
@@ -282,22 +303,22 @@ def test_at_the_papers_scale_table_1_comes_before_table_2_and_both_before_1001_l
 
 
 def test_what_only_a_figure_shows_is_wanted_too(copy):
-    before = [experiment.name for experiment in load(copy.root).wanted("paper")]
+    before = [experiment.name for experiment in load(copy.root).list_to_train("paper")]
     with (copy.root / "params/experiments/cifar10.yaml").open("a") as file:
         file.write("own: {dataset: cifar10, recipe: he2016-cifar, network: {depth: 26}}\n")
-    assert [experiment.name for experiment in load(copy.root).wanted("paper")] == before
+    assert [experiment.name for experiment in load(copy.root).list_to_train("paper")] == before
     copy.edit("params/figures/he2016-figure6.yaml", "experiment: cifar10-resnet164}", "experiment: own}")
-    assert "own" in [experiment.name for experiment in load(copy.root).wanted("paper")]
+    assert "own" in [experiment.name for experiment in load(copy.root).list_to_train("paper")]
 
 
 def test_a_scale_may_name_what_it_wants(copy):
     copy.edit("params/scales/paper.yaml", "published: true", "published: true\nexperiments: [cifar10-resnet20]")
-    assert [experiment.name for experiment in load(copy.root).wanted("paper")] == ["cifar10-resnet20"]
+    assert [experiment.name for experiment in load(copy.root).list_to_train("paper")] == ["cifar10-resnet20"]
 
 
 def test_the_demo_has_all_of_tables_1_and_2():
     """But for the gates 1 to 5 of the row "b_g = 0 to -5", whose first one stands for the row."""
-    wanted = {experiment.name for experiment in PROJECT.wanted("demo")}
+    wanted = {experiment.name for experiment in PROJECT.list_to_train("demo")}
     left_out = {f"cifar10-resnet110-exclusive-gate-b{bias}" for bias in range(1, 6)}
     names = {name for number in (1, 2) for _, _, names in cells_of(number) for name in names}
     assert len(names) == 26

@@ -81,7 +81,8 @@ CIFAR = {
         "; ".join(f"cifar10 ResNet-110 exclusive-gate {bias}" for bias in (0, -1, -2, -3, -4, -5)): "fail",
         "cifar10 ResNet-110 exclusive-gate -6": "8.70", "cifar10 ResNet-110 exclusive-gate -7": "9.81",
         "cifar10 ResNet-110 shortcut-only-gate 0": "12.86", "cifar10 ResNet-110 shortcut-only-gate -6": "6.91",
-        "cifar10 ResNet-110 convolution": "12.22", "cifar10 ResNet-110 dropout 0.5": "fail",
+        "cifar10 ResNet-110 convolution": "12.22",
+        "cifar10 ResNet-110 dropout 0.5; cifar10 ResNet-110 dropout 0.5 not inverted": "fail",
     },
     ("he2016", "Table 2"): {
         "cifar10 ResNet-110": "6.61", "cifar10 ResNet-110 (b)": "8.17", "cifar10 ResNet-110 (c)": "7.84",
@@ -171,7 +172,9 @@ def describe_network(name: str) -> str:
     else:
         words += [f"ResNet-{depth}", *(["1-layer"] if network["unit"] == "single" else [])]
         if shortcut["kind"] != "identity":
-            words += [shortcut["kind"], *(f"{value:g}" for key, value in shortcut.items() if key != "kind")]
+            numbers = [value for value in shortcut.values() if isinstance(value, float)]
+            words += [shortcut["kind"], *(f"{value:g}" for value in numbers)]
+            words += ["not inverted"] if shortcut.get("inverted") is False else []
     words += [PLACES[network["activation"]]] if network["activation"] != "original" else []
     assert not network["stem_activation"], name
     assert network["bottleneck_stride"] == ("3x3" if of_imagenet and recipe["nesterov"] else None), name

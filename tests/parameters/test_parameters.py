@@ -51,7 +51,7 @@ def check(copy, file: str, key: str, cure: str) -> None:
 
 def test_the_parameters_of_the_checkout_load():
     project = load(ROOT)
-    assert set(project.scales) == {"paper", "overnight", "demo"}
+    assert set(project.scales) == {"paper", "weekend", "overnight", "demo"}
     assert set(project.recipes) == {
         "he2015-cifar", "he2015-imagenet", "he2016-cifar", "he2016-cifar-split", "he2016-imagenet", "released-code",
         "released-code-imagenet", "vgg-imagenet",
@@ -100,10 +100,6 @@ MISSPELT = {
         CIFAR10, "exclusive-gate, gate_bias: -6", "exclusive-gate, gate_bais: -6",
         "cifar10-resnet110-exclusive-gate-b6.network.shortcut.gate_bais", "gate_bias",
     ),
-    "kind of a shortcut": (
-        CIFAR10, "{kind: convolution}", "{knid: convolution}",
-        "cifar10-resnet110-convolution.network.shortcut.knid", "kind",
-    ),
     "scale": (DEMO, "leave_out:", "leave_uot:", "leave_uot", "leave_out"),
     "overlay": (DEMO, "  depths:", "  dephts:", "overlay.dephts", "depths"),
     "recipe of an overlay": (
@@ -139,11 +135,11 @@ def test_misspelt_key(copy, file, old, new, key, meant):
 
 
 WRONG_TYPE = {
-    "quoted number": (RECIPE, "momentum: 0.9", 'momentum: "0.9"', "momentum", "without quotes"),
+    "quoted number": (RECIPE, "momentum: 0.9", 'momentum: "0.9"', "momentum", 'number, not the text "0.9"'),
     "1e-4, which YAML reads as text": (
-        RECIPE, "weight_decay: 0.0001", "weight_decay: 1e-4", "weight_decay", r"1\.0e-4"
+        RECIPE, "weight_decay: 0.0001", "weight_decay: 1e-4", "weight_decay", 'number, not the text "1e-4"'
     ),
-    "1e-1 in the schedule": (RECIPE, "400: 0.1", "400: 1e-1", "learning_rate.400", "with a point"),
+    "1e-1 in the schedule": (RECIPE, "400: 0.1", "400: 1e-1", "learning_rate.400", 'number, not the text "1e-1"'),
     "float for int": (RECIPE, "batch_size: 128", "batch_size: 128.0", "batch_size", "integer"),
     "bool for int": (RECIPE, "batch_size: 128", "batch_size: true", "batch_size", "integer"),
     "bool for number": (RECIPE, "momentum: 0.9", "momentum: true", "momentum", "number"),
@@ -154,10 +150,11 @@ WRONG_TYPE = {
         CIFAR10, "{kind: convolution}", "convolution", "cifar10-resnet110-convolution.network.shortcut", "kind|mapping"
     ),
     "quoted depth": (
-        CIFAR10, RESNET20, replaced("depth: 20", 'depth: "20"'), "cifar10-resnet20.network.depth", "without quotes"
+        CIFAR10, RESNET20, replaced("depth: 20", 'depth: "20"'), "cifar10-resnet20.network.depth",
+        'integer, not the text "20"',
     ),
     "text in an overlay": (
-        TINY, "iterations: 8\n", 'iterations: "8"\n', "overlay.recipe.iterations", "without quotes"
+        TINY, "iterations: 8\n", 'iterations: "8"\n', "overlay.recipe.iterations", 'integer, not the text "8"'
     ),
     "no name": (CIFAR10, "cifar10-resnet20:", "CIFAR10_resnet20:", "CIFAR10_resnet20", "a-z0-9"),
 }  # fmt: skip
@@ -169,7 +166,7 @@ def test_wrong_type(copy, file, old, new, key, cure):
     check(copy, file, key, cure)
 
 
-WORDS = {
+A_WORD_FOR_A_NUMBER = {
     "ten": (TINY, "log_every: 2", "log_every: ten", "log_every"),
     "zero as a key": (RECIPE, "  0: 0.01", "  zero: 0.01", "learning_rate.zero"),
     "8x8": ("datasets.yaml", "size: 8", "size: 8x8", "digits.size"),
@@ -177,18 +174,20 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize(("file", "old", "new", "key"), WORDS.values(), ids=WORDS)
-def test_a_word_for_a_number_is_not_told_to_lose_quotes_or_to_gain_a_point(copy, file, old, new, key):
+@pytest.mark.parametrize(("file", "old", "new", "key"), A_WORD_FOR_A_NUMBER.values(), ids=A_WORD_FOR_A_NUMBER)
+def test_a_word_for_a_number(copy, file, old, new, key):
     edit(copy, file, old, new)
     check(copy, file, key, "integer|number")
-    assert not re.search(r"quotes|1\.0e-4", message_of(copy.root))
 
 
 MISSING = {
     "recipe": (RECIPE, "momentum: 0.9\n", "", "momentum"),
     "network": (CIFAR10, RESNET20, replaced("depth: 20", ""), "cifar10-resnet20.network.depth"),
     "shortcut": (
-        CIFAR10, "dropout, ratio: 0.5", "dropout", "cifar10-resnet110-dropout.network.shortcut.ratio"
+        CIFAR10, "dropout, ratio: 0.5}", "dropout}", "cifar10-resnet110-dropout.network.shortcut.ratio"
+    ),
+    "kind of a shortcut": (
+        CIFAR10, "{kind: convolution}", "{knid: convolution}", "cifar10-resnet110-convolution.network.shortcut.kind"
     ),
     "cell": (TABLE1, "published: 6.61, ", "", "rows.0.cells.error.published"),
     "scale": (DEMO, "runs: 1\n", "", "runs"),
@@ -210,7 +209,7 @@ UNKNOWN_VALUE = {
     ),
     "kind of a shortcut": (
         CIFAR10, "{kind: convolution}", "{kind: convolutoin}",
-        "cifar10-resnet110-convolution.network.shortcut.kind", "'convolution'",
+        "cifar10-resnet110-convolution.network.shortcut", "'kind' .* 'convolution'",
     ),
     "device": (DEMO, "device: cpu", "device: tpu", "device", "'gpu' or 'cpu'"),
     "unit of an overlay": (DEMO, "    single:", "    singel:", "overlay.depths", "'single'"),
@@ -220,7 +219,7 @@ UNKNOWN_VALUE = {
     ),
     "below a bound": (RECIPE, "batch_size: 128", "batch_size: -128", "batch_size", "greater than 0"),
     "above a bound": (
-        CIFAR10, "ratio: 0.5", "ratio: 1", "cifar10-resnet110-dropout.network.shortcut.ratio", "less than 1"
+        CIFAR10, "ratio: 0.5}", "ratio: 1}", "cifar10-resnet110-dropout.network.shortcut.ratio", "less than 1"
     ),
     "folder of results": (DEMO, "results: results/demo", "results: /tmp/demo", "results", "pattern|results/"),
 }  # fmt: skip
@@ -250,11 +249,11 @@ def test_a_published_value_is_a_number_fail_or_a_mean_with_its_deviation(copy, f
 UNKNOWN_NAME = {
     "experiment in a table": (
         TABLE1, "experiments: [cifar10-resnet110]", "experiments: [cifar10-resnt110]",
-        "rows.original.cells.error.experiments", "did you mean 'cifar10-resnet110'",
+        "rows.0.cells.error.experiments", "did you mean 'cifar10-resnet110'",
     ),
     "experiment in a figure": (
         FIGURE, "unit, experiment: cifar10-resnet1001}", "unit, experiment: cifar10-resnt1001}",
-        "original unit", "did you mean 'cifar10-resnet1001'",
+        "panels.0.curves.0.experiment", "did you mean 'cifar10-resnet1001'",
     ),
     "dataset of an experiment": (
         CIFAR10, RESNET20, replaced("dataset: cifar10", "dataset: cifr10"),

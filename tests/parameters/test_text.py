@@ -31,7 +31,7 @@ NASTY = [
     "2001-99-99", "2001-01-01", "9" * 5000, "0." + "3" * 5000, ".inf", "-.inf", ".nan", "1:30", "010", "0x1F", "0b1",
     "1_0", "1e400", "1.0e+400", "-5", "0", "500", "true", "~", "", "[1]", "{a: 1}", "[[[[[[[[[[1]]]]]]]]]]", "&a [*a]",
     "*a", "<<", "=", "'", '"a\\nb"', "\x07", "\x00", "\t", "\ud7ff", "%", "@x", "- x", "? x", "x: y", "1\n---\na: b",
-    "x" * 6000, "[" * 500, "10000000000",
+    "x" * 6000, "[" * 500, "10000000000", "yes",
 ]  # fmt: skip
 
 
@@ -113,12 +113,14 @@ OUT_OF_RANGE = {
 @pytest.mark.parametrize(
     ("file", "old", "value"), [(*place, value) for place, values in OUT_OF_RANGE.items() for value in values]
 )
-def test_a_number_without_a_meaning_is_refused_with_the_range_that_has_one(params, file, old, value):
+def test_a_number_without_a_meaning_is_refused_with_the_bound_that_it_breaks(params, file, old, value):
     key = old.partition(":")[0]
     message = message_of(params, file, replaced(file, old, f"{key}: {value}"))
     assert_one_line(message, file)
     assert key in message, message
-    assert re.search(r"(at least|greater than) -?\d+ and (at most|less than) \d+, not ", message), message
+    assert re.search(r"(greater|less) than (or equal to )?-?\d+, not |from 0 to 100|finite number|integer", message), (
+        message
+    )
 
 
 @pytest.mark.parametrize("written", ["1:30", "19:20:30", "010", "0x1F", "0b11", "1_000", "1e400"])
@@ -127,7 +129,7 @@ def test_a_number_that_yaml_reads_otherwise_than_a_person_is_refused(params, wri
         key = old.partition(":")[0]
         message = message_of(params, file, replaced(file, old, f"{key}: {written}"))
         assert_one_line(message, file)
-        assert key.strip() in message and "write" in message, message
+        assert key.strip() in message and f'not the text "{written}"' in message, message
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ KEYS = ["~", "true", "4.5", "2001-01-01", "1:30", "[a]", "{a: b}", "<<", ".inf",
 def test_a_key_of_the_wrong_type(params, key):
     message = message_of(params, RECIPE, replaced(RECIPE, "  32000: 0.01", f"  {key}: 0.01"))
     assert_one_line(message, RECIPE)
-    assert "learning_rate" in message, message
+    assert re.search(r"learning_rate|line \d+: not valid YAML", message), message
 
 
 @pytest.mark.parametrize("file", [RECIPE, DEMO, TABLE, CIFAR10, FIGURE, DETECTION, "claims.yaml"])
@@ -242,10 +244,10 @@ def test_every_command_says_it_in_one_line(copy):
     answer = copy.command("resolve", "cifar10-resnet20")
     assert answer.returncode == 2
     [line] = answer.stdout.splitlines()
-    assert line.startswith(f"identity-mappings: params/{RECIPE}: line ") and "momentum" in line
+    assert line.startswith(f"identity-mappings: params/{RECIPE}: line 12: ") and "tag" in line
     answer = copy.snakemake("-n", cores=1)
     assert answer.returncode != 0 and "Traceback" not in answer.stdout
-    assert "momentum" in answer.stdout.splitlines()[-1]
+    assert "tag" in answer.stdout.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from identity_mappings.parameters import load
 from identity_mappings.records import run
 from identity_mappings.records.files import json_bytes, sha256
 from identity_mappings.reporting import cost as counting
-from identity_mappings.reporting import figures, page, tables
+from identity_mappings.reporting import evidence, figures, page, tables
 from identity_mappings.reporting.audit import audit
 from identity_mappings.training.evaluate import evaluate
 from identity_mappings.training.loop import train
@@ -161,6 +161,35 @@ FORGED = {
 def test_a_forged_record_is_found(root, capsys, change, message):
     forge(root, change)
     assert message in gap(root, capsys)
+
+
+def test_a_module_may_be_renamed(root, capsys, monkeypatch):
+    """Records of before are judged by the name that it had, new records by the new one."""
+    old, new = (f"src/identity_mappings/training/{name}.py" for name in ("loop", "renamed"))
+    for words in (("mv", old, new), ("commit", "-q", "-m", "a rename")):
+        subprocess.run([*GIT, *words], cwd=root, check=True)
+    monkeypatch.setattr(evidence, "RUN_SOURCES", (*evidence.RUN_SOURCES, "training/renamed.py"))
+    tables.write("tiny", root)
+    assert audit("tiny", root) == 0, "the record of before"
+    head = subprocess.run([*GIT, "rev-parse", "HEAD"], cwd=root, check=True, capture_output=True, text=True)
+    forge(root, lambda m, p, c: p["git"].update(commit=head.stdout.strip()))
+    assert f"{old} is another file in commit" in gap(root, capsys)
+    forge(root, lambda m, p, c: p["source"].update({new: p["source"].pop(old)}))
+    figures.write("tiny", root)
+    assert audit("tiny", root) == 0, "a record of the renamed module"
+    forge(root, lambda m, p, c: p["source"].pop(new))
+    assert "renamed.py is not among its sources" in gap(root, capsys)
+
+
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [("DETECTION", 4), ("RUN", 4), ("SIGNAL", 3), ("TEST", 3), ("SINGLE_VIEW", 3), ("COST", 3)],
+)
+def test_the_files_that_records_must_name_are_there(names, count):
+    """If one is renamed, add its new name to the list, and keep the old one for the records of before."""
+    package = Path(evidence.__file__).parents[1]
+    there = [name for name in getattr(evidence, f"{names}_SOURCES") if (package / name).is_file()]
+    assert len(there) == count
 
 
 def test_a_record_whose_bytes_changed_is_found(root, capsys):

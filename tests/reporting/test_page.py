@@ -178,7 +178,7 @@ def test_with_every_run_of_the_papers_it_stays_small(drawn, monkeypatch):
         rows.append(f"{row * 100},0.1,0.0123456,{60 / row + 0.1234:.6g},{tested}")
     curve = "\n".join([*rows, ""]).encode()
     origin = {**ORIGIN, "params": None}
-    for experiment in drawn.project.wanted("paper"):
+    for experiment in drawn.project.list_to_train("paper"):
         if experiment.parameters["dataset"]["name"] != "imagenet":
             for seed in drawn.project.seeds(experiment):
                 params = {"params": {"resolved": experiment.parameters, "sha256": "0" * 64}}

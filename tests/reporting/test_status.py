@@ -96,7 +96,7 @@ BY_HAND = ("imagenet", "voc", "coco")  # what the names of runs begin with whose
 
 def test_every_wanted_run_is_there_once_and_waits(bench, runs, status):
     project = bench.project
-    expected = {(e.name, seed) for e in project.wanted("paper") for seed in project.seeds(e)}
+    expected = {(e.name, seed) for e in project.list_to_train("paper") for seed in project.seeds(e)}
     found = runs()
     assert set(found) == expected
     states = {name: entry["state"] for name, entry in found.items()}
@@ -355,7 +355,7 @@ def test_a_thousand_runs_are_read_within_two_seconds(bench):
     """Of the processor, with the start of Python: how busy the machine is otherwise is not the command's doing."""
     scale = bench.root / "params/scales/paper.yaml"
     scale.write_text(scale.read_text().replace("runs: 5 #", "runs: 23 #", 1))
-    wanted = [run for run in bench.project.wanted_runs("paper") if not run[0].name.startswith(BY_HAND)]
+    wanted = [run for run in bench.project.list_runs_to_train("paper") if not run[0].name.startswith(BY_HAND)]
     for experiment, seed in wanted:
         fill_folder(bench, experiment, seed)
     seconds = []

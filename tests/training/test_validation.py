@@ -106,7 +106,7 @@ def test_the_split_is_the_only_difference_and_changes_no_digest_of_others():
 
 def test_the_papers_scale_wants_one_run_of_each_bias():
     """No table shows their errors; a cell names them as a choice."""
-    wanted = [(each, seed) for each, seed in load().wanted_runs("paper") if each.name.endswith("-split")]
+    wanted = [(each, seed) for each, seed in load().list_runs_to_train("paper") if each.name.endswith("-split")]
     biases = [each.parameters["network"]["shortcut"]["gate_bias"] for each, _ in wanted]
     assert sorted(biases, reverse=True) == [-bias for bias in range(11)]
     assert {seed for _, seed in wanted} == {0}

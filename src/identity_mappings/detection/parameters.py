@@ -9,7 +9,7 @@ from ..parameters.models import Brightness, Name, Parameters, Positive, Training
 from ..records.experiment import Experiment
 
 if TYPE_CHECKING:
-    from ..parameters.load import Project
+    from ..parameters import Project
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

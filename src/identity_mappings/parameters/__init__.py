@@ -1,5 +1,5 @@
 """Everything under params/: typed, checked, and resolved into experiments."""
 
-from .load import Project, load
+from .project import Project, load
 
 __all__ = ["Project", "load"]

@@ -3,9 +3,10 @@
 from itertools import product
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from .models import Name, Parameters
+from .models import ExperimentName, Name, Parameters
+from .reading import nearest
 from .reports import TEST_ERROR
 
 TRAINING_ERROR, TRAINING_LOSS = "training error %", "training loss"
@@ -21,8 +22,8 @@ def _check_each_once(names: list[str], what: str) -> None:
 class Comparison(Parameters):
     """Each of `lower` is said to lie below each of `higher`."""
 
-    lower: Annotated[list[Name], Field(min_length=1, description="experiments")]
-    higher: Annotated[list[Name], Field(min_length=1, description="experiments")]
+    lower: Annotated[list[ExperimentName], Field(min_length=1, description="experiments")]
+    higher: Annotated[list[ExperimentName], Field(min_length=1, description="experiments")]
     no_worse: bool = False
     """`lower` is only said to be no worse: it may lie above by the dataset's resolution (params/reporting.yaml); of
     test errors alone"""
@@ -66,8 +67,8 @@ class Suspicion(Parameters):
 
     of: Annotated[Name, Field(description="a claim, or an experiment whose error differs from the paper's")]
     says: Annotated[str, Field(description="the suspicion in a sentence")]
-    against: Annotated[Name, Field(description="the experiment as it is")]
-    tested_by: Annotated[Name, Field(description="the experiment that differs in the suspected choice alone")]
+    against: Annotated[ExperimentName, Field(description="the experiment as it is")]
+    tested_by: Annotated[ExperimentName, Field(description="the experiment that differs in the suspected choice alone")]
 
 
 class Claims(Parameters):
@@ -79,4 +80,12 @@ class Claims(Parameters):
     @model_validator(mode="after")
     def _each_once(self) -> "Claims":
         _check_each_once([claim.name for claim in self.claims], "claims")
+        return self
+
+    @model_validator(mode="after")
+    def _suspects_what_is_there(self, info: ValidationInfo) -> "Claims":
+        names = [*(claim.name for claim in self.claims), *(info.context or {}).get("experiments", ())]
+        for suspicion in self.suspicions if info.context else ():
+            if suspicion.of not in names:
+                raise ValueError(f"suspicions.of: unknown name {suspicion.of!r}: {nearest(suspicion.of, names)}")
         return self

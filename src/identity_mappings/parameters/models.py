@@ -6,9 +6,19 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from ..networks.depth import stages
+from .reading import UNKNOWN_KEY, known, nearest
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 LARGEST = 1_000_000_000  # of whatever is counted
@@ -17,6 +27,12 @@ Natural = Annotated[int, Field(ge=0, le=LARGEST)]
 Runs = Annotated[int, Field(gt=0, le=10_000)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Brightness = Annotated[float, Field(ge=0, le=255)]
+
+
+DatasetName = Annotated[Name, known("datasets")]
+RecipeName = Annotated[Name, known("recipes")]
+ExperimentName = Annotated[Name, known("experiments")]
+RecipeKey = Annotated[str, known("keys of recipes")]
 
 
 class Parameters(BaseModel):
@@ -28,6 +44,15 @@ class Parameters(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_keys(cls, data: Any) -> Any:
+        for key in data if isinstance(data, dict) else ():
+            if key not in cls.model_fields:
+                cure = nearest(key, cls.model_fields)
+                raise PydanticCustomError(UNKNOWN_KEY, "unknown key: {cure}", {"key": key, "cure": cure})
+        return data
 
 
 class Identity(Parameters):
@@ -271,22 +296,32 @@ class Recipe(Training):
 class Experiment(Parameters):
     """A dataset, a network and a recipe; the digest of all that is an experiment's identity."""
 
-    dataset: Name
+    dataset: DatasetName
     network: Network
-    recipe: Annotated[Name | None, Field(description="null: never trained here; only what it costs is counted")]
+    recipe: Annotated[RecipeName | None, Field(description="null: never trained here; only what it costs is counted")]
     gpus: Annotated[int, Field(gt=0, le=4096, description="devices that a run wants")] = 1
 
 
 class Overlay(Parameters):
     """What a scale changes in every experiment."""
 
-    datasets: dict[Name, Name | None] = {}
+    datasets: dict[DatasetName, DatasetName | None] = {}
     """takes another dataset instead; null: experiments on it have no counterpart at this scale"""
     depths: dict[Literal["basic", "bottleneck", "single"], dict[Positive, Positive | None]] = {}
     """by unit: takes another depth instead; null: no counterpart"""
-    recipe: Annotated[dict[str, Any], Field(description="keys of every recipe that take other values")] = {}
-    recipes: dict[Name, dict[str, Any]] = {}
+    recipe: Annotated[dict[RecipeKey, Any], Field(description="keys of every recipe that take other values")] = {}
+    recipes: dict[RecipeName, dict[RecipeKey, Any]] = {}
     """by recipe: keys that take other values, in the end"""
+
+    @field_validator("depths")
+    @classmethod
+    def _are_depths_of_experiments(cls, depths: dict[str, dict[int, int | None]], info: ValidationInfo) -> Any:
+        for unit, changed in depths.items():
+            known_depths = (info.context or {}).get("depths", {}).get(unit, changed)
+            if unknown := changed.keys() - known_depths:
+                depth = min(unknown)
+                raise ValueError(f"{unit}: no experiment has the depth {depth}: {nearest(depth, known_depths)}")
+        return depths
 
 
 class Scale(Parameters):
@@ -297,7 +332,7 @@ class Scale(Parameters):
     """what figures say of it under their titles; empty: they are the papers' own"""
     results: Annotated[str, Field(pattern=r"^results(/[a-z0-9-]+)?$", description="folder of everything it makes")]
     runs: Annotated[Runs, Field(description="seeds 0 to runs - 1 are wanted of every experiment")]
-    runs_on: Annotated[dict[Name, Runs], Field(description="by dataset: so many runs instead")] = {}
+    runs_on: Annotated[dict[DatasetName, Runs], Field(description="by dataset: so many runs instead")] = {}
     device: Literal["gpu", "cpu"] = "gpu"
     """where its runs train unless a call says otherwise; never guessed"""
     published: Annotated[bool, Field(description="whether its numbers are to be compared with the papers'")]
@@ -306,8 +341,8 @@ class Scale(Parameters):
     signal_iterations: Natural = 100
     """length of the short training after which signal propagation is measured again"""
     overlay: Overlay = Overlay()
-    experiments: list[Name] | None = None
+    experiments: list[ExperimentName] | None = None
     """experiments that are wanted; null: those of the tables and figures"""
-    order: list[Name] = []
+    order: list[Annotated[Name, known("experiments and detections")]] = []
     """experiments that are trained before the others, in this order; lower seeds of all come before higher ones"""
-    leave_out: Annotated[list[Name], Field(description="experiments with no counterpart at this scale")] = []
+    leave_out: Annotated[list[ExperimentName], Field(description="experiments with no counterpart at this scale")] = []

@@ -1,13 +1,13 @@
 """The typed form of what is shown: cells, tables, figures and the rule of verdicts."""
 
 import re
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from ..records.run import DETECTION_PROTOCOLS
-from .models import Name, Natural, Parameters, Percent, Positive, Runs
+from .models import DatasetName, ExperimentName, Name, Natural, Parameters, Percent, Positive, Runs
+from .reading import known
 
 AboveZero = Annotated[float, Field(gt=0, le=100)]
 Published = Percent | Literal["fail"] | str | None
@@ -51,10 +51,10 @@ class Cell(Parameters):
         None
     )
     """of weights or multiply-adds: by which convention; papers differ, also within themselves"""
-    share_of: Name | None = None
+    share_of: ExperimentName | None = None
     """the multiply-adds are a percentage of this experiment's network"""
     published: Annotated[Published, Field(description="as the paper prints it; null: the paper has no such number")]
-    experiments: list[Name] = []  # noqa: RUF012 (pydantic copies it)
+    experiments: list[Annotated[Name, known("experiments and detections")]] = []  # noqa: RUF012 (pydantic copies it)
     """experiments that rebuild it; of several, the best counts (he2016's 'b_g = 0 to -5' is one row)"""
     dataset: Annotated[str, Field(description="for quoted rows, which have no experiment")] = ""
     network: Annotated[str, Field(description="as the paper calls it")]
@@ -163,7 +163,7 @@ class Curve(Parameters):
     """One network's curves in a figure."""
 
     label: str
-    experiment: Name
+    experiment: ExperimentName
 
 
 class Panel(Parameters):
@@ -176,23 +176,15 @@ class _Figure(Parameters):
     figure: Annotated[str, Field(description="as the paper calls it")]
     title: str
 
-    def places(self) -> Iterator[tuple[str, str]]:
-        """Every place among the panels that names an experiment, as a person would call it, and the name."""
-        for panel in self.panels:
-            if isinstance(panel, Drawn):
-                yield panel.title, panel.experiment
-            else:
-                yield from ((f"{panel.title}.curves.{curve.label}", curve.experiment) for curve in panel.curves)
-
     @property
     def experiments(self) -> list[str]:
         """All experiments that it names."""
-        return [experiment for _, experiment in self.places()]
+        return [curve.experiment for panel in self.panels for curve in getattr(panel, "curves", [panel])]
 
     @property
     def runs(self) -> list[str]:
         """The experiments whose runs it shows."""
-        return []
+        return self.experiments if self.kind in ("curves", "responses") else []
 
 
 class _Panels(_Figure):
@@ -211,19 +203,11 @@ class TrainingCurves(_Panels):
     ] = [0.002, 2.0]  # noqa: RUF012
     error_limit: Annotated[float, Field(gt=0, le=100, description="upper end of the axis of test error, in %")] = 20
 
-    @property
-    def runs(self) -> list[str]:
-        return self.experiments
-
 
 class Responses(_Panels):
     """Standard deviation of layer responses of trained networks (he2015, Figure 7)."""
 
     kind: Literal["responses"]
-
-    @property
-    def runs(self) -> list[str]:
-        return self.experiments
 
 
 class Signals(_Panels):
@@ -236,7 +220,7 @@ class Drawn(Parameters):
     """Consecutive units of a network, to be drawn from their module graph."""
 
     title: str
-    experiment: Name
+    experiment: ExperimentName
     first: Annotated[Natural, Field(description="index of the first unit that is drawn")] = 1
     count: Annotated[Positive, Field(description="how many units are drawn")] = 1
     asymmetric: bool = False
@@ -259,18 +243,21 @@ Figure = Annotated[
 ]
 
 
+AnyDatasetName = Annotated[Name, known("datasets of images and boxes")]
+
+
 class Limits(Parameters):
     """What a scale judges by other numbers, by dataset; see `Reporting`."""
 
-    fail_above: dict[Name, AboveZero] = {}  # noqa: RUF012
-    prior_deviation: dict[Name, AboveZero] = {}  # noqa: RUF012
-    resolution: dict[Name, AboveZero] = {}  # noqa: RUF012
+    fail_above: dict[AnyDatasetName, AboveZero] = {}  # noqa: RUF012
+    prior_deviation: dict[AnyDatasetName, AboveZero] = {}  # noqa: RUF012
+    resolution: dict[AnyDatasetName, AboveZero] = {}  # noqa: RUF012
 
 
 class Reporting(Parameters):
     """The rule by which a measured number agrees with a published one, and its constants."""
 
-    fail_above: dict[Name, AboveZero]
+    fail_above: dict[DatasetName, AboveZero]
     """a test error above this is 'fail' (he2016, Table 1); where nothing is given none is"""
     prior_deviation: dict[Name, AboveZero]
     """standard deviation over runs, in points, where n < 3 or none is published"""
@@ -280,7 +267,7 @@ class Reporting(Parameters):
     differs_beyond: Annotated[AboveZero, Field(description="standard errors of the difference")]
     gradient_factor: Annotated[float, Field(gt=1, le=1_000_000_000)]
     """of two networks' gradients, below which neither passes more than the other"""
-    scales: dict[Name, Limits] = {}  # noqa: RUF012
+    scales: dict[Annotated[Name, known("scales")], Limits] = {}  # noqa: RUF012
     """by scale: values that differ there"""
 
     def get_limits(self, scale: str) -> "Reporting":

@@ -63,7 +63,7 @@ def _walk(project: Project, scale: str, report: Report) -> dict[Path, str]:
             walk(test, evidence.check_test, project, record, test, history)
         if (path.parent / RESPONSES / RESPONSES_CSV).is_file():
             walk(path.parent / RESPONSES / RESPONSES_CSV, evidence.check_responses, project, record, history)
-    for experiment in project.propagated(scale):  # claims and the figure
+    for experiment in project.list_for_signals(scale):  # claims and the figure
         folder = get_signals_folder(results, experiment, records.settings.signal_iterations)
         if (folder / SIGNALS_CSV).is_file():
             walk(folder / SIGNALS_CSV, evidence.check_signals, project, scale, folder, experiment, history)

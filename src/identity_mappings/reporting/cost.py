@@ -45,7 +45,7 @@ def count_all(project: Project, scale: str) -> dict[str, dict[str, Any]]:
     """What the cost record holds: {network digest: entry} of every network of a scale."""
     known: dict[str, Cost] = {}
     entries = {}
-    for experiment in project.counted(scale):
+    for experiment in project.list_one_per_network(scale):
         dataset, network = experiment.parameters["dataset"], dict(experiment.parameters["network"])
         # The initial bias of a gate costs nothing: count such networks once.
         if network["shortcut"]["kind"].endswith("gate"):

@@ -20,7 +20,8 @@ from .cost import count_all
 from .detections import read_backbone
 
 LOCK = "requirements.lock"
-# Files of the package that every record of a kind is made with.
+# Files of the package that every record of a kind is made with, if its commit has them. A file that is renamed gets
+# another entry here: records of before are judged by the old name, new records by the new one.
 DETECTION_SOURCES = ("detection/evaluation.py", "detection/networks.py", "detection/training.py", "training/loop.py")
 RUN_SOURCES = ("data/sampling.py", "networks/residual.py", "training/loop.py", "training/trainer.py")
 SIGNAL_SOURCES = ("evaluation/propagation.py", "networks/residual.py", "training/trainer.py")
@@ -268,8 +269,9 @@ def check_code(path: Path, origin: dict[str, Any], history: History, needed: Col
     lock = environment.get("lock_sha256")
     for file, digest in sources.items():
         need(history.has_file(commit, file, digest), f"{file} is another file in commit {commit[:12]}: {AGAIN}")
-    for file in needed:
-        need(f"src/identity_mappings/{file}" in sources, f"{file} is not among its sources: {AGAIN}")
+    names = {f"src/identity_mappings/{name}" for name in needed}
+    for file in sorted(names & history.list_files(commit).keys()):
+        need(file in sources, f"{file} is not among its sources: {AGAIN}")
     need(environment.get("torch") and environment.get("python"), f"names no environment: {AGAIN}")
     if lock or not any(reason.startswith(f"{LOCK}: ") for reason in unknown):
         need(history.has_file(commit, LOCK, lock), f"{LOCK} is another file in commit {commit[:12]}: {AGAIN}")

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..errors import UserError
 from ..parameters import load
-from ..parameters.load import nearest
+from ..parameters.reading import nearest
 from . import verdict
 from .cells import Filled, Records, fill
 from .walk import Run, Walk, Walks

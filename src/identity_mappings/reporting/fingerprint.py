@@ -19,13 +19,13 @@ def _hash_files(folder: Path, *patterns: str) -> dict[str, str]:
 
 def hash_cost_inputs(project: Project, scale: str) -> str:
     """Hash of all that the cost record is made of: the networks of a scale and the code that builds and counts them."""
-    digests = [experiment.network_digest for experiment in project.counted(scale)]
+    digests = [experiment.network_digest for experiment in project.list_one_per_network(scale)]
     return sha256(canonical([digests, _hash_files(NETWORKS, "*.py")]))[:16]
 
 
 def hash_signal_inputs(project: Project, scale: str) -> str:
     """Hash of what is to be in the signal records of a scale: which experiments, and how long they train."""
-    digests = [experiment.folder for experiment in project.propagated(scale)]
+    digests = [experiment.folder for experiment in project.list_for_signals(scale)]
     return sha256(canonical([digests, project.scale(scale).signal_iterations]))[:16]
 
 
@@ -56,7 +56,7 @@ def fingerprint(project: Project, scale: str, report: str) -> str:
         parts.append(_hash_files(results / run.IMPORTED, "*/*.json", "runs/*/*/*.json"))
     if report == "report":
         parts.append(_hash_files(results / "figures", "*.svg"))
-    for experiment in project.reported(scale):
+    for experiment in project.list_in_report(scale):
         folders = [alternative.folder for alternative in experiment.alternatives]
         parts += [[folder, _hash_files(results / "runs" / folder, *patterns)] for folder in folders]
     return sha256(canonical(parts))[:16]

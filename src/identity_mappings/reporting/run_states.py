@@ -105,14 +105,14 @@ def read_progress(records: Records, experiment: Experiment, seed: int) -> RunPro
 
 def list_runs(records: Records) -> list[RunProgress]:
     """Every wanted run of a scale in the order of work, and how far it is by its record."""
-    wanted = records.project.wanted_runs(records.scale)
+    wanted = records.project.list_runs_to_train(records.scale)
     return [read_progress(records, experiment, seed) for experiment, seed in wanted]
 
 
 def find_progress(records: Records) -> tuple[list[RunProgress], list[RunProgress]]:
     """Every wanted run of a scale in the order of work, as far as it is here; and runs with seeds that nobody wants."""
     finder = _Finder(records)
-    wanted = records.project.wanted_runs(records.scale)
+    wanted = records.project.list_runs_to_train(records.scale)
     seeds: dict[str, tuple[Experiment, set[int]]] = {}
     for experiment, seed in wanted:
         seeds.setdefault(experiment.folder, (experiment, set()))[1].add(seed)

@@ -13,7 +13,8 @@ def measure_all(scale: str, options: Options) -> None:
     project = load(options.root)
     settings, results = project.scale(scale), options.root / options.results
     folders = [
-        measure_signals(experiment, settings.signal_iterations, options) for experiment in project.propagated(scale)
+        measure_signals(experiment, settings.signal_iterations, options)
+        for experiment in project.list_for_signals(scale)
     ]
     files = {f"{folder.name}/{SIGNALS_CSV}": hash_file(folder / SIGNALS_CSV) for folder in folders}
     done = {"scale": scale, "fingerprint": hash_signal_inputs(project, scale), "files": files}

@@ -109,13 +109,14 @@ def state_rules(project: Project, scale: str) -> dict[str, str]:
     """The rules for errors, counts, bounds and claims in words, with their constants, each as one line."""
     reporting = project.reporting.get_limits(scale)
     names = {name for claim in project.claims.claims for pair in claim.pairs() for name in pair}
+    datasets = {experiment.parameters["dataset"]["name"] for experiment in project.list_in_tables_and_figures(scale)}
     compared = {found.parameters["dataset"]["name"] for found in project.resolve_all(sorted(names), scale)}
     smallest = {
         name: float(f"{reporting.differs_beyond * math.sqrt(2 * median_variance(prior, RUNS_OF_THE_PAPERS)):.2g}")
         for name, prior in reporting.prior_deviation.items()
     }
     return {
-        "errors": render_macro("rules.md.jinja", "errors", reporting, project.datasets_shown(scale)),
+        "errors": render_macro("rules.md.jinja", "errors", reporting, datasets),
         "counts": state_count_rule(),
         "bounds": render_macro("rules.md.jinja", "bounds", reporting),
         "claims": render_macro("rules.md.jinja", "claims", reporting, compared, smallest),
