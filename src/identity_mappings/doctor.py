@@ -26,7 +26,7 @@ from .training.streamed import MOST_WORKERS
 from .training.trainer import Options, Trainer
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
-STEPS, BATCH, SIZE = 3, 16, 16  # of each kind of step
+STEPS, BATCH, SIZE = 3, 8, 16  # of each kind of step
 SHORTEST = {"basic": 8, "single": 8, "bottleneck": 11}  # depth of a network with a unit in each stage; on ImageNet:
 SHORTEST_ON_IMAGENET = {"basic": 10, "bottleneck": 14}
 DISK_BYTES = 10 * 2**30  # checkpoints and weights of all CIFAR runs
