@@ -19,6 +19,7 @@ from identity_mappings.parameters import load
 from identity_mappings.records.experiment import Experiment
 from identity_mappings.training import devices
 from identity_mappings.training.trainer import Options, Trainer
+from simulated_cuda import simulated_cuda
 
 ROOT = Path(__file__).parents[2]
 
@@ -142,6 +143,26 @@ def test_a_signal_to_all_processes_leaves_a_checkpoint(small, tmp_path, data):
         _, said = run.communicate(timeout=60)
     assert run.returncode == 128 + signal.SIGTERM, said
     assert "unfinished after" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("policy", ["default", 1])
+def test_on_a_simulated_gpu_a_replayed_step_has_the_bits_of_a_cpu(small, tmp_path, data, policy):
+    devices.prepare("float32", 1)
+    experiment = small(colour="pca-and-jitter", batch_size=48, batch_norm_samples=12, epoch_end="short-batch")
+
+    def compute(device):
+        made = Trainer(experiment, 0, torch.device(device), Options(tmp_path, data, ROOT, workers=0))
+        losses = [made.step(iteration)[0] for iteration in range(5, 9)]  # the seventh batch is short
+        result = made.test()
+        made.close()
+        assert made.why_eager is None
+        return torch.stack(losses).tolist(), [tensor.cpu() for tensor in made._state()], result
+
+    plain = compute("cpu")
+    with simulated_cuda(policy) as gpu:
+        found = compute("cuda")
+    assert plain[0] == found[0] and plain[2] == found[2] and all(map(torch.equal, plain[1], found[1]))
+    assert gpu.replays == 4
 
 
 @pytest.mark.gpu
