@@ -15,18 +15,18 @@ from .errors import RecordingFailed, UserError
 from .records.experiment import ARITHMETICS
 from .records.run import CIFAR_PROTOCOLS, IMAGENET_PROTOCOLS
 
-_ROOM = "free disk space, and call again: saved work is kept"
-_RIGHTS = "give yourself the right to write there, or take another folder (--results), and call again"
-_PLACE = "put a folder or a file where it is expected, and call again"
+_ROOM = "free disk space, and rerun: saved work is kept"
+_RIGHTS = "give yourself the right to write there, or take another folder (--results), and rerun"
+_PLACE = "put a folder or a file where it is expected, and rerun"
 _CURES = {  # of errors of file systems; any other OSError is a bug
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f), and call again: saved work is kept",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), and rerun: saved work is kept",
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
     errno.EROFS: _RIGHTS,
-    errno.EIO: "the disk or its connection fails: see the system's log, and call again",
-    errno.ESTALE: "the network file system has lost it: mount it again, and call again",
+    errno.EIO: "the disk or its connection fails: see the system's log, and rerun",
+    errno.ESTALE: "the network file system has lost it: mount it again, and rerun",
     errno.EEXIST: _PLACE,
     errno.ENOTDIR: _PLACE,
     errno.EISDIR: _PLACE,
@@ -218,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
         if "DataLoader worker" not in str(error):
             raise
         message = f"a process that decodes images is gone ({str(error).splitlines()[0]}): is there too little memory? "
-        message += "Take fewer (--workers), and call again: a training goes on where it was saved"
+        message += "Take fewer (--workers), and rerun: a training resumes at its last checkpoint"
     except KeyboardInterrupt:
         return 130
     print(f"identity-mappings: {message}", file=sys.stderr)

@@ -379,7 +379,7 @@ def test_a_full_disk_is_seen_before_and_while_writing(small, monkeypatch):
     assert not list(small.target.glob("*.tar")), "nothing was begun"
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", lambda handle, blocks, offset: len(blocks) - 1)
-        small.refused("No space left on device: mend that and call it again")
+        small.refused("No space left on device: mend that and rerun it")
     small.prepare()
 
 

@@ -169,7 +169,7 @@ SHORTCUTS = [
     {"kind": "shortcut-only-gate", "gate_bias": 0},
     {"kind": "shortcut-only-gate", "gate_bias": -6},
     {"kind": "convolution"},
-    {"kind": "dropout", "ratio": 0.5},
+    [{"kind": "dropout", "ratio": 0.5, "inverted": inverted} for inverted in (None, False)],
 ]
 
 

@@ -216,7 +216,7 @@ def test_an_interrupted_run_says_where_it_goes_on(bench, status, runs):
         ("Traceback (most recent call last):\n  File ...\nRuntimeError: CUDA error: out of memory\n\n", True),
         ("slurmstepd: error: *** JOB 7 ON node CANCELLED DUE TO TIME LIMIT ***\n", True),
         ("/bin/bash: line 1: 77 Killed identity-mappings train\n", True),
-        ("cifar10-resnet20, seed 0: unfinished after 5 iterations; call again to go on\n", False),
+        ("cifar10-resnet20, seed 0: unfinished after 5 iterations; rerun to resume\n", False),
         ("waiting for 1 GPU(s); held by 77\n", False),
         ("", False),
     ],

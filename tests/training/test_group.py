@@ -138,7 +138,7 @@ def test_a_lost_worker_ends_the_run_with_a_checkpoint_from_which_it_goes_on_exac
     assert "another process of this run is gone" in lost.stderr and "checkpoint of iteration 8" in lost.stderr
     assert not list((tmp_path / "lost").glob("runs/*/seed0/metrics.json"))
     again = start(2, train, -1, *common, tmp_path / "lost")
-    assert again.returncode == 0 and "goes on from iteration 8" in again.stderr
+    assert again.returncode == 0 and "resumes at iteration 8" in again.stderr
     assert files(tmp_path / "lost") == files(tmp_path / "whole")
     provenance = json.loads(next((tmp_path / "lost").glob("runs/*/seed0/provenance.json")).read_bytes())
     assert provenance["seed"]["world_size"] == 2

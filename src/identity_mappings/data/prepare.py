@@ -226,7 +226,7 @@ def prepare(name: str, folder: Path, dataset: Dataset | None = None, least: dict
                     source.copy(split, writer, progress)
                     writer.finish()
         except OSError as error:
-            cure = "mend that and call it again: it goes on where it stopped"
+            cure = "mend that and rerun it to resume"
             raise UserError(f"{error.filename or target}: {error.strerror}: {cure}") from None
         index = {
             "format": FORMAT,

@@ -67,7 +67,11 @@ class Scaled(Shortcut):
 
 
 class Gate(nn.Conv2d):
-    """g(x) = sigmoid(W_g x + b_g), a 1x1 convolution with a bias and no batch norm (he2016, Section 3.1)."""
+    """g(x) = sigmoid(W_g x + b_g), a 1x1 convolution with a bias and no batch norm (he2016, Section 3.1).
+
+    The paper does not say how W_g begins: it is initialized and decays like any convolution, b_g does neither. Nor does it
+    mention batch norm here, which would take b_g away again.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, bias: float):
         super().__init__(in_channels, out_channels, 1, stride)
@@ -98,7 +102,10 @@ class ShortcutOnlyGate(ExclusiveGate):
 
 
 class Convolution(Shortcut):
-    """1x1 convolution with batch norm on every unit (Figure 2e; option C of he2015): y = BN(W x) + F(x)."""
+    """1x1 convolution with batch norm on every unit (Figure 2e; option C of he2015): y = BN(W x) + F(x).
+
+    he2016 does not mention batch norm here; he2015, Section 3.4, has it "right after each convolution".
+    """
 
     def __init__(self, in_channels, out_channels, stride, path, norm):
         super().__init__(in_channels, out_channels, stride, nn.Identity(), norm)
@@ -109,7 +116,7 @@ class Dropout(nn.Module):
     """Dropout whose masks come from `generator`, so that a mask is a function of seed and iteration.
 
     Args:
-        ratio: share of the elements that is dropped.
+        ratio: share of the elements that is dropped, each by itself: he2016 does not say so, Caffe's layer does.
         inverted: divide by 1 - ratio in training, so that the expectation is x, as the layers of Caffe and torch do.
             Otherwise the expectation is (1 - ratio) x: in training what is kept stays as it is, a test multiplies by
             1 - ratio (Srivastava et al. 2014, Section 4).

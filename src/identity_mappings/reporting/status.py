@@ -167,7 +167,7 @@ def _layout(status: Status, whole: bool = False) -> Group:
     interrupted = status.of_state(INTERRUPTED)
     heard = [f"{datetime.fromtimestamp(run.written):%d %b %H:%M}" if run.written else "" for run in interrupted]
     rows = ((*_begin(run), f"{run.checkpoint or 0:,}", when) for run, when in zip(interrupted, heard, strict=True))
-    tables.append(_tabulate("interrupted", "yellow", (*begun, "goes on from", "last heartbeat"), rows))
+    tables.append(_tabulate("interrupted", "yellow", (*begun, "resumes at", "last heartbeat"), rows))
     rows = (
         (*_begin(run)[:2], f"{run.log.as_posix() if run.log else 'no log'}: {run.message or 'no message'}")
         for run in status.of_state(FAILED)
@@ -184,7 +184,7 @@ def _tabulate(title: str, style: str, columns: Sequence[str], rows: Iterable[Ite
     """A table, whose last column is folded where it is wide."""
     table = Table(title=title, title_justify="left", title_style=f"bold {style}", show_edge=False, box=None)
     for name in columns:
-        right = name in ("seed", "iteration", "loss", "test error", "images/s", "left", "goes on from")
+        right = name in ("seed", "iteration", "loss", "test error", "images/s", "left", "resumes at")
         fold = name in ("device", "log and its last line")
         table.add_column(name, justify="right" if right else "left", no_wrap=not fold, overflow="fold")
     for row in rows:

@@ -98,7 +98,7 @@ class Run:
         progress, last = self.progress, self.progress.last
         after = f"after {progress.iteration} iterations"
         if self.status == "unfinished":
-            self.say(f"unfinished {after}; call again to go on")
+            self.say(f"unfinished {after}; rerun to resume")
         elif self.status == "diverged":
             self.say(f"diverged: the loss of iteration {progress.diverged_at} is not finite")
         elif "mean_average_precision" in last:
@@ -248,7 +248,7 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
                 interrupted.ignored = True  # torchrun sends SIGTERM to the others; they save and report first
                 state = "; ".join(f"{run.name}: {run.rescue()}" for run in runs)
                 gone = f"another process of this run is gone ({error})"
-                raise UserError(f"{gone}; {state}: call again to go on") from None
+                raise UserError(f"{gone}; {state}: rerun to resume") from None
             for run in runs:
                 run.close()
             for run in runs:
