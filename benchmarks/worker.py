@@ -116,13 +116,18 @@ class Measured:
         self.implementation, self.runs = implementation, runs
         self.seconds: list[float] = []
         self.trainers: list[Trainer] = []
+        self.streams: list[torch.cuda.Stream | None] = []  # of the trainers
         self.iteration = 0
         try:
             if implementation in (OURS, NOT_RECORDED):
                 devices.prepare(self.recipe.arithmetic, self.recipe.cpu_threads)
                 options = Options(Path("results"), eager=implementation == NOT_RECORDED)
                 for seed in range(runs):
-                    self.trainers.append(Trainer(experiment, seed, device, options, make_random_images(experiment)))
+                    at_once = runs > 1 and device.type == "cuda"
+                    self.streams.append(torch.cuda.Stream(device) if at_once else None)
+                    with devices.use_stream(self.streams[-1]):
+                        images = make_random_images(experiment)
+                        self.trainers.append(Trainer(experiment, seed, device, options, images))
                 self.step = self._step_trainers
             else:
                 self.step = make_peer_step(experiment, device, implementation)
@@ -133,8 +138,9 @@ class Measured:
             raise
 
     def _step_trainers(self) -> None:
-        for trainer in self.trainers:
-            trainer.step(self.iteration)
+        for trainer, stream in zip(self.trainers, self.streams, strict=True):
+            with devices.use_stream(stream):
+                trainer.step(self.iteration)
         self.iteration += 1
 
     def _time_steps(self, steps: int) -> float:

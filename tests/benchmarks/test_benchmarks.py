@@ -19,6 +19,7 @@ from identity_mappings.parameters import load
 from identity_mappings.records.experiment import Experiment
 from identity_mappings.reporting import benchmarks as records
 from identity_mappings.training.assembly import build
+from simulated_cuda import simulated_cuda
 
 ROOT = Path(__file__).parents[2]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -83,6 +84,21 @@ def test_several_runs_take_turns(small, monkeypatch):
     for trainer, weight in zip(measured.trainers, before, strict=True):
         assert not torch.equal(trainer.parameters[-1], weight)
     assert len(measured.seconds) == 1 and measured.describe()["runs_at_once"] == 2
+
+
+def test_runs_at_once_on_a_simulated_gpu_have_the_bits_of_a_cpu(small, monkeypatch):
+    monkeypatch.setattr(worker, "SECONDS", 0)
+
+    def measure(device, runs):
+        measured = worker.Measured(small, torch.device(device), worker.OURS, runs)
+        measured.run_round()
+        assert measured.describe()["eager"] is None
+        return [[tensor.cpu() for tensor in trainer._state()] for trainer in measured.trainers]
+
+    plain = measure("cpu", 1)
+    with simulated_cuda("late"):
+        first, _ = measure("cuda", 2)
+    assert all(map(torch.equal, plain[0], first))
 
 
 def test_both_pipelines_make_all_views(tmp_path):

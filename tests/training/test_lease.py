@@ -200,6 +200,10 @@ def nvmlDeviceGetUUID(handle): return handle if isinstance(handle, str) else "GP
 def nvmlDeviceGetMaxMigDeviceCount(handle):
     if handle == 0: raise NVMLError("Not Supported")
     return 3
+def nvmlDeviceGetMigMode(handle):
+    if handle == 0: raise NVMLError("Not Supported")
+    return [NVML_DEVICE_MIG_ENABLE, 1]
+NVML_DEVICE_MIG_ENABLE = 1
 def nvmlDeviceGetMigDeviceHandleByIndex(handle, number):
     if number == 1: raise NVMLError("Not Found")
     return f"MIG-{number}"
@@ -219,6 +223,11 @@ def test_the_driver_is_asked_through_its_library(place, monkeypatch):
     assert found.version == "580.1" and found.problem == "GPU 1: GPU is lost"
     assert [(gpu.index, gpu.uuid) for gpu in found.gpus] == [(0, "GPU-aaaa"), (2, "GPU-cccc")]
     assert [device.uuid for device in found.usable] == ["GPU-aaaa", "MIG-0", "MIG-2"]
+
+
+def test_a_gpu_in_mig_mode_without_instances_is_not_usable(place, monkeypatch):
+    monkeypatch.setitem(globals(), "NVML", NVML.replace("if number == 1: raise", "raise"))
+    assert [device.uuid for device in ask_stand_in(place, monkeypatch).usable] == ["GPU-aaaa"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
 from identity_mappings.records import run as records
 from identity_mappings.training import checkpoint, devices, memory
+from identity_mappings.training.driver import Device, Driver
 from identity_mappings.training.group import Group, LostWorker
 from identity_mappings.training.loop import train
 from identity_mappings.training.record import Progress
@@ -350,6 +352,24 @@ def test_without_a_gpu_the_cpu_must_be_chosen(short, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"A run takes about 6\.9 h on CPU AMD EPYC, measured.*--device cpu"):
         train(experiment, 0, Options(tmp_path, root=ROOT))
     assert not list(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("version", "visible", "cause"),
+    [
+        ("535.104.05", None, "the driver 535.104.05 is too old, install 580 or newer"),
+        ("580.65.06", "7", "CUDA_VISIBLE_DEVICES='7' hides them or names others: unset it, or correct it"),
+        ("580.65.06", None, "though the driver is 580.65.06: see what `nvidia-smi`"),
+    ],
+)
+def test_gpus_that_torch_does_not_see_are_explained(short, tmp_path, monkeypatch, version, visible, cause):
+    """By the driver and what it needs, not by "no GPU"."""
+    monkeypatch.setattr(devices, "query_driver", lambda: Driver(version, [Device(0, "GPU-a", "GPU-a")]))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(UserError, match=f"the driver lists 1, torch .* sees none.*{re.escape(cause)}"):
+        train(short(), 0, Options(tmp_path, root=ROOT))
 
 
 def test_fewer_gpus_than_processes_are_refused(short, monkeypatch):

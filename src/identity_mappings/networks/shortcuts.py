@@ -69,8 +69,8 @@ class Scaled(Shortcut):
 class Gate(nn.Conv2d):
     """g(x) = sigmoid(W_g x + b_g), a 1x1 convolution with a bias and no batch norm (he2016, Section 3.1).
 
-    The paper does not say how W_g begins: it is initialized and decays like any convolution, b_g does neither. Nor does it
-    mention batch norm here, which would take b_g away again.
+    The paper does not say how W_g begins: it is initialized and decays like any convolution, b_g does neither. It does
+    not mention batch norm here either, which would take b_g away again.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, bias: float):

@@ -22,8 +22,8 @@ Norm = Callable[[int], nn.Module]
 def pre_activation(activation: str, channels: int, norm: Norm) -> nn.Module:
     """What stands before the first convolution of a unit: BN-ReLU (e), ReLU (d), or nothing (a to c).
 
-    Of the first unit it is "right after conv1 and before splitting" (he2016, Section 4.1), whose BN-ReLU every stem has:
-    also with (d), where the paper does not say whether conv1 has a batch norm; all convolutions of (d) have one behind.
+    That of the first unit is "right after conv1 and before splitting" (he2016, Section 4.1): the BN-ReLU of the stem.
+    Whether conv1 has a batch norm with (d), too, the paper does not say; here it has, as all convolutions of (d) do.
     """
     if activation == "full-pre-activation":
         return nn.Sequential(norm(channels), nn.ReLU(inplace=True))

@@ -89,6 +89,11 @@ def set_up(kind: str, experiment: Experiment, root: Path = Path(), group: Group 
     return device
 
 
+def use_stream(stream: torch.cuda.Stream | None) -> contextlib.AbstractContextManager:
+    """Context for the work of a run that has a CUDA stream of its own, as runs have that are trained at once."""
+    return torch.cuda.stream(stream) if stream else contextlib.nullcontext()
+
+
 def get_name(device: torch.device) -> str:
     """The kind of a device, as records state it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

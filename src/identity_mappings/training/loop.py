@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,7 +72,7 @@ class Run:
 
         After `finish_steps` and `test_and_log`, which read numbers, nothing is queued: any stream may read the state.
         """
-        return torch.cuda.stream(self.stream) if self.stream else nullcontext()
+        return devices.use_stream(self.stream)
 
     def say(self, message: str) -> None:
         if self.group.leads:
