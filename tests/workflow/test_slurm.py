@@ -102,8 +102,8 @@ def ran(project_copy, tmp_path_factory):
 
 
 def _run(project, slurm: Slurm) -> SimpleNamespace:
-    step = "            size = self.feed.seek(iteration)\n"
-    wait = "            __import__('time').sleep(1)\n"
+    step = "        size = self.feed.seek(iteration)\n"
+    wait = "        __import__('time').sleep(1)\n"
     project.edit("src/identity_mappings/training/trainer.py", step, wait + step)
     for old, new in SMALLER.items():
         project.edit("params/scales/demo.yaml", old, new)
