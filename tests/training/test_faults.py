@@ -213,7 +213,7 @@ def test_results_that_are_no_folder(short, tmp_path, capsys):
         status, line = call(capsys, tmp_path, short(), folder)
         assert status == 2, folder
         assert line.startswith("identity-mappings: ") and str(tmp_path) in line, line
-        assert re.search("call again|move the folder away", line), line
+        assert re.search("rerun|move the folder away", line), line
 
 
 def test_results_that_may_not_be_written(short, tmp_path, capsys, monkeypatch):
