@@ -61,6 +61,7 @@ lint: $(READY)  ## lint, format and graph checks
 	$(BIN)/snakemake --dry-run --quiet --cores 1 all demo tables figures
 	$(BIN)/identity-mappings audit
 	$(BIN)/identity-mappings audit --scale overnight
+	$(BIN)/identity-mappings audit --scale weekend
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
