@@ -166,7 +166,7 @@ def test_a_step_that_differs_from_its_recording_stands_and_nothing_is_replayed_a
 
 
 def test_a_recording_that_fails_tells_the_first_cause_and_leaves_the_state(short, tmp_path, monkeypatch):
-    """The command then starts again in another process, which goes on eagerly: tests/test_cli.py."""
+    """The command then starts again in another process, which goes on eagerly: tests/test_eager.py."""
     seek = feeds.Resident.replica
 
     def reads(self, size, replica):
