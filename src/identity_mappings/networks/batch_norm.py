@@ -48,6 +48,9 @@ class BatchNorm2d(nn.Module):
     Shape: (N, C, H, W) to the same. Buffers `running_mean` and `running_var` are (replicas, C).
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(
         self,
         channels: int,

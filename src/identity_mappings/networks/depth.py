@@ -1,6 +1,6 @@
 """Which depths the papers' networks can have, and a bound of their memory. Needs no torch, which is slow to import."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Weighted layers of a unit. On CIFAR three stages of n such units, and two layers more, make the depth.
@@ -86,5 +86,5 @@ def bound_activations(network: Mapping[str, Any], size: int) -> int:
     return 3 * 4 * outputs
 
 
-def _listed(depths) -> str:
+def _listed(depths: Iterable[int]) -> str:
     return ", ".join(map(str, depths))

@@ -29,6 +29,9 @@ class Classifier(nn.Module):
     Shape: images (N, C, H, W) in 0 to 255, uint8 or float, to scores (N, classes).
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, network: nn.Module, mean: Tensor, deviation: Tensor):
         super().__init__()
         self.network = network

@@ -1,7 +1,7 @@
 """What all residual networks of both papers are: a stem, stages of residual units, global average pooling, a linear
 layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,8 +30,8 @@ def convolutions_of(
             conv(width, width, 3, second, padding=1),
             conv(width, width * BOTTLENECK_EXPANSION, 1),
         ]
-    first = conv(in_channels, width, 3, stride, padding=1)
-    return [first] if unit == "single" else [first, conv(width, width, 3, padding=1)]
+    begin = conv(in_channels, width, 3, stride, padding=1)
+    return [begin] if unit == "single" else [begin, conv(width, width, 3, padding=1)]
 
 
 class ResidualNetwork(nn.Module):
@@ -101,7 +101,7 @@ class ResidualNetwork(nn.Module):
         kind = options.pop("kind")
         if shortcut_class is None and kind not in SHORTCUTS:
             raise ValueError(f"shortcut {kind!r} is none of {', '.join(SHORTCUTS)}")
-        joined = partial(shortcut_class or SHORTCUTS[kind], **options)
+        joined: Callable[..., Shortcut] = partial(shortcut_class or SHORTCUTS[kind], **options)
         if projection_batch_norm is None:
             projection_batch_norm = activation not in ("bn-after-addition", "full-pre-activation")
         pre_activated = activation.endswith("pre-activation")

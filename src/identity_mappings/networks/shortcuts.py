@@ -5,6 +5,7 @@ addition gives. `path` brings x to the shape of f: nothing where the shapes agre
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ class NoShortcut(Shortcut):
 class Scaled(Shortcut):
     """Constant scaling (Figure 2b): y = shortcut_scale * h(x) + residual_scale * F(x). A scale of 0 is a plain net."""
 
-    def __init__(self, *unit, shortcut_scale: float, residual_scale: float):
+    def __init__(self, *unit: Any, shortcut_scale: float, residual_scale: float):
         super().__init__(*unit)
         self.shortcut_scale, self.residual_scale = shortcut_scale, residual_scale
 
@@ -76,6 +77,7 @@ class Gate(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, stride: int, bias: float):
         super().__init__(in_channels, out_channels, 1, stride)
         self.initial_bias = bias
+        assert self.bias is not None
         nn.init.constant_(self.bias, bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,8 +87,8 @@ class Gate(nn.Conv2d):
 class ExclusiveGate(Shortcut):
     """Exclusive gating (Figure 2c): y = (1 - g(x)) * h(x) + g(x) * F(x), element by element."""
 
-    def __init__(self, in_channels, out_channels, stride, path, norm, *, gate_bias: float):
-        super().__init__(in_channels, out_channels, stride, path, norm)
+    def __init__(self, in_channels: int, out_channels: int, stride: int, *path_and_norm: Any, gate_bias: float):
+        super().__init__(in_channels, out_channels, stride, *path_and_norm)
         self.gate = Gate(in_channels, out_channels, stride, gate_bias)
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
@@ -107,7 +109,9 @@ class Convolution(Shortcut):
     he2016 does not mention batch norm here; he2015, Section 3.4, has it "right after each convolution".
     """
 
-    def __init__(self, in_channels, out_channels, stride, path, norm):
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, path: nn.Module, norm: Callable[[int], nn.Module]
+    ):
         super().__init__(in_channels, out_channels, stride, nn.Identity(), norm)
         self.path = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels))
 
@@ -141,7 +145,7 @@ class DropoutShortcut(Shortcut):
     lambda with an expectation of 0.5 on the shortcut"; the layer of Caffe, which the authors used, keeps 1.
     """
 
-    def __init__(self, *unit, ratio: float, inverted: bool | None = None):
+    def __init__(self, *unit: Any, ratio: float, inverted: bool | None = None):
         super().__init__(*unit)
         self.dropout = Dropout(ratio, inverted is not False)
 

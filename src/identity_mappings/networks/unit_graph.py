@@ -2,9 +2,10 @@
 
 import operator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from .batch_norm import BatchNorm2d
 from .residual import ResidualNetwork
@@ -40,7 +41,7 @@ class _Consecutive(nn.Module):
         super().__init__()
         self.before, self.units = before, nn.ModuleList(units)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         if self.before is None:
             for unit in self.units:
                 x = unit(x)
@@ -68,17 +69,19 @@ def operations(network: ResidualNetwork, first: int = 1, count: int = 1, asymmet
     Raises:
         ValueError: the network has no such units.
     """
-    units = list(network.units)[first : first + count]
+    every: list[Any] = list(network.units)
+    units = every[first : first + count]
     if first < 0 or count < 1 or len(units) < count:
         raise ValueError(f"units {first} to {first + count - 1} of a network that has {len(network.units)}")
     if asymmetric:
-        activations = [*(unit.pre for unit in list(network.units)[1:]), network.last]
+        activations: list[nn.Module] = [*(unit.pre for unit in every[1:]), network.last]
         before, after = units[0].pre, activations[first : first + count]
-        module = _Consecutive(list(map(AsymmetricUnit, units, after)), before)
+        module = _Consecutive([AsymmetricUnit(*pair) for pair in zip(units, after, strict=True)], before)
     else:
         module = _Consecutive(units)
-    graph, found, names = _Tracer().trace(module), [], {}
-    for node in graph.nodes:
+    found: list[Operation] = []
+    names: dict[str, str] = {}
+    for node in _Tracer().trace(module).nodes:
         if node.op in ("get_attr", "output"):
             continue
         sources = [names[parent.name] for parent in node.all_input_nodes if parent.name in names]
@@ -115,7 +118,7 @@ def _label(node: fx.Node, module: nn.Module | None, root: nn.Module) -> str:
     if module is not None:
         return type(module).__name__.replace("ZeroPadding", "stride, pad channels")
     if node.target is torch.conv2d or getattr(node.target, "__name__", "") == "conv2d":
-        weight = root.get_parameter(node.args[1].target)
+        weight = root.get_parameter(str(node.all_input_nodes[1].target))
         bias = " + b" if node.args[2] is not None else ""
         return f"{weight.shape[2]}x{weight.shape[3]} conv{bias}"
     if node.target is operator.add:

@@ -36,7 +36,13 @@ class Claim(Parameters):
     paper: Annotated[Name, Field(description="he2015 or he2016; 'own' for what no paper says")]
     source: Annotated[str, Field(description="section, table, figure or equation")]
     says: Annotated[str, Field(description="the claim in a sentence")]
-    metric: Literal[TEST_ERROR, TRAINING_ERROR, TRAINING_LOSS, EARLY_GRADIENT, FIRST_GRADIENT] = TEST_ERROR
+    metric: Literal[
+        "test error %",
+        "training error %",
+        "training loss",
+        "gradient after the first iterations",
+        "gradient at initialization",
+    ] = "test error %"
     """errors and loss: of the runs, at the last iteration; gradients: norm at the first unit by the norm at the last,
     from the records of signals"""
     seen: bool = False

@@ -282,7 +282,7 @@ class Recipe(Training):
                 raise ValueError(f"crop: {self.crop} needs {key}")
         if (self.crop == "scale") != bool(self.shorter_side):
             raise ValueError("shorter_side belongs to crop: scale: give both or neither")
-        if self.shorter_side and not self.crop_size <= self.shorter_side[0] <= self.shorter_side[1]:
+        if self.shorter_side and not (self.crop_size or 0) <= self.shorter_side[0] <= self.shorter_side[1]:
             raise ValueError(
                 f"shorter_side {self.shorter_side} must rise from crop_size, {self.crop_size}, or more: correct one"
             )

@@ -96,7 +96,7 @@ class Project:
             stages(network.family or "cifar", network.unit, depth)
         except ValueError as error:
             raise UserError(f"{path}: overlay.depths.{network.unit}: {error}") from None
-        if network.family == "vgg" and entry.size % VGG_STRIDE:
+        if network.family == "vgg" and (entry.size or 0) % VGG_STRIDE:
             raise UserError(
                 f"params/experiments: {name}: VGG takes images of a multiple of {VGG_STRIDE} pixels, not {dataset}'s"
             )
@@ -120,9 +120,9 @@ class Project:
 
     def resolve_dataset(self, name: str) -> dict[str, Any]:
         """A dataset with its name; one that is made from another has that one's hash, too."""
-        entry = {**self.datasets, **self.detections.datasets}[name]
+        entry = self.datasets.get(name) or self.detections.datasets[name]
         dataset = {"name": name, **entry.model_dump(exclude=HOW_TO_PREPARE)}
-        if name in self.datasets and entry.format == "arrays":
+        if isinstance(entry, Dataset) and entry.format == "arrays":
             dataset["format"] = entry.format
         if dataset.get("made_from"):
             dataset["made_from"]["md5"] = self.datasets[dataset["made_from"]["name"]].md5
@@ -138,7 +138,8 @@ class Project:
     def protocols(self, experiment: Resolved) -> list[str]:
         """The protocols, beside the run's own test, by which tables show an experiment."""
         cells = (cell for cell in self.cells() if not cell.is_cost and experiment.name in cell.experiments)
-        return sorted({cell.tested_by for cell in cells} - {reports.SINGLE_VIEW, *DETECTION_PROTOCOLS})
+        known = {cell.tested_by or reports.SINGLE_VIEW for cell in cells}
+        return sorted(known - {reports.SINGLE_VIEW, *DETECTION_PROTOCOLS})
 
     def cells_by_place(self) -> dict[str, reports.Cell]:
         """By paper, table, row and the cell's name in the row."""
@@ -294,10 +295,10 @@ def _check_project(project: Project) -> None:
             problem = f"{source!r} is no dataset with files of its own: {nearest(source, own)}"
             raise UserError(f"{project.root / DATASETS}: {name}.made_from.name: {problem}")
     for name, path in project.files.items():
-        if not project.datasets[dataset := project.experiments[name].dataset].is_complete:
+        if not project.datasets[needed := project.experiments[name].dataset].is_complete:
             raise UserError(
-                f"{path}: {name}.dataset: {dataset} is not prepared yet: call `identity-mappings data prepare "
-                f"{dataset}`, which fills in its entry of datasets.yaml"
+                f"{path}: {name}.dataset: {needed} is not prepared yet: call `identity-mappings data prepare "
+                f"{needed}`, which fills in its entry of datasets.yaml"
             )
     for name, table in project.tables.items():
         cells = [cell for row in table.rows for cell in row.cells.values() if cell.metric not in reports.CHOICES]
@@ -312,9 +313,9 @@ def _check_project(project: Project) -> None:
         path = params / "scales" / f"{name}.yaml"
         if results.count(scale.results) > 1:
             raise UserError(f"{path}: results: another scale has {scale.results} too: give each a folder of its own")
-        for experiment in project.resolve_all(scale.experiments or project.experiments, name):
-            if scale.experiments and experiment.untrainable:
-                raise UserError(f"{path}: experiments: {experiment.untrainable}")
+        for resolved in project.resolve_all(scale.experiments or project.experiments, name):
+            if scale.experiments and resolved.untrainable:
+                raise UserError(f"{path}: experiments: {resolved.untrainable}")
     names = [one.parameters["dataset"]["name"] for scale in project.scales for one in project.list_in_report(scale)]
     for name in dict.fromkeys([*names, *project.detections.datasets]):
         for key in ("prior_deviation", "resolution"):

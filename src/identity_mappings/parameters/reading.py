@@ -26,7 +26,7 @@ PLAIN = {
     "not finite": re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
 }
 UNKNOWN_KEY, UNKNOWN_NAME = "unknown_key", "unknown_name"  # types of mistakes beside pydantic's own
-_Base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_Base):
@@ -42,7 +42,7 @@ class _Loader(_Base):
     def ascend_resolver(self) -> None:
         self.depth -= 1
 
-    def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
+    def resolve(self, kind: Any, value: str, implicit: tuple[bool, bool]) -> str:
         """The kind of a value without a tag. A tag that is written out has no constructor below."""
         if kind is not yaml.ScalarNode:
             return kind.id
@@ -80,7 +80,8 @@ def read_yaml(path: Path) -> Any:
             content = file.read()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: restore it, for example with git checkout") from None
-    line = None
+    problem: str | None
+    line: int | None = None
     try:
         return _load(content)
     except UnicodeDecodeError as error:
@@ -89,7 +90,7 @@ def read_yaml(path: Path) -> Any:
         problem, line = error.reason, content.count(b"\n", 0, error.position)
     except yaml.MarkedYAMLError as error:
         problem, mark = error.problem, error.problem_mark or error.context_mark
-        line = mark and mark.line
+        line = mark.line if mark else None
     where = "" if line is None else f"line {line + 1}: "
     raise UserError(make_line(f"{path}: {where}not valid YAML: {problem}"))
 
@@ -115,7 +116,7 @@ def describe(error: ValidationError, data: Any, inside: tuple[str, ...]) -> str:
     kind, location, details = first["type"], first["loc"], first.get("ctx", {})
     message, given, keys = first["msg"].removeprefix("Value error, "), first["input"], list(inside)
     for part in location:  # among which are the tags of unions, which no file has
-        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int)):
+        if part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int):
             data = data[part]
             keys.append(str(part))
     if kind == UNKNOWN_KEY:
@@ -125,7 +126,7 @@ def describe(error: ValidationError, data: Any, inside: tuple[str, ...]) -> str:
         message = "this key is missing: add it"
     elif kind not in ("value_error", "union_tag_invalid", UNKNOWN_NAME):
         message = "must be a mapping of keys to values" if kind.startswith(("dict", "model")) else message
-        shown = {dict: "a mapping", list: "a list", str: f"the text {json.dumps(given)[:80]}"}
+        shown: dict[type, str] = {dict: "a mapping", list: "a list", str: f"the text {json.dumps(given)[:80]}"}
         message += f", not {shown.get(type(given)) or json.dumps(given)}"
     return f"{'.'.join(keys) or 'the file'}: {message}"
 
