@@ -51,7 +51,7 @@ def test_links_files_and_commands_exist(page):
         if heading:
             titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
             assert heading in [title.lower().replace(" ", "-") for title in titles], link
-    commands = parser()._subparsers._group_actions[0].choices
+    commands = parser._subparsers._group_actions[0].choices
     for command in re.findall(r"identity-mappings ([a-z-]+)", text):
         assert command in commands, command
 

@@ -4,7 +4,10 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
+
+from identity_mappings.cli import main, parser
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,11 +51,19 @@ def test_no_link_is_tracked():
 
 
 def test_the_commands_that_contributors_are_told_exist():
-    from identity_mappings.cli import parser
-
-    commands = parser()._subparsers._group_actions[0].choices
+    commands = parser._subparsers._group_actions[0].choices
     changes = re.sub(
         r"### Removed\n.*?(?=^##|\Z)", "", (ROOT / "CHANGELOG.md").read_text(), flags=re.DOTALL | re.MULTILINE
     )
     text = (ROOT / "CONTRIBUTING.md").read_text() + changes
-    assert set(re.findall(r"`identity-mappings ([a-z-]+)", text)) <= commands.keys()
+    assert set(re.findall(r"`identity-mappings ([a-z][a-z-]+)", text)) <= commands.keys()
+
+
+def test_the_version_names_package_and_commit(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    found = re.fullmatch(
+        r"identity-mappings (\S+)( \(commit [0-9a-f]{40}(, with changes)?\))?\n", capsys.readouterr().out
+    )
+    assert not ended.value.code and found and f'version = "{found[1]}"' in (ROOT / "pyproject.toml").read_text()
+    assert bool(found[2]) == (ROOT / ".git").exists()

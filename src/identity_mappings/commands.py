@@ -1,144 +1,107 @@
-"""What the commands of the command line do: functions of the parsed arguments that return the exit status (None: 0).
+"""The commands of the command line: the options of each stand above its function, whose docstring is the help text.
 
-Imports what a command needs when it is called.
+A command imports what it needs when it is called: torch alone takes two seconds.
 """
 
 import argparse
-import os
 import sys
-from collections.abc import Callable
-from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .errors import UserError
-from .records.experiment import Experiment
+from .arguments import (
+    command,
+    make_options,
+    option,
+    parse_deviation,
+    parse_name,
+    parse_positive,
+    parse_whole,
+    prepare_run,
+    resolve_experiment,
+    resolve_trainable,
+)
+from .errors import RecordingFailed, UserError
+from .records.experiment import ARITHMETICS
+from .records.files import json_bytes
+from .records.run import CIFAR_PROTOCOLS, IMAGENET_PROTOCOLS
 
-if TYPE_CHECKING:
-    from .parameters import Project
-    from .training.trainer import Options
-
-
-EAGER = "IDENTITY_MAPPINGS_EAGER"  # variable with the reason why a process that starts again records no CUDA graph
-
-
-def _load() -> "Project":
-    from .parameters import load
-
-    return load()
-
-
-def _resolve(arguments: argparse.Namespace, name: str | None = None) -> Experiment:
-    """The experiment that a command, or this name in it, names: by a resolved parameter file, or by name and scale."""
-    name = name or arguments.experiment
-    if name.endswith(".json"):
-        experiment = Experiment.load(Path(name))
-    elif not (experiment := _load().resolve(name, arguments.scale)):
-        raise UserError(f"{name} has no counterpart at scale {arguments.scale}")
-    if arguments.arithmetic:
-        experiment = experiment.in_arithmetic(arguments.arithmetic)
-    if arguments.digest and experiment.digest != arguments.digest:
-        raise UserError(
-            f"{experiment.name}: params/ now give the digest {experiment.digest}, not {arguments.digest} (--digest): "
-            "they changed meanwhile: call Snakemake again, or leave --digest out"
-        )
-    return experiment
-
-
-def _results_folder(arguments: argparse.Namespace, experiment: Experiment, name: str | None = None) -> Path:
-    if arguments.results:
-        return arguments.results
-    if (name or arguments.experiment).endswith(".json"):
-        return Path("results")
-    return Path(_load().scale(experiment.scale).results)
+NAMED_BY = "name of an experiment, or a .json file made by `resolve`"
+EXPERIMENT = option("experiment", help=NAMED_BY)
+SCALE = option("--scale", default="paper", help="a scale of params/scales (default: paper)")
+ARITHMETIC = option("--arithmetic", choices=ARITHMETICS, help="(default: the recipe's)")
+DIGEST = option("--digest", help="refuse unless the parameters have this digest")
+RESULTS = option("--results", type=Path, help="folder of records (default: the scale's)")
+DATA = option("--data", type=Path, default=Path("data"), help="folder of datasets (default: data)")
+NO_FALLBACK = "no silent fallback to the CPU (default: gpu)"
+DEVICE = option("--device", choices=("gpu", "cpu"), default="gpu", help=NO_FALLBACK)
+EAGER = option("--eager", action="store_true", help="on a GPU: launch kernel by kernel, record no CUDA graph")
+SEED = option("--seed", type=parse_whole, default=0)
+WORKERS = option("--workers", type=parse_whole, help="processes that decode images (default: as many as suit)")
+OF_EXPERIMENT = SCALE, ARITHMETIC, DIGEST, EXPERIMENT
+OF_TEST = SCALE, DATA, DEVICE, EAGER, WORKERS
+OF_RUN = SCALE, ARITHMETIC, DIGEST, RESULTS, DATA, DEVICE, EAGER
+BY_CHANNEL: dict[str, Any] = {"nargs": 3, "metavar": ("R", "G", "B"), "help": "(default: torchvision's x 255)"}
+PROTOCOLS = *CIFAR_PROTOCOLS, *IMAGENET_PROTOCOLS
+TRAINING_SETTINGS = "stop_after", "checkpoint_seconds", "log", "recompute", "workers"
 
 
-def _options(arguments: argparse.Namespace, results: Path, **settings: Any) -> "Options":
-    from .training.trainer import Options
-
-    eager = arguments.eager or os.environ.get(EAGER, False)
-    return Options(results, arguments.data, device=arguments.device, eager=eager, **settings)
-
-
-def _resolve_trainable(arguments: argparse.Namespace, name: str | None = None) -> Experiment:
-    experiment = _resolve(arguments, name)
-    if experiment.untrainable:
-        raise UserError(experiment.untrainable)
-    return experiment
-
-
-def _prepare(arguments: argparse.Namespace, name: str | None = None, **settings: Any) -> tuple[Experiment, "Options"]:
-    """The experiment, which can be trained, and the options of its runs."""
-    experiment = _resolve_trainable(arguments, name)
-    return experiment, _options(arguments, _results_folder(arguments, experiment, name), **settings)
-
-
-def call(module: str, function: str, *names: str) -> Callable[[argparse.Namespace], int | None]:
-    """A command that is a function of a module, called with these arguments of the command line."""
-
-    def command(arguments: argparse.Namespace) -> int | None:
-        found = getattr(import_module(f".{module}", __package__), function)
-        return found(*(getattr(arguments, name) for name in names))
-
-    return command
-
-
-def resolve(arguments: argparse.Namespace) -> None:
-    experiment = _resolve(arguments)
-    if arguments.output:
-        experiment.save(arguments.output)
-        print(f"{arguments.output}: {experiment.folder}")
-    else:
-        from .records.files import json_bytes
-
-        sys.stdout.write(json_bytes(experiment.as_json()).decode())
-
-
-def _check_digest(arguments: argparse.Namespace) -> None:
+def check_digest(arguments: argparse.Namespace) -> None:
     if arguments.digest and len(arguments.experiments) > 1:
         raise UserError("--digest is of one experiment: leave it out, or name one")
 
 
+@command(
+    *OF_RUN,
+    option("experiments", nargs="+", help=NAMED_BY),
+    option("--seed", type=parse_whole, nargs="+", default=[0], help="of each experiment (default: 0)"),
+    option("--stop-after", type=parse_positive, metavar="N", help="stop after N iterations with a checkpoint"),
+    option("--checkpoint-seconds", type=float, default=300, metavar="S", help="(default: 300)"),
+    option("--log", type=Path, help="file that takes standard error, for the provenance"),
+    option("--recompute", action=argparse.BooleanOptionalAction, help="save memory (default: where it is short)"),
+    WORKERS,
+    option("--backbone", type=Path, metavar="FILE", help="weights for detections, in torchvision's names"),
+    option("--backbone-name", type=parse_name, help="name of the weights: lower case, digits and dashes"),
+    option("--backbone-source", help="where the weights come from, in words; the table shows it"),
+)
 def train(arguments: argparse.Namespace) -> int:
-    _check_digest(arguments)
-    by_name = {name: _resolve_trainable(arguments, name) for name in arguments.experiments}
+    """train runs to their records, or resume them; several at once"""
+    from .training import loop
+
+    check_digest(arguments)
+    settings = {name: vars(arguments)[name] for name in TRAINING_SETTINGS}
+    runs = [prepare_run(arguments, name, **settings) for name in arguments.experiments]
     if arguments.backbone:
-        return _train_on_imported(arguments, by_name)
-    folders = {_results_folder(arguments, experiment, name) for name, experiment in by_name.items()}
-    if len(folders) > 1:
+        from .detection.backbone import import_backbone  # and with it torchvision
+
+        if not all(experiment.detects for experiment, _ in runs):
+            raise UserError("--backbone: only detections begin from other weights (params/detection.yaml)")
+        if not (arguments.backbone_name and arguments.backbone_source):
+            raise UserError("--backbone needs --backbone-name and --backbone-source, which stand in the table")
+        weights, statuses = (arguments.backbone, arguments.backbone_name, arguments.backbone_source), []
+        for experiment, options in runs:
+            options = replace(options, results=options.results / "imported")  # their records rebuild no cell
+            imported = import_backbone(experiment, *weights, options.results)
+            statuses.append(loop.train(imported, arguments.seed, options))
+        return max(statuses)
+    if len({options.results for _, options in runs}) > 1:
         names = ", ".join(arguments.experiments)
         raise UserError(f"{names}: their records lie in several folders: give one (--results)")
-    return _train(arguments, list(by_name.values()), folders.pop())
+    return loop.train([experiment for experiment, _ in runs], arguments.seed, runs[0][1])
 
 
-def _train_on_imported(arguments: argparse.Namespace, by_name: dict[str, Experiment]) -> int:
-    """Detections on weights that were trained elsewhere; their records lie apart, and rebuild no cell."""
-    from .detection.backbone import import_backbone
-
-    if not all(experiment.detects for experiment in by_name.values()):
-        raise UserError("--backbone: only detections begin from other weights (params/detection.yaml)")
-    if not (arguments.backbone_name and arguments.backbone_source):
-        raise UserError("--backbone needs --backbone-name and --backbone-source, which stand in the table")
-    statuses = []
-    for name, experiment in by_name.items():
-        results = _results_folder(arguments, experiment, name) / "imported"
-        weights = arguments.backbone, arguments.backbone_name, arguments.backbone_source
-        statuses.append(_train(arguments, [import_backbone(experiment, *weights, results)], results))
-    return max(statuses)
-
-
-def _train(arguments: argparse.Namespace, experiments: list[Experiment], results: Path) -> int:
-    from .training.loop import train
-
-    names = ("stop_after", "checkpoint_seconds", "log", "recompute", "workers")
-    options = _options(arguments, results, **{name: getattr(arguments, name) for name in names})
-    return train(experiments, arguments.seed, options)
-
-
+@command(
+    *OF_RUN,
+    SEED,
+    option("experiments", nargs="+", help="with --twice; or folders of records, results/runs/EXPERIMENT/seedK"),
+    option("--twice", action="store_true", help="compare two trainings with each other, not with a record"),
+    option("--iterations", type=parse_positive, default=50, metavar="N", help="at most 50 of a record"),
+)
 def verify(arguments: argparse.Namespace) -> int:
-    from .training import verify
+    """train the first iterations again, and compare bit by bit"""
+    from .training.verify import verify_record, verify_twice
 
-    _check_digest(arguments)
+    check_digest(arguments)
     if not arguments.twice and (arguments.digest or arguments.arithmetic):
         cure = "leave these options out, or say --twice"
         raise UserError(f"verify: a record has digest and arithmetic of its own: {cure}")
@@ -146,89 +109,128 @@ def verify(arguments: argparse.Namespace) -> int:
     for name in arguments.experiments:
         try:
             if arguments.twice:
-                experiment, options = _prepare(arguments, name)
-                statuses.append(verify.verify_twice(experiment, arguments.seed, options, arguments.iterations))
+                experiment, options = prepare_run(arguments, name)
+                statuses.append(verify_twice(experiment, arguments.seed, options, arguments.iterations))
             else:
-                options = _options(arguments, Path("results"))
-                statuses.append(verify.verify_record(Path(name), options, arguments.iterations))
+                options = make_options(arguments, Path("results"))
+                statuses.append(verify_record(Path(name), options, arguments.iterations))
+        except RecordingFailed:
+            raise
         except UserError as error:  # the others are compared all the same
             print(f"identity-mappings: {error}", file=sys.stderr)
             statuses.append(2)
     return max(statuses)
 
 
+@command(
+    *OF_RUN,
+    SEED,
+    WORKERS,
+    EXPERIMENT,
+    option("--protocol", nargs="+", default=(), choices=PROTOCOLS, help="(default: see docs/imagenet.md)"),
+    option("--checkpoint", type=Path, metavar="FILE", help="test this file; no table shows it"),
+)
 def evaluate(arguments: argparse.Namespace) -> None:
-    experiment, options = _prepare(arguments, workers=arguments.workers)
-    from .training.evaluate import evaluate, evaluate_checkpoint
+    """test a trained run again"""
+    from .training import evaluate
 
-    wanted = (experiment, arguments.seed, arguments.protocol, options)
-    file = arguments.checkpoint
-    for path in evaluate_checkpoint(*wanted, file) if file else evaluate(*wanted):
+    experiment, options = prepare_run(arguments, arguments.experiment, workers=arguments.workers)
+    wanted, file = (experiment, arguments.seed, arguments.protocol, options), arguments.checkpoint
+    for path in evaluate.evaluate_checkpoint(*wanted, file) if file else evaluate.evaluate(*wanted):
         print(path)
 
 
+@command(
+    *OF_TEST,
+    option("file", type=Path, help="from torch.save(model.state_dict()); only weights are read, no code"),
+    option("--name", required=True, type=parse_name, help="of the record: lower case, digits and dashes"),
+    option("--source", required=True, help="where the weights come from, in words; stands in the table"),
+    option("--depth", type=parse_positive, help="of the network (default: by the names in the file)"),
+    option("--mean", type=float, **BY_CHANNEL),
+    option("--deviation", type=parse_deviation, **BY_CHANNEL),
+    option("--protocol", nargs="+", default=(), choices=IMAGENET_PROTOCOLS, help="(default: all that fit)"),
+)
 def import_weights(arguments: argparse.Namespace) -> None:
+    """test a ResNet or VGG of torchvision's form that was trained elsewhere"""
+    from .parameters import load
     from .training import imported
 
-    project = _load()
+    project = load()
     settings = project.scale(arguments.scale)
     name = settings.overlay.datasets.get("imagenet", "imagenet")
     if name is None:
         raise UserError(f"scale {arguments.scale} has no counterpart of imagenet: take another (--scale)")
-    recipe = settings.overlay.recipes.get("he2016-imagenet", {})
-    dataset = project.resolve_dataset(name)
-    options = _options(arguments, Path(settings.results), workers=arguments.workers)
     for path in imported.test_imported(
         arguments.file,
         arguments.name,
         arguments.source,
-        dataset,
-        options,
+        project.resolve_dataset(name),
+        make_options(arguments, Path(settings.results), workers=arguments.workers),
         arguments.protocol,
-        recipe.get("crop_size", 224),
+        settings.overlay.recipes.get("he2016-imagenet", {}).get("crop_size", 224),
         arguments.depth,
         (arguments.mean or imported.MEAN, arguments.deviation or imported.DEVIATION),
     ):
         print(path)
 
 
+@command(
+    DATA,
+    option("runs", type=Path, nargs="+", metavar="RUN", help="results/runs/EXPERIMENT-DIGEST/seedK"),
+    option("--output", "-o", type=Path, metavar="FOLDER", help="of all exports (default: models)"),
+    option("--track", action="store_true", help="put models/ into DVC's cache and write models.dvc"),
+)
 def export(arguments: argparse.Namespace) -> None:
-    from .reporting.export import export, track
+    """write a finished run's weights as safetensors, with a model card and its network"""
+    from .reporting import export
     from .training.trainer import Options
 
     if arguments.track and arguments.output:
         raise UserError("export: --track is of models/, the folder that models.dvc names: leave --output out")
     for folder in arguments.runs:
-        print(export(folder, Options(Path("results"), arguments.data), arguments.output))
+        print(export.export(folder, Options(Path("results"), arguments.data), arguments.output))
     if arguments.track:
-        track(Path())
+        export.track(Path())
         print("models.dvc: commit it; `dvc push` sends the weights to a remote of yours, `dvc pull models` brings them")
 
 
+@command(
+    *OF_RUN,
+    SEED,
+    EXPERIMENT,
+    option("--checkpoint", type=Path, metavar="FILE", help="(default: the run's weights or last checkpoint)"),
+)
 def responses(arguments: argparse.Namespace) -> None:
-    experiment, options = _prepare(arguments)
+    """measure the layer responses of a trained network (he2015, Figure 7)"""
     from .evaluation.propagation import measure_responses
 
+    experiment, options = prepare_run(arguments, arguments.experiment)
     measure_responses(experiment, arguments.seed, options, arguments.checkpoint)
 
 
+@command(
+    *OF_RUN,
+    option("experiment", nargs="?", help=f"{NAMED_BY} (default: the figures')"),
+    option("--iterations", type=parse_whole, metavar="N", help="of the training (default: the scale's)"),
+)
 def signals(arguments: argparse.Namespace) -> None:
-    if arguments.experiment is None:
-        from .reporting.signals import measure_all
-
-        results = Path(_load().scale(arguments.scale).results)
-        measure_all(arguments.scale, _options(arguments, results))
-        return
-    experiment, options = _prepare(arguments)
+    """measure norms of signal and gradient by unit, before and after a short training"""
     from .evaluation.propagation import measure_signals
+    from .parameters import load
+    from .reporting.signals import measure_all
 
-    iterations = arguments.iterations
-    if iterations is None:
-        iterations = _load().scale(arguments.scale).signal_iterations
+    settings = load().scale(arguments.scale)
+    if arguments.experiment is None:
+        measure_all(arguments.scale, make_options(arguments, Path(settings.results)))
+        return
+    experiment, options = prepare_run(arguments, arguments.experiment)
+    iterations = settings.signal_iterations if arguments.iterations is None else arguments.iterations
     measure_signals(experiment, iterations, options)
 
 
+@command(SCALE, option("--record", action="store_true", help="write the cost record, from which tables take them"))
 def cost(arguments: argparse.Namespace) -> int:
+    """count weights and multiply-adds of every network; exit status 1 if a paper says otherwise"""
     from .reporting import cost
 
     if arguments.record:
@@ -237,45 +239,152 @@ def cost(arguments: argparse.Namespace) -> int:
     return cost.show(arguments.scale)
 
 
-def data(arguments: argparse.Namespace) -> None:
-    from .data import sources
-    from .parameters.load import DATASETS, DETECTION, read
+@command(*OF_EXPERIMENT, option("--output", "-o", type=Path, metavar="FILE.json"))
+def resolve(arguments: argparse.Namespace) -> None:
+    """write an experiment with all its parameters; `train` takes the file anywhere"""
+    experiment = resolve_experiment(arguments, arguments.experiment)
+    if arguments.output:
+        experiment.save(arguments.output)
+        print(f"{arguments.output}: {experiment.folder}")
+    else:
+        sys.stdout.write(json_bytes(experiment.as_json()).decode())
 
-    if arguments.name not in read(DATASETS, "datasets") and arguments.name in read(DETECTION, "detection").datasets:
+
+@command(
+    DATA,
+    option("action", choices=("fetch", "prepare", "verify")),
+    option("name", help="dataset of params/datasets.yaml or params/detection.yaml, for example voc-0712"),
+    option("--commit", action="store_true", help="put it into DVC's cache, too; CIFAR always is"),
+)
+def data(arguments: argparse.Namespace) -> None:
+    """get a dataset, check it, or prepare it for training (ImageNet: archives to shards)"""
+    from .data import sources
+    from .parameters.load import DATASETS, DETECTION, read, read_entry
+
+    name, folder = arguments.name, arguments.data
+    if name not in read(DATASETS, "datasets") and name in read(DETECTION, "detection").datasets:
         from .detection import datasets
 
-        print(getattr(datasets, arguments.action)(arguments.name, arguments.data))
+        detection = {"fetch": datasets.fetch, "prepare": datasets.prepare, "verify": datasets.verify}
+        print(detection[arguments.action](name, folder))
         return
-    if message := getattr(sources, arguments.action)(arguments.name, arguments.data):
+    actions = {"fetch": sources.fetch, "prepare": sources.prepare, "verify": sources.verify}
+    if message := actions[arguments.action](name, folder):
         print(message)
-    if arguments.commit or sources.read_entry(arguments.name).format == "cifar":
-        sources.commit(arguments.name, arguments.data)
-        print(f"{arguments.data / arguments.name}: as pinned, and in DVC's cache")
+    if arguments.commit or read_entry(name).format == "cifar":
+        sources.commit(name, folder)
+        print(f"{folder / name}: as pinned, and in DVC's cache")
 
 
+@command(
+    option("--gpus", type=parse_whole, required=True, help="how many; 0 hides all"),
+    option("--granted", type=parse_whole, help="how many Snakemake granted; refused if it differs"),
+    option("--patience", type=float, default=86400, metavar="S", help="seconds to wait (default: a day)"),
+    option("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ..."),
+)
 def lease(arguments: argparse.Namespace) -> None:
+    """run a command on reserved GPUs, which are released when it ends"""
     from .training.lease import run
 
-    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
-    if not command:
+    words = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not words:
         raise UserError("lease: no command to run: add it after --")
-    run(arguments.gpus, arguments.granted, command, arguments.patience)
+    run(arguments.gpus, arguments.granted, words, arguments.patience)
 
 
+@command(*OF_EXPERIMENT, DEVICE)
 def device(arguments: argparse.Namespace) -> None:
-    experiment = _resolve_trainable(arguments)
+    """say whether there is a device for an experiment"""
     from .training.devices import choose
 
+    experiment = resolve_trainable(arguments, arguments.experiment)
     print(f"{choose(arguments.device, experiment)} for {experiment.name}")
 
 
-doctor = call("doctor", "show", "json", "data")
-tables = call("reporting.tables", "write", "scale")
-figures = call("reporting.figures", "write", "scale")
-report = call("reporting.page", "write", "scale")
-explain = call("reporting.explain", "show", "scale", "table", "row", "column")
-rocrate = call("reporting.archive", "write", "scale", "output")
-diff = call("reporting.explain", "show_differences", "scale")
-audit = call("reporting.audit", "audit", "scale")
-schemas = call("parameters.schemas", "write")
-status = call("reporting.status", "show", "scale", "watch", "json")
+@command(DATA, option("--json", action="store_true", help="a list of {name, status, text}"))
+def doctor(arguments: argparse.Namespace) -> int:
+    """check this machine in two minutes; exit status 1 if something is wrong"""
+    from . import doctor
+
+    return doctor.show(arguments.json, arguments.data)
+
+
+@command(SCALE)
+def tables(arguments: argparse.Namespace) -> None:
+    """make the tables from the records that are there"""
+    from .reporting import tables
+
+    tables.write(arguments.scale)
+
+
+@command(SCALE)
+def figures(arguments: argparse.Namespace) -> None:
+    """make the figures from the records that are there"""
+    from .reporting import figures
+
+    figures.write(arguments.scale)
+
+
+@command(SCALE)
+def report(arguments: argparse.Namespace) -> None:
+    """make report.html, the page of tables and figures, from the records that are there"""
+    from .reporting import page
+
+    page.write(arguments.scale)
+
+
+@command(SCALE)
+def diff(arguments: argparse.Namespace) -> int:
+    """compare with the papers; exit status 1 if a cell contradicts them"""
+    from .reporting.explain import show_differences
+
+    return show_differences(arguments.scale)
+
+
+@command(SCALE)
+def audit(arguments: argparse.Namespace) -> int:
+    """trace every number of the tables to its records; exit status 1 at the first gap"""
+    from .reporting import audit
+
+    return audit.audit(arguments.scale)
+
+
+@command(
+    SCALE,
+    option("--watch", action="store_true", help="show it every few seconds, until Ctrl-C"),
+    option("--json", action="store_true", help="for programs; docs/monitoring.md explains the keys"),
+)
+def status(arguments: argparse.Namespace) -> None:
+    """what is done, running, interrupted, failed and waiting, and how long the rest takes"""
+    from .reporting import status
+
+    status.show(arguments.scale, arguments.watch, arguments.json)
+
+
+@command(
+    SCALE,
+    option("table", help='for example "Table 1", or "he2016, Table 1"'),
+    option("row", nargs="?", help="its name, or a part of it (default: all)"),
+    option("column", nargs="?", help="(default: all that fit)"),
+)
+def explain(arguments: argparse.Namespace) -> int:
+    """trace a table's cell to its runs, commit, data and parameters"""
+    from .reporting import explain
+
+    return explain.show(arguments.scale, arguments.table, arguments.row, arguments.column)
+
+
+@command(SCALE, option("output", type=Path, metavar="OUT", help="a new folder, or a file that ends in .zip"))
+def rocrate(arguments: argparse.Namespace) -> None:
+    """write results, parameters, workflow and provenance as an RO-Crate, for an archive"""
+    from .reporting import archive
+
+    archive.write(arguments.scale, arguments.output)
+
+
+@command()
+def schemas(arguments: argparse.Namespace) -> None:
+    """write workflow/schemas/ from the typed parameters"""
+    from .parameters import schemas
+
+    schemas.write()

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from identity_mappings.cli import parser
 from identity_mappings.parameters import load
 from identity_mappings.records import provenance, run
 from identity_mappings.records.files import canonical, sha256
@@ -78,9 +79,8 @@ def test_who_was_called_and_when():
 
 
 def test_the_command_is_one_that_the_command_line_takes():
-    from identity_mappings.cli import parser
 
-    parsed = parser().parse_args(gather()["command"].split()[1:])
+    parsed = parser.parse_args(gather()["command"].split()[1:])
     assert (parsed.experiments, parsed.scale, parsed.seed) == (["cifar10-resnet110"], "demo", [3])
 
 
