@@ -253,16 +253,16 @@ def resolve(arguments: argparse.Namespace) -> None:
 @command(
     DATA,
     option("action", choices=("fetch", "prepare", "verify")),
-    option("name", help="dataset of params/datasets.yaml or params/detection.yaml, for example voc-0712"),
+    option("name", help="dataset of params/datasets.yaml, for example imagenet"),
     option("--commit", action="store_true", help="put it into DVC's cache, too; CIFAR always is"),
 )
 def data(arguments: argparse.Namespace) -> None:
     """get a dataset, check it, or prepare it for training (ImageNet: archives to shards)"""
     from .data import sources
-    from .parameters.load import DATASETS, DETECTION, read, read_entry
+    from .parameters.load import read_entry
 
     name, folder = arguments.name, arguments.data
-    if name not in read(DATASETS, "datasets") and name in read(DETECTION, "detection").datasets:
+    if read_entry(name).has_boxes:
         from .detection import datasets
 
         detection = {"fetch": datasets.fetch, "prepare": datasets.prepare, "verify": datasets.verify}

@@ -409,6 +409,4 @@ def test_the_command_line_prepares_every_dataset(tmp_path, capsys, monkeypatch):
     assert main(["data", "prepare", "cifar10", *words]) == 0 and fetched == ["cifar10"]
     with pytest.raises(SystemExit):
         main(["data", "--help"])
-    assert "dataset of params/datasets.yaml or params/detection.yaml, for example voc-0712" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    assert "dataset of params/datasets.yaml, for example imagenet" in " ".join(capsys.readouterr().out.split())

@@ -14,6 +14,7 @@ from identity_mappings.data.listing import dvc_md5
 from identity_mappings.detection import datasets
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
+from identity_mappings.parameters.load import read_entry
 
 VOC_TEST = "VOCtest_06-Nov-2007.tar"
 
@@ -34,24 +35,25 @@ def prepared(tmp_path_factory):
 def test_vocs_archives_are_those_that_torchvision_checks():
     used = (DATASET_YEAR_DICT[year] for year in ("2007", "2007-test", "2012"))
     published = {entry["filename"]: (entry["md5"], entry["url"]) for entry in used}
-    archives = datasets.read_entry("voc-0712").archives
+    archives = read_entry("voc-0712").archives
     assert {file: (archive.md5, archive.url) for file, archive in archives.items()} == published
 
 
 def test_the_hash_of_a_dataset_is_that_of_its_archives(root_of_project):
-    for entry in load(root_of_project).detections.datasets.values():
-        assert entry.md5 == dvc_md5(entry.files)
-        assert len(entry.files) == 3 or entry.kind == "voc"
+    for entry in load(root_of_project).datasets.values():
+        if entry.has_boxes:
+            assert entry.md5 == dvc_md5({file: archive.md5 for file, archive in entry.archives.items()})
+            assert len(entry.archives) == 3 or entry.format == "voc"
 
 
 @pytest.mark.parametrize("name", ["voc-small", "coco-small"])
 def test_small_archives_are_the_pinned_bytes_each_time(name):
     found = {file: hashlib.md5(content).hexdigest() for file, content in small_detection.archives(name).items()}
-    assert found == datasets.read_entry(name).files
+    assert found == {file: archive.md5 for file, archive in read_entry(name).archives.items()}
 
 
 def test_both_layouts_give_the_same_objects(prepared, root_of_project):
-    pinned = load(root_of_project).detections.datasets
+    pinned = load(root_of_project).datasets
     both = {}
     for name in ("voc-small", "coco-small"):
         index = datasets.read_index(name, prepared, pinned[name].model_dump())
@@ -77,7 +79,7 @@ def test_prepared_once_and_verified(prepared):
 def test_missing_archives_are_named_with_their_addresses(name, tmp_path):
     with pytest.raises(UserError) as caught:
         datasets.prepare(name, tmp_path)
-    for file, archive in datasets.read_entry(name).archives.items():
+    for file, archive in read_entry(name).archives.items():
         assert f"{tmp_path / name / file}: missing: {archive.url}" in str(caught.value)
 
 
@@ -113,7 +115,7 @@ def test_damaged_and_missing_images_are_named(tmp_path):
 
 def test_an_index_that_is_no_index_is_refused(tmp_path, root_of_project):
     prepare("voc-small", tmp_path)
-    pinned = load(root_of_project).detections.datasets["voc-small"].model_dump()
+    pinned = load(root_of_project).datasets["voc-small"].model_dump()
     path = tmp_path / "detection" / "voc-small" / datasets.INDEX
     for content in ("{", "[]"):
         path.write_text(content)
@@ -126,13 +128,13 @@ def test_an_index_that_is_no_index_is_refused(tmp_path, root_of_project):
 
 def test_other_archives_than_the_pinned_are_refused(tmp_path, root_of_project):
     prepare("voc-small", tmp_path)
-    pinned = load(root_of_project).detections.datasets["voc-small"].model_dump()
+    pinned = load(root_of_project).datasets["voc-small"].model_dump()
     with pytest.raises(UserError, match="not the pinned one"):
         datasets.read_index("voc-small", tmp_path, {**pinned, "md5": "0" * 32 + ".dir"})
     path = tmp_path / "detection" / "voc-small" / datasets.INDEX
     index = json.loads(path.read_bytes())
     path.write_text(json.dumps({**index, "test": index["test"][1:]}))
-    with pytest.raises(UserError, match=r"not those of params/detection.yaml"):
+    with pytest.raises(UserError, match=r"not those of params/datasets.yaml"):
         datasets.read_index("voc-small", tmp_path, pinned)
 
 
@@ -141,7 +143,7 @@ def test_a_member_that_leaves_the_folder_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "voc-small" / VOC_TEST
     with tarfile.open(path, "a") as tar:
         tar.addfile(tarfile.TarInfo("../Annotations/evil.xml"))
-    entry = datasets.read_entry("voc-small")
+    entry = read_entry("voc-small")
     changed = entry.archives[VOC_TEST].model_copy(update={"md5": hashlib.md5(path.read_bytes()).hexdigest()})
     entry = entry.model_copy(update={"archives": {**entry.archives, VOC_TEST: changed}})
     monkeypatch.setattr(datasets, "read_entry", lambda _: entry)

@@ -102,7 +102,7 @@ OUT_OF_RANGE = {
     (CIFAR10, "gate_bias: -6"): [".inf", "1000"],
     (CIFAR10, "residual_scale: 0.5"): [".inf", "11"],
     (DATASETS, "classes: 10"): ["0", "-1", "10000000000"],
-    (DETECTION, "classes: 20"): ["0", "-1", "10000000000"],
+    (DATASETS, "classes: 20"): ["0", "-1", "10000000000"],
     (DETECTION, "shorter_side: 600"): ["0", ".inf"],
     (DETECTION, "rpn_nms: 0.7"): ["-0.1", "1.5", ".nan"],
     (DETECTION, "positive_regions: 0.25"): ["2", ".inf"],

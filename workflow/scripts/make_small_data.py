@@ -9,7 +9,6 @@ from pathlib import Path
 
 import small_detection
 import small_imagenet
-from identity_mappings.detection import datasets
 from identity_mappings.errors import UserError
 from identity_mappings.parameters.load import read_entry
 from identity_mappings.records.files import write_atomically
@@ -22,10 +21,8 @@ def make(name: str, folder: Path) -> None:
         UserError: the installed Pillow, scipy or scikit-learn make other bytes than the pinned ones; nothing is
             written.
     """
-    if name == small_imagenet.NAME:
-        made, pinned = small_imagenet.archives(), read_entry(name).archives
-    else:
-        made, pinned = small_detection.archives(name), datasets.read_entry(name).archives
+    pinned = read_entry(name).archives
+    made = small_imagenet.archives() if name == small_imagenet.NAME else small_detection.archives(name)
     for file, content in made.items():
         if (found := hashlib.md5(content).hexdigest()) != pinned[file].md5:
             raise UserError(

@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 import torch
@@ -20,22 +20,13 @@ from torchvision.ops import box_convert
 
 from ..data.listing import download, dvc_md5, list_files, list_wrong
 from ..errors import UserError
+from ..parameters.load import read_entry
 from ..records.files import json_bytes, write_atomically
 from .evaluation import Boxes, read_coco
-
-if TYPE_CHECKING:
-    from .parameters import Dataset
 
 FORMAT, INDEX = 2, "index.json"
 VOC_SPLITS = (("training", "2007", "trainval"), ("training", "2012", "trainval"), ("test", "2007", "test"))
 COCO_SPLITS = {"training": "train2014", "test": "val2014"}
-
-
-def read_entry(name: str) -> "Dataset":
-    """The entry of a dataset in params/detection.yaml."""
-    from ..parameters.load import DETECTION, read  # needs pydantic, which a machine that only trains may lack
-
-    return read(DETECTION, "detection").datasets[name]
 
 
 def list_problems(name: str, folder: Path) -> list[str]:
@@ -53,7 +44,7 @@ def fetch(name: str, folder: Path) -> str:
     """
     entry = read_entry(name)
     if found := list_problems(name, folder):
-        if entry.is_made_here:
+        if not any(archive.url for archive in entry.archives.values()):
             raise UserError("\n".join(found))
         for file, archive in entry.archives.items():
             download(archive.url, folder / name / file, archive.md5)
@@ -67,16 +58,17 @@ def prepare(name: str, folder: Path) -> str:
         UserError: an archive is missing or damaged.
     """
     entry, target = read_entry(name), folder / "detection" / name
+    pinned = {file: archive.md5 for file, archive in entry.archives.items()}
     with contextlib.suppress(UserError):
         read_index(name, folder, entry.model_dump())
         return f"{target}: prepared before"
     if found := list_problems(name, folder):
         raise UserError("\n".join([*found, f"{name}: `identity-mappings data fetch {name}` gets what is missing"]))
     (target / INDEX).unlink(missing_ok=True)
-    for file in entry.files:
+    for file in pinned:
         _unpack(folder / name / file, target)
-    content = (_read_voc if entry.kind == "voc" else _read_coco)(target)
-    index = {"format": FORMAT, "archives": entry.files, "files": list_files(target), **content}
+    content = (_read_voc if entry.format == "voc" else _read_coco)(target)
+    index = {"format": FORMAT, "archives": pinned, "files": list_files(target), **content}
     write_atomically(target / INDEX, json_bytes(index))
     return f"{target}: {len(content['training']):,} training and {len(content['test']):,} test images"
 
@@ -111,7 +103,7 @@ def read_index(name: str, folder: Path, pinned: Mapping[str, Any]) -> dict[str, 
     """What `prepare` left of a dataset.
 
     Args:
-        pinned: its entry in params/detection.yaml, as that is now or as an experiment's parameters have it.
+        pinned: its entry in params/datasets.yaml, as that is now or as an experiment's parameters have it.
 
     Raises:
         UserError: it is not prepared, its index is damaged, or it is not the pinned one.
@@ -127,7 +119,7 @@ def read_index(name: str, folder: Path, pinned: Mapping[str, Any]) -> dict[str, 
     found = {"md5": dvc_md5(index["archives"]), "classes": len(index["classes"])}
     found |= {f"{split}_images": len(index[split]) for split in ("training", "test")}
     if wrong := {key: value for key, value in found.items() if pinned[key] != value}:
-        expected = "not those of params/detection.yaml"
+        expected = "not those of params/datasets.yaml"
         raise UserError(f"{path.parent}: not the pinned one: {wrong}, {expected}: remove it and {cure}")
     return index
 

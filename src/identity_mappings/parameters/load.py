@@ -6,9 +6,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..detection import parameters as detection
 from ..errors import UserError
-from . import models, reports
+from . import detection, models, reports
 from .claims import Claims
 from .datasets import Dataset
 from .reading import describe, make_line, read_yaml

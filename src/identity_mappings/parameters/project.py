@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..detection import parameters as detection
 from ..errors import UserError
 from ..networks.depth import VGG_STRIDE, stages
 from ..records.experiment import Experiment as Resolved
 from ..records.files import hash_file
 from ..records.run import DETECTION_PROTOCOLS
-from . import models, reports
+from . import detection, models, reports
 from .claims import Claims
 from .datasets import Dataset
 from .load import DATASETS, DETECTION, check, read
@@ -58,7 +57,7 @@ class Project:
 
     def _resolve(self, name: str, scale: str) -> Resolved | None:
         if name in self.detections.experiments:
-            return detection.resolve(self, name, scale)
+            return self._resolve_detection(name, scale)
         if name not in self.experiments:
             raise UserError(f"params/experiments: no experiment {name!r}: {nearest(name, self.names)}")
         experiment, settings = self.experiments[name], self.scale(scale)
@@ -113,6 +112,22 @@ class Project:
         }
         return Resolved(name, scale, parameters, experiment.gpus, source)
 
+    def _resolve_detection(self, name: str, scale: str) -> Resolved | None:
+        """Its parameters are those of any experiment, and "backbone": which run's weights it begins from."""
+        chosen, overlay = self.detections.experiments[name], self.detections.scales.get(scale)
+        backbone = overlay and self.resolve(overlay.backbones.get(chosen.backbone, chosen.backbone), scale)
+        if not (overlay and backbone):
+            return None
+        changed = {**self.detections.recipes[chosen.recipe].model_dump(), **chosen.overrides, **overlay.recipe}
+        recipe = check(changed, self.root / DETECTION, "detection-recipe", ("scales", scale, "recipe"))
+        parameters = {
+            "dataset": self.resolve_dataset(overlay.datasets.get(chosen.dataset, chosen.dataset)),
+            "network": backbone.parameters["network"],
+            "recipe": recipe.resolve(),
+            "backbone": detection.describe_backbone(backbone, recipe.image_mean),
+        }
+        return Resolved(name, scale, parameters, chosen.gpus)
+
     @property
     def names(self) -> list[str]:
         """Of all experiments, detections among them."""
@@ -120,9 +135,12 @@ class Project:
 
     def resolve_dataset(self, name: str) -> dict[str, Any]:
         """A dataset with its name; one that is made from another has that one's hash, too."""
-        entry = self.datasets.get(name) or self.detections.datasets[name]
+        entry = self.datasets[name]
+        if entry.has_boxes:
+            keys = {"md5", "classes", "training_images", "test_images"}
+            return {"name": name, "kind": entry.format, **entry.model_dump(include=keys)}
         dataset = {"name": name, **entry.model_dump(exclude=HOW_TO_PREPARE)}
-        if isinstance(entry, Dataset) and entry.format == "arrays":
+        if entry.format == "arrays":
             dataset["format"] = entry.format
         if dataset.get("made_from"):
             dataset["made_from"]["md5"] = self.datasets[dataset["made_from"]["name"]].md5
@@ -229,7 +247,9 @@ def load(root: Path = Path()) -> Project:
         raise UserError(f"no folder params/ in {root.absolute()}: call this from the project's root")
     datasets = read(root / DATASETS, "datasets")
     recipes = _read_folder(params / "recipes", "recipe")
-    names: dict[str, Any] = {"datasets": datasets, "recipes": recipes, "keys of recipes": models.Recipe.model_fields}
+    names: dict[str, Any] = {"recipes": recipes, "keys of recipes": models.Recipe.model_fields}
+    names["datasets"] = [name for name, entry in datasets.items() if not entry.has_boxes]
+    names["datasets of images and boxes"] = datasets
     experiments: dict[str, models.Experiment] = {}
     files: dict[str, Path] = {}
     for path in list_files(params / "experiments"):
@@ -240,7 +260,6 @@ def load(root: Path = Path()) -> Project:
     detections = read(root / DETECTION, "detection")
     names["experiments"] = experiments
     names["experiments and detections"] = [*experiments, *detections.experiments]
-    names["datasets of images and boxes"] = [*datasets, *detections.datasets]
     networks = [experiment.network for experiment in experiments.values()]
     names["depths"] = {one.unit: {other.depth for other in networks if other.unit == one.unit} for one in networks}
     names["scales"] = scales = _read_folder(params / "scales", "scale", names)
@@ -266,14 +285,15 @@ def _list_names(project: Project) -> Iterator[tuple[Path, str, str, Iterable[str
     """What files name that they have themselves: (file, key, name, the names that it may be)."""
     path, detections = project.root / DETECTION, project.detections
     keys, places = detection.Recipe.model_fields, project.cells_by_place()
+    with_boxes = [name for name, entry in project.datasets.items() if entry.has_boxes]
     for name, chosen in detections.experiments.items():
-        yield path, f"experiments.{name}.dataset", chosen.dataset, detections.datasets
+        yield path, f"experiments.{name}.dataset", chosen.dataset, with_boxes
         yield path, f"experiments.{name}.backbone", chosen.backbone, project.experiments
         yield path, f"experiments.{name}.recipe", chosen.recipe, detections.recipes
         yield from ((path, f"experiments.{name}.overrides", key, keys) for key in chosen.overrides)
     for name, scale in detections.scales.items():
         for pair in scale.datasets.items():
-            yield from ((path, f"scales.{name}.datasets", dataset, detections.datasets) for dataset in pair)
+            yield from ((path, f"scales.{name}.datasets", dataset, with_boxes) for dataset in pair)
         yield from ((path, f"scales.{name}.recipe", key, keys) for key in scale.recipe)
     path, others = project.root / "params/reproductions.yaml", project.reproductions
     for name, report in others.reports.items():
@@ -317,7 +337,7 @@ def _check_project(project: Project) -> None:
             if scale.experiments and resolved.untrainable:
                 raise UserError(f"{path}: experiments: {resolved.untrainable}")
     names = [one.parameters["dataset"]["name"] for scale in project.scales for one in project.list_in_report(scale)]
-    for name in dict.fromkeys([*names, *project.detections.datasets]):
+    for name in dict.fromkeys([*names, *(name for name, entry in project.datasets.items() if entry.has_boxes)]):
         for key in ("prior_deviation", "resolution"):
             if name not in getattr(project.reporting, key):
                 raise UserError(f"{params / 'reporting.yaml'}: {key}: nothing for the dataset {name!r}: add a line")

@@ -1,44 +1,13 @@
-"""The typed form of params/detection.yaml, and how a detection is resolved."""
+"""The typed form of params/detection.yaml."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..parameters.datasets import Archive
-from ..parameters.models import Brightness, Name, Parameters, Positive, Training
 from ..records.experiment import Experiment
-
-if TYPE_CHECKING:
-    from ..parameters import Project
+from .models import Brightness, Name, Parameters, Positive, Training
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class PublishedArchive(Archive):
-    """A file that `data fetch` gets, or that the project makes."""
-
-    url: Annotated[str | None, Field(description="null: the project makes it")] = None
-
-
-class Dataset(Parameters):
-    """Images with boxes, pinned by the hashes of the archives (detection.datasets)."""
-
-    md5: Annotated[str, Field(description="DVC's hash of the list of its archives and their published MD5s")]
-    kind: Literal["voc", "coco"]
-    """the layout, and how it is scored: 11 points at IoU 0.5, or COCO's"""
-    classes: Positive
-    training_images: Positive
-    test_images: Positive
-    archives: Annotated[dict[str, PublishedArchive], Field(description="by file name")]
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Archive to MD5."""
-        return {file: archive.md5 for file, archive in self.archives.items()}
-
-    @property
-    def is_made_here(self) -> bool:
-        return not any(archive.url for archive in self.archives.values())
 
 
 class Recipe(Training):
@@ -106,46 +75,29 @@ class Scale(Parameters):
 class Detections(Parameters):
     """params/detection.yaml."""
 
-    datasets: dict[Name, Dataset]
     recipes: dict[Name, Recipe]
     experiments: dict[Name, Detection]
     scales: Annotated[dict[Name, Scale], Field(description="by scale; one that is not here has no detections")]
 
 
-def resolve(project: "Project", name: str, scale: str) -> Experiment | None:
-    """A detection with every parameter, or None where the scale has no counterpart of it.
+def describe_backbone(backbone: Experiment, image_mean: list[float]) -> dict[str, Any]:
+    """Which run's weights a detection begins from, and what its network needs to know of them.
 
-    Its parameters are those of any experiment, and "backbone": which run's weights it begins from.
+    Args:
+        backbone: a classification on ImageNet.
+        image_mean: by channel, for a backbone whose recipe takes off a mean image.
     """
-    from ..parameters.load import DETECTION, check
-
-    detections = project.detections
-    if scale not in detections.scales:
-        return None
-    overlay, chosen = detections.scales[scale], detections.experiments[name]
-    dataset = overlay.datasets.get(chosen.dataset, chosen.dataset)
-    backbone = project.resolve(overlay.backbones.get(chosen.backbone, chosen.backbone), scale)
-    if backbone is None:
-        return None
-    changed = {**detections.recipes[chosen.recipe].model_dump(), **chosen.overrides, **overlay.recipe}
-    recipe = check(changed, project.root / DETECTION, "detection-recipe", ("scales", scale, "recipe"))
-    trained, trained_on = backbone.parameters["recipe"], backbone.parameters["dataset"]
+    trained, dataset = backbone.parameters["recipe"], backbone.parameters["dataset"]
     by_channel = trained["normalization"] == "channel-mean-and-deviation"
-    parameters = {
-        "dataset": project.resolve_dataset(dataset),
-        "network": backbone.parameters["network"],
-        "recipe": recipe.resolve(),
-        "backbone": {
-            "experiment": backbone.name,
-            "digest": backbone.digest,
-            "seed": 0,
-            "classes": trained_on["classes"],
-            "size": trained_on["size"],
-            "mean": trained["channel_mean"] if by_channel else recipe.image_mean,
-            "deviation": trained["channel_deviation"] if by_channel else [1.0, 1.0, 1.0],
-            "batch_norm_eps": trained["batch_norm_eps"],
-            "statistics": trained["test_statistics"],
-            "dropout": trained["dropout"],
-        },
+    return {
+        "experiment": backbone.name,
+        "digest": backbone.digest,
+        "seed": 0,
+        "classes": dataset["classes"],
+        "size": dataset["size"],
+        "mean": trained["channel_mean"] if by_channel else image_mean,
+        "deviation": trained["channel_deviation"] if by_channel else [1.0, 1.0, 1.0],
+        "batch_norm_eps": trained["batch_norm_eps"],
+        "statistics": trained["test_statistics"],
+        "dropout": trained["dropout"],
     }
-    return Experiment(name, scale, parameters, chosen.gpus)
