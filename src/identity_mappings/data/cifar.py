@@ -49,8 +49,8 @@ def load(name: str, md5: str, folder: Path) -> Images:
             f"{root}: not the pinned files: their hash is {found}, not {md5}; nothing was read: `identity-mappings "
             f"data verify {name}` names the wrong ones; {cure(name)}"
         )
-    splits = [
-        [_read(content) for path, content in files.items() if path.split("/")[-1].startswith(begins)]
+    splits = [  # each file's bytes are freed once they are read
+        [_read(files.pop(path)) for path in sorted(files) if path.split("/")[-1].startswith(begins)]
         for begins in (("data_batch_", "train"), "test")
     ]
     return Images(*(torch.cat(tensors) for batches in splits for tensors in zip(*batches, strict=True)))
