@@ -48,16 +48,12 @@ localrules:
 rule all:
     default_target: True
     input:
-        runs=GRAPH.runs(GRAPH.scale),
-        evaluations=GRAPH.evaluations(GRAPH.scale),
-        reports=GRAPH.reports(GRAPH.scale),
+        GRAPH.everything(GRAPH.scale),
 
 
 rule demo:
     input:
-        runs=GRAPH.runs("demo"),
-        evaluations=GRAPH.evaluations("demo"),
-        reports=GRAPH.reports("demo"),
+        GRAPH.everything("demo"),
 
 
 rule tables:
@@ -83,7 +79,7 @@ rule data:
 # A run that crashed does not keep the others from being shown.
 onerror:
     for results, scale in GRAPH.roots.items():
-        if (ROOT / results / "runs").is_dir() and scale in (GRAPH.scale, "demo"):
+        if Path(results, "runs").is_dir() and scale in (GRAPH.scale, "demo"):
             shell(
                 "identity-mappings tables --scale {scale} && identity-mappings figures --scale {scale} "
                 "&& identity-mappings report --scale {scale}"

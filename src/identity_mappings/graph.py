@@ -4,16 +4,16 @@ Methods that take `wildcards` are input functions and parameters of rules. Which
 params/ and Snakemake's config alone: a job on another node reads the Snakefile again, when other files exist.
 """
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .changes import Changes
 from .errors import UserError
 from .parameters import load
 from .parameters.reading import nearest
 from .records import measurement, run
 from .records.experiment import ARITHMETICS, Experiment
-from .records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS, SIGNALS_DONE, get_responses_folder
+from .records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, get_signals_folder
 from .reporting.run_states import BY_HAND
 
 # runs_per_gpu: how many runs of an experiment one job trains at once on a GPU.
@@ -37,7 +37,7 @@ class Graph:
     """Paths of the graph, relative to the project's root.
 
     Args:
-        root: of the project.
+        root: of the project: Snakemake's working directory.
         config: of Snakemake's --config; its keys and their defaults are `CONFIG`.
 
     Raises:
@@ -67,66 +67,21 @@ class Graph:
         self.runs_per_gpu, self.chosen_processes, self.nodes, self.time_limit = counts.values()
         self.roots = {settings.results: name for name, settings in self.project.scales.items()}
         self.figure_names = list(self.project.figures)
-        self.changes = Changes(self.project, self.roots)
 
-    # What the targets want.
+    # What the targets want: of records only those that are missing, so that none is made again because of its time.
 
-    def runs(self, scale: str) -> list[str]:
-        """The records of every wanted run; one that several tables share stands here once."""
-        results = Path(self.project.scale(scale).results)
-        return [
-            (run.get_folder(results, experiment, seed) / run.METRICS).as_posix()
-            for experiment in self._wanted(scale)
-            for seed in self.project.seeds(experiment)
-        ]
+    def everything(self, scale: str) -> Callable[[Any], list[str]]:
+        """Input function: the missing records of a scale, and its reports.
 
-    def evaluations(self, scale: str) -> list[str]:
-        """The tests by the protocols that tables ask for, of runs whose weights exist or will exist."""
-        results = Path(self.project.scale(scale).results)
-        paths = []
-        for experiment in self._wanted(scale):
-            protocols = self.project.protocols(experiment)
-            for seed in self.project.seeds(experiment) if protocols else ():
-                folder = run.get_folder(results, experiment, seed)
-                tests = [run.get_evaluation_path(folder, protocol) for protocol in protocols]
-                paths += [test.as_posix() for test in tests if self._can_have(test, experiment, seed)]
-        return paths
-
-    def measurements(self, scale: str) -> list[str]:
-        """What figures and claims show beside runs: the cost of networks, signals, and layer responses.
-
-        Layer responses need the weights of a run, which are where it was trained, or will be.
+        While records are missing, these are the stamp of rule update_reports, which runs after all.
         """
-        results = Path(self.project.scale(scale).results)
-        figures = [figure for figure in self.project.figures.values() if figure.kind == RESPONSES]
-        shown = {name for figure in figures for name in figure.experiments}
-        paths = [results / measurement.COST / measurement.COST_JSON]
-        for experiment in self._wanted(scale):
-            path = get_responses_folder(results, experiment, 0) / RESPONSES_CSV
-            if experiment.name in shown and self._can_have(path, experiment, 0):
-                paths.append(path)
-        if self.project.list_for_signals(scale):
-            paths.append(results / SIGNALS / SIGNALS_DONE)
-        return [path.as_posix() for path in paths]
 
-    def _can_have(self, path: Path, experiment: Experiment, seed: int) -> bool:
-        """Whether what needs the weights of a run is there, or can be made: of one that is not trained yet, too."""
-        results = Path(self.project.scale(experiment.scale).results)
-        root = self.project.root
-        return (
-            self._exists(path)
-            or not self._exists(run.get_folder(results, experiment, seed) / run.METRICS)
-            or run.find_weights(root / results, experiment, seed, root) is not None
-        )
-
-    def reports(self, scale: str) -> list[str]:
-        """The tables and figures; while records are missing, the stamp of rule update_reports, which runs after all."""
-        if all(map(self._exists, self.records(scale))) and self.changes.measurements_are_current(scale):
+        def list_files(wildcards: Any) -> list[str]:
+            if missing := self.list_missing(scale):
+                return [*missing, f"logs/{self.project.scale(scale).results}/reports-updated"]
             return [*self.tables(scale), *self.figures(scale), *self.page(scale)]
-        return [f"logs/{self.project.scale(scale).results}/reports-updated"]
 
-    def records(self, scale: str) -> list[str]:
-        return [*self.runs(scale), *self.evaluations(scale), *self.measurements(scale)]
+        return list_files
 
     def tables(self, scale: str) -> list[str]:
         return [f"{self.project.scale(scale).results}/tables.md"]
@@ -140,6 +95,44 @@ class Graph:
     def datasets(self, scale: str) -> list[str]:
         """Stamps of the datasets that the wanted runs need; the embedded one needs none."""
         return list(dict.fromkeys(stamp for experiment in self._wanted(scale) for stamp in self._stamps(experiment)))
+
+    def list_missing(self, scale: str) -> list[str]:
+        """The missing records of a scale: runs, tests of runs, and measurements."""
+        root, results = self.project.root, Path(self.project.scale(scale).results)
+        figures = [figure for figure in self.project.figures.values() if figure.kind == RESPONSES]
+        with_responses = {name for figure in figures for name in figure.experiments}
+        runs, others = [], []
+        for experiment in self._wanted(scale):
+            protocols = self.project.protocols(experiment)
+            for seed in self.project.seeds(experiment):
+                folder = run.get_folder(results, experiment, seed)
+                runs.append(folder / run.METRICS)
+                # These need the weights of the run, which stay where it was trained.
+                if self._exists(folder / run.METRICS) and not run.find_weights(root / results, experiment, seed, root):
+                    continue
+                others += [run.get_evaluation_path(folder, protocol) for protocol in protocols]
+                if experiment.name in with_responses and seed == 0:
+                    others.append(folder / RESPONSES / RESPONSES_CSV)
+        return self._list_missing([*runs, *others, *self.list_signals(scale)]) + self._list_incomplete_cost(scale)
+
+    def list_signals(self, scale: str) -> list[str]:
+        """The records of signals of a scale, which one job measures."""
+        settings = self.project.scale(scale)
+        folders = (
+            get_signals_folder(Path(settings.results), experiment, settings.signal_iterations)
+            for experiment in self.project.list_for_signals(scale)
+        )
+        return [(folder / SIGNALS_CSV).as_posix() for folder in folders]
+
+    def _list_incomplete_cost(self, scale: str) -> list[str]:
+        """The cost record of a scale if it is missing or lacks a network."""
+        results = Path(self.project.scale(scale).results)
+        try:
+            counted = measurement.read_costs(self.project.root / results) or {}
+        except run.BadRecord:  # the tables say so
+            return []
+        complete = all(each.network_digest in counted for each in self.project.list_one_per_network(scale))
+        return [] if complete else [(results / measurement.COST / measurement.COST_JSON).as_posix()]
 
     # What makes the rules.
 
@@ -170,42 +163,52 @@ class Graph:
                 sets.setdefault(protocols, []).append(experiment.name)
         return sets
 
-    # Inputs.
+    # Inputs of jobs: of records and stamps only those that are missing, so that no job follows what is there.
 
-    # A job whose record exists has no inputs: Snakemake would execute it again where another job makes them.
+    def dataset(self, wildcards: Any) -> list[str]:
+        """The stamp of the dataset of a run."""
+        return self._list_missing(self._stamps(self.get_experiment(wildcards)))
 
-    def training_dataset(self, wildcards: Any) -> list[str]:
-        """The stamp of the dataset of runs that are to be trained; its time is ignored, as the digest has its hash."""
-        return [] if self._is_trained(wildcards) else _ancient(self._stamps(self.get_experiment(wildcards)))
+    def signals_datasets(self, wildcards: Any) -> list[str]:
+        experiments = self.project.list_for_signals(self.get_scale(wildcards))
+        return self._list_missing(dict.fromkeys(stamp for each in experiments for stamp in self._stamps(each)))
 
-    def test_dataset(self, wildcards: Any) -> list[str]:
-        folder, experiment = Path(_folder(wildcards)), self.get_experiment(wildcards)
-        one = getattr(wildcards, "protocol", None)
-        protocols = [one] if one else self.project.protocols(experiment)
-        tested = all(self._exists(run.get_evaluation_path(folder, protocol)) for protocol in protocols)
-        return [] if tested else _ancient(self._stamps(experiment))
-
-    def responses_dataset(self, wildcards: Any) -> list[str]:
-        measured = self._exists(f"{_folder(wildcards)}/{wildcards.partial}{RESPONSES}/{RESPONSES_CSV}")
-        return [] if measured else _ancient(self._stamps(self.get_experiment(wildcards)))
+    def run_record(self, wildcards: Any) -> list[str]:
+        """The record of the run that a job tests or measures; in partial/ that of an unfinished run."""
+        folder = f"{wildcards.root}/runs/{wildcards.experiment}-{wildcards.digest}/seed{wildcards.seed}"
+        return self._list_missing([f"{folder}/{getattr(wildcards, 'partial', '')}{run.METRICS}"])
 
     def backbone_record(self, wildcards: Any) -> list[str]:
         """The record of the run on ImageNet from whose weights a detection begins."""
         backbone = self.get_experiment(wildcards).parameters["backbone"]
         folder = f"{wildcards.root}/runs/{backbone['experiment']}-{backbone['digest']}/seed{backbone['seed']}"
-        return [] if self._is_trained(wildcards) else _ancient([f"{folder}/{run.METRICS}"])
-
-    def signals_datasets(self, wildcards: Any) -> list[str]:
-        experiments = self.project.list_for_signals(self.roots[wildcards.root])
-        return _ancient(dict.fromkeys(stamp for experiment in experiments for stamp in self._stamps(experiment)))
+        return self._list_missing([f"{folder}/{run.METRICS}"])
 
     def device_gate(self, wildcards: Any) -> list[str]:
-        """On GPUs the output of rule device, which fails where there is no GPU; nothing for runs that are trained."""
-        trained = hasattr(wildcards, "experiment") and self._is_trained(wildcards)
-        return [f"{wildcards.root}/.device-gpu"] if self.device(wildcards) == "gpu" and not trained else []
+        """On GPUs the output of rule device, which fails where there is no GPU."""
+        return [f"{wildcards.root}/.device-gpu"] if self.device(wildcards) == "gpu" else []
 
-    def all_records(self, wildcards: Any) -> list[str]:
-        return self.records(self.get_scale(wildcards))
+    def missing_records(self, wildcards: Any) -> list[str]:
+        return self.list_missing(self.get_scale(wildcards))
+
+    def incomplete_cost(self, wildcards: Any) -> list[str]:
+        return self._list_incomplete_cost(self.get_scale(wildcards))
+
+    def new_networks(self, wildcards: Any) -> list[str]:
+        """Parameters that a cost record without their networks is older than; none for one that is complete."""
+        return self._list_parameters() if self.incomplete_cost(wildcards) else []
+
+    def report_sources(self, wildcards: Any) -> list[str]:
+        """What tables and figures are made of: parameters, code, and the folders of the records that are there.
+
+        A folder is newer than a report where a record was written into it since. The records themselves are no inputs:
+        so a report that is forced trains nothing.
+        """
+        patterns = ("reporting/*.py", "reporting/templates/*", "networks/*.py")
+        code = sorted(path for pattern in patterns for path in Path(__file__).parent.glob(pattern))
+        parts = (measurement.COST, measurement.SIGNALS, run.IMPORTED, "runs")
+        folders = (folder for part in parts for folder in (self.project.root / wildcards.root).glob(f"{part}/**/"))
+        return [*self._list_parameters(), *map(str, code), *sorted(map(str, folders))]
 
     # Parameters.
 
@@ -237,14 +240,6 @@ class Graph:
             raise UserError(f"{wildcards.experiment} has no counterpart at scale {scale}")
         return experiment
 
-    def _is_trained(self, wildcards: Any) -> bool:
-        """Whether the runs of a job have their records: one with a seed, or all of an experiment."""
-        if hasattr(wildcards, "seed"):
-            return self._exists(f"{_folder(wildcards)}/{run.METRICS}")
-        folder = f"{wildcards.root}/runs/{wildcards.experiment}-{wildcards.digest}"
-        seeds = self.project.seeds(self.get_experiment(wildcards))
-        return all(self._exists(f"{folder}/seed{seed}/{run.METRICS}") for seed in seeds)
-
     def _wanted(self, scale: str) -> list[Experiment]:
         """In the arithmetic of their recipes, or at the scale of this call in the one that the config names."""
         wanted = [experiment for experiment in self.project.list_to_train(scale) if self._has_data(experiment)]
@@ -265,9 +260,6 @@ class Graph:
         backbone = self.project.resolve(chosen["experiment"], experiment.scale)
         return self._exists(f"{folder}/{run.WEIGHTS}") or self._has_data(backbone)
 
-    def _exists(self, path: Path | str) -> bool:
-        return (self.project.root / path).exists()
-
     @staticmethod
     def _stamps(experiment: Experiment) -> list[str]:
         if experiment.untrainable:
@@ -276,14 +268,11 @@ class Graph:
         dataset = dataset.get("made_from") or dataset  # the files that are read
         return [f"data/.verified/{dataset['name']}-{dataset['md5']}"] if dataset["md5"].endswith(".dir") else []
 
+    def _list_missing(self, paths: Iterable[Path | str]) -> list[str]:
+        return [Path(path).as_posix() for path in paths if not self._exists(path)]
 
-def _folder(wildcards: Any) -> str:
-    """Of the record of a run."""
-    return f"{wildcards.root}/runs/{wildcards.experiment}-{wildcards.digest}/seed{wildcards.seed}"
+    def _exists(self, path: Path | str) -> bool:
+        return (self.project.root / path).exists()
 
-
-def _ancient(paths: Any) -> list[str]:
-    """Inputs whose times do not count."""
-    from snakemake.io import ancient
-
-    return [ancient(path) for path in paths]
+    def _list_parameters(self) -> list[str]:
+        return sorted(str(path) for path in self.project.root.glob("params/**/*.yaml"))

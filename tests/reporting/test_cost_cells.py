@@ -12,7 +12,6 @@ from identity_mappings.records import measurement
 from identity_mappings.records.files import json_bytes
 from identity_mappings.reporting import cost as counting
 from identity_mappings.reporting.cells import Records, fill
-from identity_mappings.reporting.fingerprint import fingerprint
 
 RESNET, IMAGENET = "cifar10-resnet110", "params/experiments/imagenet.yaml"
 RESNET50 = (
@@ -46,7 +45,7 @@ def count_only(bench, *names: str) -> None:
         networks[experiment.network_digest] = measurement.describe_cost(
             experiment, **asdict(found), multiply_adds=found.multiply_adds
         )
-    content = json_bytes({"format": measurement.COST_FORMAT, "fingerprint": "", "networks": networks})
+    content = json_bytes({"format": measurement.COST_FORMAT, "networks": networks})
     measurement.write(bench.root / "results/cost", measurement.COST_JSON, content, {})
 
 
@@ -175,13 +174,6 @@ def test_a_scale_that_is_not_the_papers_is_not_judged(bench):
     assert cell["measured"] > 0
     assert bench.cell("Table 1", "50-layer", "flops", "demo", "he2015")["verdict"] == "no counterpart"
     assert counting.show("demo", bench.root) == 0
-
-
-def test_the_cost_record_is_of_the_tables_and_not_of_the_figures(counted):
-    before = [fingerprint(counted.project, "paper", report) for report in ("tables", "figures")]
-    (counted.root / RECORD).write_text("{}")
-    after = [fingerprint(counted.project, "paper", report) for report in ("tables", "figures")]
-    assert after[0] != before[0] and after[1] == before[1]
 
 
 # Errors by the papers' other metrics and protocols

@@ -16,7 +16,6 @@ import yaml
 
 from identity_mappings.parameters import load
 from identity_mappings.reporting.cells import Records, fill
-from identity_mappings.reporting.fingerprint import is_current
 from identity_mappings.reporting.tables import documents
 
 ROOT = Path(__file__).parents[2]
@@ -197,9 +196,3 @@ def test_the_rows_of_table_1_are_made_by_their_shortcuts():
     for cell, expected in zip(cells, SHORTCUTS, strict=True):
         shortcuts = [project.resolve(name).parameters["network"]["shortcut"] for name in cell["experiments"]]
         assert shortcuts == (expected if isinstance(expected, list) else [expected])
-
-
-@pytest.mark.parametrize("origin", ["results/tables.json", "results/figures/figures.json", "results/report.json"])
-def test_the_committed_reports_are_made_of_what_is_committed(origin):
-    """If not: `snakemake tables figures --cores 1`, and commit what it made."""
-    assert is_current(load(ROOT), "paper", ROOT / origin)

@@ -1,7 +1,6 @@
 """The tables made of records: what fills a cell, what does not, and that the two pages differ in cells only."""
 
 import json
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -12,7 +11,6 @@ from identity_mappings.parameters import load
 from identity_mappings.records import run
 from identity_mappings.reporting import explain
 from identity_mappings.reporting.cells import Records, fill
-from identity_mappings.reporting.fingerprint import fingerprint, is_current
 
 RESNET, GATE = "cifar10-resnet110", "cifar10-resnet110-exclusive-gate-b6"
 DEEP = "cifar10-resnet1001-full-pre-activation"
@@ -508,95 +506,3 @@ def test_diff_names_records_that_are_not_believed_and_the_scale(bench, capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert "invalid record: " in text and "digest does not match" in text
     assert "Scale demo: Demonstration" in text
-
-
-# The fingerprint, by which a report is made again
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda bench: bench.record(GATE, 8.7),
-        lambda bench: bench.record(RESNET, 6.4),
-        lambda bench: bench.record(RESNET, 6.3, 1),
-        lambda bench: (bench.folder(RESNET) / "provenance.json").write_text("{}"),
-        lambda bench: (bench.folder(RESNET) / "metrics.json").unlink(),
-        lambda bench: bench.copy.edit("params/tables/he2016-table1.yaml", "published: 12.35", "published: 12.36"),
-        lambda bench: bench.copy.edit("params/tables/he2016-table2.yaml", "different places", "other places"),
-        lambda bench: bench.copy.edit("params/reporting.yaml", "agrees_within: 2.0", "agrees_within: 1.9"),
-        lambda bench: bench.copy.edit("params/figures/he2016-figure1.yaml", "original unit", "the original unit"),
-        lambda bench: bench.copy.edit("params/scales/paper.yaml", "own sizes", "very own sizes"),
-        lambda bench: bench.copy.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.9", "momentum: 0.8"),
-    ],
-    ids=[
-        "a record more", "another number", "a seed more", "another provenance", "a record less", "published value",
-        "title", "rule", "figure", "description of the scale", "recipe",
-    ],
-)  # fmt: skip
-def test_the_fingerprint_changes(bench, change):
-    bench.record(RESNET, 6.3)
-    before = [fingerprint(bench.project, "paper", report) for report in ("tables", "figures")]
-    change(bench)
-    assert not {fingerprint(bench.project, "paper", report) for report in ("tables", "figures")} & set(before)
-
-
-def touch(bench) -> None:
-    for path in bench.root.rglob("*"):
-        os.utime(path, (1_700_000_000, 1_700_000_000))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda bench: bench.copy.edit("params/reporting.yaml", "agrees_within", "# a comment\nagrees_within"),
-        lambda bench: bench.copy.edit("params/tables/he2016-table1.yaml", "paper: he2016", "paper: he2016 # a comment"),
-        touch,
-        lambda bench: bench.record(RESNET, 6.3),
-        lambda bench: bench.record(GATE, 9.0, scale="demo"),
-        lambda bench: bench.tables(),
-        lambda bench: bench.copy.edit("params/scales/demo.yaml", "runs: 1", "runs: 2"),
-    ],
-    ids=["comment", "comment in a table", "times", "the same", "demo", "tables", "another scale"],
-)
-def test_the_fingerprint_stays(bench, change):
-    bench.record(RESNET, 6.3)
-    before = [fingerprint(bench.project, "paper", report) for report in ("tables", "figures")]
-    change(bench)
-    assert [fingerprint(bench.project, "paper", report) for report in ("tables", "figures")] == before
-
-
-def test_an_unfinished_run_makes_the_tables_stale_and_not_the_figures(bench):
-    """README.md says how far it is."""
-    before = [fingerprint(bench.project, "paper", report) for report in ("tables", "figures")]
-    bench.record(GATE, 9.0, status="unfinished")
-    after = [fingerprint(bench.project, "paper", report) for report in ("tables", "figures")]
-    assert after[0] != before[0] and after[1] == before[1]
-
-
-@pytest.mark.parametrize(
-    ("change", "current"),
-    [
-        (touch, True),
-        (lambda bench: bench.record(GATE, 9.0), False),
-        (lambda bench: rewrite(bench.root / "results/tables.md", "6.30", "6.20"), False),
-        (lambda bench: (bench.root / "results/paper.md").unlink(), False),
-        (lambda bench: (bench.root / "results/tables.json").write_text("{"), False),
-        (lambda bench: (bench.root / "results/tables.json").write_text("[]"), False),
-        (lambda bench: (bench.root / "results/tables.json").unlink(), False),
-    ],
-    ids=["times", "record", "edited page", "missing page", "garbage", "list", "missing"],
-)
-def test_a_report_knows_whether_it_is_of_what_is_there(bench, change, current):
-    bench.record(RESNET, 6.3)
-    origin = bench.tables() / "tables.json"
-    assert json.loads(origin.read_text())["fingerprint"] == fingerprint(bench.project, "paper", "tables")
-    assert is_current(bench.project, "paper", origin)
-    change(bench)
-    assert is_current(bench.project, "paper", origin) is current
-
-
-def test_a_record_of_an_experiment_that_the_scale_does_not_train_makes_the_tables_stale(bench):
-    bench.copy.edit("params/scales/paper.yaml", "published: true", "published: true\nexperiments: [cifar10-resnet20]")
-    before = fingerprint(load(bench.root), "paper", "tables")
-    bench.record(RESNET, 6.3)
-    assert fingerprint(load(bench.root), "paper", "tables") != before

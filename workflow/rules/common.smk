@@ -18,7 +18,7 @@ BIN = (
     else f"{Path(sys.executable).parent}:"
 )
 try:
-    GRAPH = Graph(ROOT, config)
+    GRAPH = Graph(Path(), config)
     JOBS = Jobs(GRAPH)
 except UserError as error:
     sys.exit(f"identity-mappings: {error}")

@@ -3,7 +3,7 @@
 use rule train as detect with:
     input:
         backbone=GRAPH.backbone_record,
-        dataset=GRAPH.training_dataset,
+        dataset=GRAPH.dataset,
         device=GRAPH.device_gate,
     wildcard_constraints:
         experiment="|".join(GRAPH.detections),

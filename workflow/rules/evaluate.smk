@@ -1,8 +1,8 @@
 # Tests a trained run again, by a protocol; needs its weights, which stay where it was trained.
 rule evaluate:
     input:
-        metrics=ancient("{root}/runs/{experiment}-{digest}/seed{seed}/metrics.json"),
-        dataset=GRAPH.test_dataset,
+        metrics=GRAPH.run_record,
+        dataset=GRAPH.dataset,
     output:
         update(
             "{root}/runs/{experiment}-{digest}/seed{seed}/evaluation-{protocol}.json"
@@ -38,8 +38,8 @@ for PROTOCOLS, EXPERIMENTS in GRAPH.protocol_sets().items():
         name:
             f"evaluate_{'_'.join(PROTOCOLS)}".replace("-", "_")
         input:
-            metrics=ancient("{root}/runs/{experiment}-{digest}/seed{seed}/metrics.json"),
-            dataset=GRAPH.test_dataset,
+            metrics=GRAPH.run_record,
+            dataset=GRAPH.dataset,
         output:
             update(
                 collect(

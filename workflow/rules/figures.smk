@@ -1,7 +1,7 @@
 # The figures, likewise.
 rule make_figures:
     input:
-        changed=GRAPH.changes.figures,
+        GRAPH.report_sources,
     output:
         svg=report(
             collect("{{root}}/figures/{figure}.svg", figure=GRAPH.figure_names),
@@ -10,7 +10,6 @@ rule make_figures:
         ),
         png=collect("{{root}}/figures/{figure}.png", figure=GRAPH.figure_names),
         csv=collect("{{root}}/figures/{figure}.csv", figure=GRAPH.figure_names),
-        origin="{root}/figures/figures.json",
     log:
         "logs/{root}/figures.log",
     conda:

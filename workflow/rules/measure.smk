@@ -1,7 +1,7 @@
-# What every network of a scale costs: counted, nothing is trained. `changed` is empty unless the networks changed.
+# What every network of a scale costs: counted, nothing is trained.
 rule cost:
     input:
-        changed=GRAPH.changes.cost,
+        GRAPH.new_networks,
     output:
         networks="{root}/cost/networks.json",
         provenance="{root}/cost/provenance.json",
@@ -15,41 +15,50 @@ rule cost:
         "identity-mappings cost --scale {params.scale} --record > {log} 2>&1"
 
 
-# Norms of signal and gradient by unit, of all networks that figures show; each has a record of its own, which is kept.
-rule signals:
-    input:
-        changed=GRAPH.changes.signals,
-        dataset=GRAPH.signals_datasets,
-        device=GRAPH.device_gate,
-    output:
-        "{root}/signals/signals.json",
-    log:
-        "logs/{root}/signals.log",
-    conda:
-        "../envs/python.yaml"
-    threads: JOBS.signals_threads
-    resources:
-        gpu=JOBS.one_gpu,
-        mem_mb=JOBS.signals_memory,
-        runtime=JOBS.signals_minutes,
-        nodes=1,
-    params:
-        gpus=JOBS.one_gpu,
-        scale=GRAPH.get_scale,
-        device=GRAPH.device,
-    shell:
-        "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
-        "identity-mappings signals --scale {params.scale} --device {params.device} > {log} 2>&1"
+# Norms of signal and gradient by unit, of all networks that the figures of a scale show: one job, which leaves the records
+# that are there as they are.
+for RESULTS, SCALE in GRAPH.roots.items():
+
+    rule:
+        name:
+            f"signals_{SCALE}"
+        input:
+            dataset=GRAPH.signals_datasets,
+            device=GRAPH.device_gate,
+        output:
+            update(
+                [
+                    path.replace(RESULTS, "{root}", 1)
+                    for path in GRAPH.list_signals(SCALE)
+                ]
+            ),
+        log:
+            "logs/{root}/signals.log",
+        wildcard_constraints:
+            root=RESULTS,
+        conda:
+            "../envs/python.yaml"
+        threads: JOBS.signals_threads
+        resources:
+            gpu=JOBS.one_gpu,
+            mem_mb=JOBS.signals_memory,
+            runtime=JOBS.signals_minutes,
+            nodes=1,
+        params:
+            gpus=JOBS.one_gpu,
+            scale=GRAPH.get_scale,
+            device=GRAPH.device,
+        shell:
+            "identity-mappings lease --gpus {params.gpus} --granted {resources.gpu} -- "
+            "identity-mappings signals --scale {params.scale} --device {params.device} > {log} 2>&1"
 
 
 # Standard deviation of the layer responses of a trained network; under partial/ of an unfinished one, by its last
 # checkpoint. Needs the weights, which stay where it was trained.
 rule responses:
     input:
-        metrics=ancient(
-            "{root}/runs/{experiment}-{digest}/seed{seed}/{partial}metrics.json"
-        ),
-        dataset=GRAPH.responses_dataset,
+        metrics=GRAPH.run_record,
+        dataset=GRAPH.dataset,
     output:
         csv=update(
             "{root}/runs/{experiment}-{digest}/seed{seed}/{partial}responses/responses.csv"

@@ -1,12 +1,10 @@
-# The page of tables and figures, to open in a browser: one file. It comes after these, whose times mean nothing.
+# The page of tables and figures, to open in a browser: one file.
 rule make_page:
     input:
-        tables=ancient("{root}/tables.json"),
-        figures=ancient("{root}/figures/figures.json"),
-        changed=GRAPH.changes.page,
+        "{root}/tables.md",
+        collect("{{root}}/figures/{figure}.svg", figure=GRAPH.figure_names),
     output:
-        page=report("{root}/report.html", caption="../report/page.rst", category="Page"),
-        origin="{root}/report.json",
+        report("{root}/report.html", caption="../report/page.rst", category="Page"),
     log:
         "logs/{root}/page.log",
     conda:

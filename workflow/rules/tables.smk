@@ -1,9 +1,8 @@
-# The tables of a scale, from the records that exist: no record is an input, so nothing is trained for them. `changed`
-# appears when the records, the parameters or the rendering code are no longer those that the tables were made of.
+# The tables of a scale, from the records that are there: nothing is trained for them.
 rule make_tables:
     input:
-        cost=GRAPH.changes.outdated_cost,
-        changed=GRAPH.changes.tables,
+        GRAPH.incomplete_cost,
+        GRAPH.report_sources,
     output:
         tables=report(
             "{root}/tables.md",
@@ -37,10 +36,10 @@ rule make_tables:
         "identity-mappings tables --scale {params.scale} > {log} 2>&1"
 
 
-# Tables and figures once all records of a scale are made, for `all` and `demo`.
+# Tables and figures once all missing records of a scale are made, for `all` and `demo`.
 rule update_reports:
     input:
-        GRAPH.all_records,
+        GRAPH.missing_records,
     output:
         touch("logs/{root}/reports-updated"),
     log:

@@ -21,12 +21,12 @@ rule device:
 RECORD = ("metrics.json", "curve.csv", "provenance.json")
 
 
-# One run, trained and tested in one process, from its last checkpoint where there is one. Its inputs are the
-# stamps of dataset and device: the digest in the path stands for everything that the numbers depend on. A finished record is
-# never removed (`update`), nor trained again, also where Snakemake is told to force the rule.
+# One run, trained and tested in one process, from its last checkpoint where there is one. Its inputs are the stamps of
+# dataset and device that are missing: the digest in the path stands for everything that the numbers depend on. A finished
+# record is never removed (`update`), nor trained again, also where Snakemake is told to force the rule.
 rule train:
     input:
-        dataset=GRAPH.training_dataset,
+        dataset=GRAPH.dataset,
         device=GRAPH.device_gate,
     output:
         update(
@@ -79,7 +79,7 @@ for (RESULTS, SEEDS), EXPERIMENTS in GRAPH.seed_groups().items():
         name:
             f"train_{GRAPH.roots[RESULTS]}_seeds_{SEEDS[0]}_to_{SEEDS[-1]}"
         input:
-            dataset=GRAPH.training_dataset,
+            dataset=GRAPH.dataset,
             device=GRAPH.device_gate,
         output:
             update(

@@ -7,7 +7,7 @@ from .experiment import Experiment
 from .files import json_bytes, parse_json, sha256, write_atomically
 from .run import PARTIAL, PROVENANCE, BadRecord, get_folder, reading
 
-SIGNALS, SIGNALS_CSV, SIGNALS_DONE = "signals", "signals.csv", "signals.json"
+SIGNALS, SIGNALS_CSV = "signals", "signals.csv"
 RESPONSES, RESPONSES_CSV = "responses", "responses.csv"
 COST, COST_JSON, COST_FORMAT = "cost", "networks.json", 1
 

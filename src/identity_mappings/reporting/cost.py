@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from .. import networks
 from ..networks.cost import Cost, count
 from ..parameters import Project, load
 from ..records import measurement, provenance
@@ -18,7 +19,7 @@ from ..records.experiment import Experiment
 from ..records.files import canonical, json_bytes, sha256
 from ..records.run import BadRecord
 from ..training.assembly import build
-from . import fingerprint, verdict
+from . import verdict
 from .cells import find_count
 
 CONVENTIONS = {
@@ -64,45 +65,50 @@ def record(scale: str, root: Path = Path()) -> Path:
     """Count every network of a scale and write the cost record."""
     project = load(root)
     folder = root / project.scale(scale).results / measurement.COST
-    networks = count_all(project, scale)
+    counted = count_all(project, scale)
     content = {
         "format": measurement.COST_FORMAT,
-        "fingerprint": fingerprint.hash_cost_inputs(project, scale),
         "unit": "weights; multiply-adds of one image, forward: two FLOPs each",
-        "networks": networks,
+        "networks": counted,
     }
     command = f"identity-mappings cost --scale {scale} --record"
     settings = {"counter": "torch.utils.flop_counter.FlopCounterMode"}
     origin = provenance.describe_measurement("cost", command, root, parents={}, settings=settings)
     measurement.write(folder, measurement.COST_JSON, json_bytes(content), origin)
-    print(f"{folder / measurement.COST_JSON}: {len(networks)} networks")
+    print(f"{folder / measurement.COST_JSON}: {len(counted)} networks")
     return folder / measurement.COST_JSON
 
 
 def _read_or_count(project: Project, scale: str) -> tuple[dict[str, dict[str, Any]], str]:
-    """The cost record's entries if it is of the networks that there are now, else counted; and which of the two."""
-    path = project.root / project.scale(scale).results / measurement.COST / measurement.COST_JSON
-    if fingerprint.is_current(project, scale, path):
-        try:
-            return measurement.read_costs(path.parents[1]) or {}, f"from {path}"
-        except BadRecord as error:
-            print(f"invalid record: {error}", file=sys.stderr)
+    """The cost of every network of a scale, and where it comes from: the cost record, or counted now.
+
+    Counted, if the record lacks a network, or is older than the code that builds and counts them.
+    """
+    results = project.root / project.scale(scale).results
+    path, sources = results / measurement.COST / measurement.COST_JSON, Path(networks.__file__).parent.glob("*.py")
+    try:
+        recorded = measurement.read_costs(results) or {}
+        digests = [experiment.network_digest for experiment in project.list_one_per_network(scale)]
+        if all(each in recorded for each in digests) and path.stat().st_mtime > max(s.stat().st_mtime for s in sources):
+            return {digest: recorded[digest] for digest in digests}, f"from {path}"
+    except BadRecord as error:
+        print(f"invalid record: {error}", file=sys.stderr)
     return count_all(project, scale), "counted now"
 
 
 def show(scale: str, root: Path = Path()) -> int:
     """Print every network of a scale with the papers' figures; 1 if one of these contradicts the count, else 0.
 
-    Takes the cost record where it is of the networks and the code that there are now; otherwise counts them.
+    Takes the cost record where it has these networks and is newer than their code; otherwise counts them.
     """
     project = load(root)
-    networks, origin = _read_or_count(project, scale)
+    counted, origin = _read_or_count(project, scale)
     shown = Table(show_edge=False, pad_edge=False, box=SIMPLE_HEAD)
     for name in ("network", "layers", "weights", "without BN", "multiply-adds", "published", "paper", "agreement"):
         shown.add_column(name, justify="left" if name in ("network", "paper", "agreement") else "right", no_wrap=True)
     contradicted = False
-    for digest, entry in networks.items():
-        figures = _find_published(project, scale, digest, networks)
+    for digest, entry in counted.items():
+        figures = _find_published(project, scale, digest, counted)
         contradicted |= any(judged == verdict.DIFFERS for _, _, judged in figures)
         places, texts, verdicts = ("\n".join(column) for column in zip(*figures, strict=True))
         counts = (f"{entry[name]:,}" for name in ("weights", "weights_without_batch_norm", "multiply_adds"))
@@ -112,7 +118,7 @@ def show(scale: str, root: Path = Path()) -> int:
     console = Console(width=max(wanted, Console().width))  # a narrower terminal would cut numbers off
     console.print(shown)
     rule = verdict.state_count_rule().replace("**", "")
-    console.print(f"{len(networks)} networks, {origin}. {EXPLANATION} {rule}", highlight=False)
+    console.print(f"{len(counted)} networks, {origin}. {EXPLANATION} {rule}", highlight=False)
     return int(contradicted)
 
 

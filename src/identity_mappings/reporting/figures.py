@@ -10,11 +10,10 @@ from matplotlib.figure import Figure as Drawing
 from ..errors import UserError
 from ..parameters import load
 from ..parameters.reports import Figure, Responses, Signals, Units
-from . import curves, diagrams, fingerprint, propagation
+from ..records.files import write_atomically
+from . import curves, diagrams, propagation
 from .cells import Records
 from .drawing import STYLE, to_files
-
-ORIGIN = "figures.json"
 
 
 def draw(records: Records, figure: Figure) -> tuple[Drawing, pandas.DataFrame]:
@@ -28,22 +27,26 @@ def draw(records: Records, figure: Figure) -> tuple[Drawing, pandas.DataFrame]:
     return curves.draw(records, figure)
 
 
-def write(scale: str, root: Path = Path()) -> None:
-    """Make every figure of a scale as SVG, PNG and CSV, and figures.json, which says from what."""
-    project = load(root)
-    records = Records(project, scale)
-    folder = root / project.scale(scale).results / "figures"
+def draw_all(records: Records) -> dict[str, bytes]:
+    """Every figure of a scale as SVG, PNG and CSV, by file name."""
     files: dict[str, bytes] = {}
     with matplotlib.rc_context(STYLE):
-        for name, figure in project.figures.items():
+        for name, figure in records.project.figures.items():
             try:
                 drawing, data = draw(records, figure)
             except UserError as error:
-                raise UserError(f"{root / 'params' / 'figures' / name}.yaml: {error}") from None
+                raise UserError(f"{records.project.root / 'params' / 'figures' / name}.yaml: {error}") from None
             files |= to_files(drawing, name)
             files[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
+    return files
+
+
+def write(scale: str, root: Path = Path()) -> None:
+    """Make the figures of a scale."""
+    records = Records(load(root), scale)
+    folder = records.results / "figures"
+    for name, content in draw_all(records).items():
+        write_atomically(folder / name, content)
     for reason in records.bad:
         print(f"invalid record: {reason}", file=sys.stderr)
-    facts = {"scale": scale, "fingerprint": fingerprint.fingerprint(project, scale, "figures")}
-    fingerprint.write(folder, files, ORIGIN, facts)
-    print(f"{folder}: {', '.join(project.figures)}")
+    print(f"{folder}: {', '.join(records.project.figures)}")

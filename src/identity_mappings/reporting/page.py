@@ -15,8 +15,8 @@ from ..errors import UserError
 from ..parameters import load
 from ..parameters.claims import GRADIENTS
 from ..parameters.reports import Row, Table
-from ..records.files import sha256
-from . import claims, findings, fingerprint, pictures, verdict
+from ..records.files import sha256, write_atomically
+from . import claims, findings, pictures, verdict
 from .cells import NO_COUNTERPART, NOT_COMPARABLE, QUOTED, Records, name_place
 from .claims import Judged, Pair, format_published
 from .rendering import render
@@ -24,7 +24,7 @@ from .run_states import RunProgress, list_runs
 from .tables import TITLES, Report, make_report
 from .walk import Walk, Walks
 
-NAME, ORIGIN = "report.html", "report.json"
+NAME = "report.html"
 LARGEST = 2**21  # bytes
 VIEWS = {"rebuilt": "Rebuilt", "published": "Published", "difference": "Difference", "spread": "Spread"}
 # The look of a verdict; the word itself stands beside each number.
@@ -183,10 +183,9 @@ def render_report(made: Report) -> bytes:
 
 
 def write(scale: str, root: Path = Path()) -> None:
-    """Make report.html of a scale, and report.json, which says from what."""
+    """Make report.html of a scale."""
     project = load(root)
     content = render_report(make_report(project, scale))
-    folder = root / project.scale(scale).results
-    facts = {"scale": scale, "fingerprint": fingerprint.fingerprint(project, scale, Path(ORIGIN).stem)}
-    fingerprint.write(folder, {NAME: content}, ORIGIN, facts)
-    print(f"{folder / NAME}: {len(content):,} bytes; open it in a browser")
+    path = root / project.scale(scale).results / NAME
+    write_atomically(path, content)
+    print(f"{path}: {len(content):,} bytes; open it in a browser")

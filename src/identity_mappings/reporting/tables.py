@@ -10,8 +10,8 @@ from typing import Any
 from ..parameters import Project, load
 from ..parameters.reports import Row
 from ..records import run
-from ..records.files import json_bytes
-from . import claims, detections, findings, fingerprint, readme, verdict
+from ..records.files import json_bytes, write_atomically
+from . import claims, detections, findings, readme, verdict
 from .cells import Filled, Records, fill, round_numbers
 from .claims import Judged
 from .rendering import format_padded, pad_columns, render
@@ -128,7 +128,7 @@ class Report:
 
 
 def make_report(project: Project, scale: str) -> Report:
-    """tables.md, paper.md, comparison.md, README.md and metrics.json of a scale."""
+    """tables.md, paper.md, comparison.md, README.md, metrics.json and tables.json of a scale."""
     records = Records(project, scale)
     cells, judged = list(fill(records)), list(claims.judge(records))
     rebuilt, published = documents(records, cells)
@@ -140,23 +140,20 @@ def make_report(project: Project, scale: str) -> Report:
         "comparison.md": compare(records, cells).encode(),
         findings.NAME: findings_page.encode(),
         "metrics.json": json_bytes(metrics(cells)),
+        ORIGIN: json_bytes({"scale": scale, "cells": [cell.as_json(project.root) for cell in cells]}),
     }
     return Report(records, cells, judged, pages)
 
 
 def write(scale: str, root: Path = Path()) -> None:
-    """Make the pages of a scale, and tables.json, which says from what."""
+    """Make the pages of a scale."""
     project = load(root)
     report = make_report(project, scale)
     for reason in report.records.bad:
         print(f"invalid record: {reason}", file=sys.stderr)
-    facts = {
-        "scale": scale,
-        "fingerprint": fingerprint.fingerprint(project, scale, "tables"),
-        "cells": [cell.as_json(project.root) for cell in report.cells],
-    }
     folder = root / project.scale(scale).results
-    fingerprint.write(folder, report.pages, ORIGIN, facts)
+    for name, content in report.pages.items():
+        write_atomically(folder / name, content)
     if scale in readme.SCALES:
         readme.write(project)
     measured = sum(cell.measured is not None for cell in report.cells)
