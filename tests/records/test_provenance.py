@@ -5,22 +5,17 @@ import hashlib
 import json
 import os
 import platform
-import re
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from identity_mappings.cli import parser
 from identity_mappings.parameters import load
 from identity_mappings.records import provenance, run
 from identity_mappings.records.files import canonical, sha256
-from identity_mappings.records.git import describe
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = load(ROOT).resolve("cifar10-resnet110", "demo")
@@ -57,11 +52,6 @@ def texts(value: Any) -> Iterator[str]:
         yield value
 
 
-def git(root: Path, *words: str) -> str:
-    call = ["git", "-c", "user.name=x", "-c", "user.email=x@x", *words]
-    return subprocess.run(call, cwd=root, check=True, capture_output=True, text=True).stdout.strip()
-
-
 def test_it_has_every_field_of_the_list():
     assert set(gather()) == {
         "schema_version", "rule", "wildcards", "command", "started", "finished", "sessions", "log", "git", "source",
@@ -79,7 +69,6 @@ def test_who_was_called_and_when():
 
 
 def test_the_command_is_one_that_the_command_line_takes():
-
     parsed = parser.parse_args(gather()["command"].split()[1:])
     assert (parsed.experiments, parsed.scale, parsed.seed) == (["cifar10-resnet110"], "demo", [3])
 
@@ -131,45 +120,6 @@ def test_the_modules_that_were_imported_are_hashed():
         module = path.removeprefix("src/").removesuffix(".py").removesuffix("/__init__")
         assert module == "identity_mappings" or module in imported
     assert list(sources) == sorted(sources)
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    for name in ("src/a.py", "params/a.yaml", "README.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("1\n")
-    git(tmp_path, "init", "-q")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-qm", "first")
-    return tmp_path
-
-
-def test_a_clean_commit(repository):
-    assert describe(repository) == {
-        "commit": git(repository, "rev-parse", "HEAD"),
-        "dirty": False,
-        "diff_sha256": None,
-    }
-
-
-@pytest.mark.parametrize("name", ["src/a.py", "params/a.yaml"])
-def test_what_differs_from_the_commit_is_hashed(repository, name):
-    (repository / name).write_text("2\n")
-    first = describe(repository)
-    assert first["dirty"] is True and re.fullmatch("[0-9a-f]{64}", first["diff_sha256"])
-    (repository / name).write_text("3\n")
-    assert describe(repository)["diff_sha256"] != first["diff_sha256"]
-
-
-@pytest.mark.parametrize("name", ["src/new.py", "params/new.yaml"])
-def test_a_file_that_git_does_not_know_is_no_clean_commit(repository, name):
-    (repository / name).write_text("1\n")
-    assert describe(repository)["dirty"] is True
-
-
-def test_what_a_run_does_not_use_makes_no_difference(repository):
-    (repository / "README.md").write_text("2\n")
-    assert describe(repository)["dirty"] is False
 
 
 def test_it_names_no_person_no_machine_and_no_folder(tmp_path, monkeypatch):

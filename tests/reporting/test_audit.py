@@ -501,16 +501,10 @@ def untold(metrics, provenance, curve) -> None:
         session["git"] = {**nothing, "unknown": ["the folder is in no git repository"]}
 
 
-def test_a_record_that_was_made_in_an_archive_is_found_in_the_history_by_its_sources(root, blank_figures, capsys):
+def test_a_record_that_names_no_commit_is_refused(root, capsys):
     forge(root, untold)
-    figures.write("tiny", root)
-    subprocess.run([*GIT, "commit", "-q", "--allow-empty", "-m", "later"], cwd=root, check=True)
-    capsys.readouterr()
-    assert audit("tiny", root) == 0
-    assert "could not be told when it was made: the folder is in no git repository" in capsys.readouterr().out
-    forge(root, lambda m, p, c: p["source"].update({"src/identity_mappings/cli.py": "0" * 64}))
     said = gap(root, capsys)
-    assert "no git repository" in said and "fetch the history" in said and not THROWN_AWAY.search(said)
+    assert "made outside of any commit (the folder is in no git repository)" in said and not THROWN_AWAY.search(said)
 
 
 def test_sources_with_other_line_ends_are_the_same(root, blank_figures, capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from identity_mappings.records import heartbeat, machine
+from identity_mappings.records import heartbeat, provenance
 from identity_mappings.training import progress
 from identity_mappings.training.loop import train
 from identity_mappings.training.trainer import Options, Trainer
@@ -28,8 +28,8 @@ def get_folder(tmp_path: Path, experiment, seed: int = 0) -> Path:
 
 def watched(monkeypatch) -> list[heartbeat.Heartbeat]:
     """Collects what is written, and writes it."""
-    seen, write = [], heartbeat.write
-    monkeypatch.setattr(heartbeat, "write", lambda folder, beat: (seen.append(beat), write(folder, beat)))
+    seen, write = [], heartbeat.write_heartbeat
+    monkeypatch.setattr(heartbeat, "write_heartbeat", lambda folder, beat: (seen.append(beat), write(folder, beat)))
     return seen
 
 
@@ -44,17 +44,17 @@ def test_a_training_says_how_far_it_is_and_takes_it_back_when_it_has_its_record(
     first, last = seen[0], seen[-1]
     assert (first.state, first.training_loss, first.of_iterations) == ("running", None, 12)
     assert last.test_error is not None and last.training_loss > 0 and last.images_per_second > 0
-    assert last.device_seconds <= last.seconds + 0.1 and last.gpu is None and last.cpu == machine.find_cpu_model()
+    assert last.device_seconds <= last.seconds + 0.1 and last.gpu is None and last.cpu == provenance.find_cpu_model()
     assert last.is_alive(1e9), "this process is there"
     assert not list(get_folder(tmp_path, short()).glob("*heartbeat*"))
 
 
 def test_a_training_that_is_stopped_says_so_and_goes_on(short, run, tmp_path):
     run(short(), stop_after=5)
-    beat, _ = heartbeat.read(get_folder(tmp_path, short()))
+    beat, _ = heartbeat.read_heartbeat(get_folder(tmp_path, short()))
     assert (beat.state, beat.iteration) == ("stopped", 5) and not beat.is_alive(0)
     run(short())
-    assert heartbeat.read(get_folder(tmp_path, short())) is None
+    assert heartbeat.read_heartbeat(get_folder(tmp_path, short())) is None
 
 
 def test_a_training_that_fails_says_why(short, tmp_path, monkeypatch):
@@ -68,7 +68,7 @@ def test_a_training_that_fails_says_why(short, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "step", broken)
     with pytest.raises(RuntimeError):
         train(short(), 0, Options(tmp_path / "results", root=ROOT, device="cpu"))
-    beat, _ = heartbeat.read(get_folder(tmp_path, short()))
+    beat, _ = heartbeat.read_heartbeat(get_folder(tmp_path, short()))
     assert (beat.state, beat.message) == ("failed", "CUDA error: unspecified launch failure")
     assert beat.iteration == 4
 
@@ -78,7 +78,7 @@ def test_several_seeds_of_one_process_each_say_it(short, tmp_path, monkeypatch, 
     assert train(short(), [0, 1], Options(tmp_path / "results", root=ROOT, device="cpu", stop_after=6)) == 0
     assert {beat.runs_at_once for beat in seen} == {2}
     for seed in (0, 1):
-        beat, _ = heartbeat.read(get_folder(tmp_path, short(), seed))
+        beat, _ = heartbeat.read_heartbeat(get_folder(tmp_path, short(), seed))
         assert (beat.state, beat.iteration) == ("stopped", 6)
         assert beat.device_seconds < beat.seconds
 
@@ -99,13 +99,13 @@ def test_a_training_that_is_killed_is_not_running(short, tmp_path):
     folder = get_folder(tmp_path, experiment)
     with subprocess.Popen([*words, "--results", str(tmp_path / "results")], cwd=ROOT, env=environment) as training:
         limit = time.monotonic() + 90
-        while (found := heartbeat.read(folder)) is None and time.monotonic() < limit:
+        while (found := heartbeat.read_heartbeat(folder)) is None and time.monotonic() < limit:
             time.sleep(0.1)
         beat, _ = found
         assert beat.is_alive(1e9)
         training.kill()
         training.wait()
-    beat, written = heartbeat.read(folder)
+    beat, written = heartbeat.read_heartbeat(folder)
     assert beat.state == "running" and not beat.is_alive(0)
     assert written > 0 and str(os.uname().nodename) not in (folder / heartbeat.NAME).read_text()
 

@@ -1,10 +1,8 @@
 """What git can tell of a checkout, in bounded time, and in words what it cannot tell."""
 
-import contextlib
 import io
 import os
 import re
-import signal
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,24 +34,19 @@ def run_git(root: Path, *words: str, stdin: bytes = b"") -> bytes:
     """
     environment = {**{key: value for key, value in os.environ.items() if key not in _ELSEWHERE}, **_QUIET}
     call = ["git", "-c", "core.fsmonitor=false", *words]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    try:
-        # In a session of its own: a signal to this process' group is not for git, and all that git starts ends with it.
-        with subprocess.Popen(call, cwd=root, env=environment, start_new_session=True, **pipes) as process:
-            try:
-                output, error = process.communicate(stdin, timeout=PATIENCE)
-            except subprocess.TimeoutExpired:
-                raise GitError(f"`git {words[0]}` did not answer within {PATIENCE} s: call it by hand") from None
-            finally:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
+    try:  # in a session of its own: a signal to this process' group is not for git
+        process = subprocess.run(
+            call, cwd=root, env=environment, input=stdin, capture_output=True, timeout=PATIENCE, start_new_session=True
+        )
+    except subprocess.TimeoutExpired:
+        raise GitError(f"`git {words[0]}` did not answer within {PATIENCE} s: call it by hand") from None
     except OSError:
         raise GitError("git is not installed, or cannot be started: install it") from None
     if process.returncode:
-        message = error.decode("utf-8", "replace")
+        message = process.stderr.decode("utf-8", "replace")
         reason = next((ours for theirs, ours in _REASONS.items() if theirs in message), None)
         raise GitError(reason or f"`git {words[0]}` failed with exit status {process.returncode}: call it by hand")
-    return output
+    return process.stdout
 
 
 def list_files(root: Path, commit: str) -> dict[str, str]:
@@ -72,11 +65,6 @@ def read_objects(root: Path, names: Iterable[str]) -> dict[str, bytes]:
             contents[name] = answer.read(int(size[0]))
             answer.read(1)
     return contents
-
-
-def format_path(path: bytes) -> str:
-    """A file's name as one line of text, whatever bytes it has."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fsdecode(path))
 
 
 def describe(root: Path) -> dict[str, Any]:
@@ -98,20 +86,14 @@ def describe(root: Path) -> dict[str, Any]:
         plain = ("--no-ext-diff", "--no-textconv", "--no-color")
         difference = run_git(root, "diff", *plain, "HEAD", "--", *RUNS_ON)
         others = run_git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *RUNS_ON)
-        for path in filter(None, others.split(b"\0")):
-            difference += _describe_untracked(root, path, unknown)
+        for path in map(os.fsdecode, filter(None, others.split(b"\0"))):
+            try:
+                difference += f"{hash_file(root / path)} {path}\n".encode(errors="surrogateescape")
+            except OSError as error:
+                unknown.append(f"{ascii(path)[1:-1]}: {error.strerror}")
+                if not isinstance(error, FileNotFoundError):  # a link to nothing, as an editor's lock, is no change
+                    difference += f"unread {path}\n".encode(errors="surrogateescape")
         found |= {"dirty": bool(difference), "diff_sha256": sha256(difference) if difference else None}
     except GitError as reason:
         unknown.append(str(reason))
     return {**found, "unknown": unknown} if unknown else found
-
-
-def _describe_untracked(root: Path, path: bytes, unknown: list[str]) -> bytes:
-    """What a file that git does not know adds to the difference: nothing, if it holds nothing that could be read."""
-    file = root / os.fsdecode(path)
-    try:
-        return hash_file(file).encode() + b" " + path + b"\n"
-    except OSError as error:
-        unknown.append(f"{format_path(path)}: {error.strerror}")
-        # A link to nothing, such as an editor's lock, and a file that has vanished since hold nothing.
-        return b"" if isinstance(error, FileNotFoundError) else b"unread " + path + b"\n"

@@ -5,14 +5,18 @@ No record depends on it: where it is missing, old or damaged, nothing changes bu
 
 import contextlib
 import json
-import math
-from dataclasses import asdict, dataclass, fields
+import platform
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
-from . import machine
-from .files import json_bytes
+import psutil
+from pydantic.dataclasses import dataclass
+
+from .files import json_bytes, sha256
 
 NAME, PARTIAL = "heartbeat.json", ".heartbeat.json.partial"
+CLOCK_STEP = 60.0  # seconds by which the clock, and with it the time at which a process began, may be set meanwhile
 RUNNING, STOPPED, FAILED = "running", "stopped", "failed"
 
 
@@ -35,7 +39,7 @@ class Heartbeat:
     runs_at_once: int  # of this process
     world_size: int  # processes that train this run together
     silence: float  # seconds without a heartbeat after which a process that cannot be looked up counts as gone
-    process: dict  # of `machine.identify_process`
+    process: dict[str, Any]  # of `identify_process`
     message: str | None = None  # the error of a failed run
 
     @property
@@ -60,11 +64,33 @@ class Heartbeat:
 
         Where it is on another machine, `age` decides: the seconds since the file was written.
         """
-        found = machine.is_running(self.process)
+        found = is_process_running(self.process)
         return self.state == RUNNING and (age < self.silence if found is None else found)
 
 
-def write(folder: Path, heartbeat: Heartbeat) -> None:
+def identify_process() -> dict[str, Any]:
+    """{"machine", "pid", "started"}: enough for `is_process_running` to find this process again; names no host."""
+    process = psutil.Process()
+    return {"machine": _identify_machine(), "pid": process.pid, "started": process.create_time()}
+
+
+def is_process_running(process: dict[str, Any]) -> bool | None:
+    """Whether a process of `identify_process` is there; None where it cannot be seen, as on another machine."""
+    if process.get("machine") != _identify_machine():
+        return None
+    try:
+        found = psutil.Process(process["pid"])
+        return found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - process["started"]) < CLOCK_STEP
+    except (psutil.Error, KeyError, TypeError, ValueError):
+        return False
+
+
+def _identify_machine() -> str:
+    """A hash of the host's name: a container, whose processes are its own, has another."""
+    return sha256(platform.node().encode())[:12]
+
+
+def write_heartbeat(folder: Path, heartbeat: Heartbeat) -> None:
     """Put it into a folder of checkpoints in one step. Where that fails nothing is written: no training ends of it."""
     partial = folder / PARTIAL
     try:
@@ -75,30 +101,18 @@ def write(folder: Path, heartbeat: Heartbeat) -> None:
             partial.unlink(missing_ok=True)
 
 
-def remove(folder: Path) -> None:
+def remove_heartbeat(folder: Path) -> None:
     """Remove what tells of a run that has its record."""
     with contextlib.suppress(OSError):
         for name in (NAME, PARTIAL):
             (folder / name).unlink(missing_ok=True)
 
 
-def read(folder: Path) -> tuple[Heartbeat, float] | None:
-    """The heartbeat in a folder of checkpoints and the time of its writing; None if there is none that makes sense."""
+def read_heartbeat(folder: Path) -> tuple[Heartbeat, float] | None:
+    """The heartbeat in a folder of checkpoints and the time of its writing; None if there is none, or a damaged one."""
     try:
         written = (folder / NAME).stat().st_mtime
         found = json.loads((folder / NAME).read_bytes())
-        heartbeat = Heartbeat(**{field.name: found[field.name] for field in fields(Heartbeat)})
+        return Heartbeat(**{field.name: found[field.name] for field in fields(Heartbeat)}), written
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return (heartbeat, written) if _is_sound(heartbeat) else None
-
-
-def _is_sound(found: Heartbeat) -> bool:
-    """Whether all values are of their type, and numbers are finite and not negative."""
-
-    def fits(value: object, kind: type) -> bool:
-        if isinstance(value, (int, float)) and (isinstance(value, bool) or not math.isfinite(value) or value < 0):
-            return False
-        return isinstance(value, kind) or (isinstance(value, int) and isinstance(0.0, kind))
-
-    return all(fits(getattr(found, field.name), field.type) for field in fields(Heartbeat))

@@ -1,5 +1,6 @@
 """Where a record comes from: everything that a reviewer would ask, and nothing that names a person or a host."""
 
+import contextlib
 import os
 import platform
 import sys
@@ -24,8 +25,9 @@ def sources(unknown: list[str] | None = None) -> dict[str, str]:
     """
     prefix = __name__.partition(".")[0]
     modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == prefix]
-    files = [module.__file__ for module in modules if getattr(module, "__file__", None)]
-    paths = sorted({os.path.relpath(file, PACKAGE) for file in files})
+    paths = sorted(
+        {os.path.relpath(file, PACKAGE) for module in modules if (file := getattr(module, "__file__", None))}
+    )
     problems = []
     for path in paths:
         name = f"src/{PACKAGE.name}/{Path(path).as_posix()}"
@@ -39,6 +41,20 @@ def sources(unknown: list[str] | None = None) -> dict[str, str]:
     if unknown is not None:
         unknown += problems
     return dict(sorted(_first_hashes.items()))
+
+
+def find_cpu_model() -> str:
+    """As the system calls its CPU."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def count_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_version(package: str) -> str | None:
@@ -112,10 +128,10 @@ def describe_run(
     """
     dataset, settings = experiment.parameters["dataset"], dict(settings)
     arithmetic = experiment.parameters["recipe"]["arithmetic"]
-    made, unknown = code(root), []
-    log_path = log and git.format_path(os.fsencode(log.name))
+    made = code(root)
+    unknown = made.pop("unknown", [])
+    log_path = ascii(log.name)[1:-1] if log else ""
     log_hash = _hash(log, log_path, unknown) if log else None
-    unknown = made.pop("unknown", []) + unknown
     begun = {key: value for key, value in (sessions[-1].get("git") or {}).items() if key != "unknown"}
     if begun.get("dirty") is False and begun != made["git"]:  # what ran is what was there at the last beginning
         made["git"] = begun

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .experiment import ARITHMETICS, Experiment, identity
+from .experiment import Experiment, identity
 from .files import json_bytes, parse_json, sha256, write_atomically
 
 FORMAT = 1
@@ -32,7 +32,7 @@ def choose_protocols(name: str, family: str | None, wanted: Sequence[str]) -> li
     Raises:
         UserError: one does not fit the network's family.
     """
-    known = {"imagenet": IMAGENET_PROTOCOLS, "vgg": VGG_PROTOCOLS}.get(family, CIFAR_PROTOCOLS)
+    known = {"imagenet": IMAGENET_PROTOCOLS, "vgg": VGG_PROTOCOLS}.get(family or "cifar", CIFAR_PROTOCOLS)
     for protocol in wanted:
         if protocol not in known:
             raise UserError(f"{name} is not tested by {protocol}: its protocols are {', '.join(known)}")
@@ -170,7 +170,6 @@ def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False)
             "hash of metrics.json": (sha256(content), provenance["outputs"][METRICS]),
             "hash of curve.csv": (sha256(curve), provenance["outputs"][CURVE]),
             "test error of a diverged run": (no_error, status == "diverged" or (status not in FINAL and no_error)),
-            **{name: (well_formed, True) for name, well_formed in _forms(metrics, provenance).items()},
         }
         _compare(folder, facts)
     return Record(path, metrics, provenance)
@@ -182,28 +181,6 @@ def _compare(path: Path, facts: dict[str, tuple[Any, Any]]) -> None:
         if found != expected:
             what = "" if isinstance(found, (dict, bool)) else f": {found}, expected {expected}"
             raise BadRecord(f"{path}: {name} does not match{what}")
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)  # no bool
-
-
-def _forms(metrics: dict[str, Any], provenance: dict[str, Any]) -> dict[str, bool]:
-    """Whether the values that reports use have valid types: a bad record must not keep the others from the page."""
-    finished, best = metrics["status"] == "finished", metrics["best"]
-    hardware, world_size = provenance.get("hardware") or {}, provenance["seed"].get("world_size", 1)
-    gpu, times = hardware.get("gpu"), ("seconds", "device_seconds", "peak_memory_bytes")
-    spent = [session.get(key, 0) for session in provenance.get("sessions") or () for key in times]
-    counts = {"iterations": metrics["iterations"], "of_iterations": metrics["of_iterations"], "world_size": world_size}
-    results = {name: metrics[name] for name in ("test_error", "training_error", "training_loss")}
-    return {
-        **{name: _is_number(value) or (value is None and not finished) for name, value in results.items()},
-        **{name: type(value) is int and value >= 0 for name, value in counts.items()},
-        "best": best is None or _is_number(best["test_error"]),
-        "arithmetic": metrics["arithmetic"] in ARITHMETICS,
-        "sessions": all(_is_number(value) and value >= 0 for value in spent),
-        "hardware": (gpu is None or isinstance(gpu["model"], str)) and isinstance(hardware.get("cpu", ""), str),
-    }
 
 
 def _errors(found: dict[str, Any], names: Iterable[str]) -> dict[str, tuple[Any, Any]]:

@@ -90,7 +90,7 @@ class Speeds:
     def count_multiply_adds(self, experiment: Experiment) -> int | None:
         """Of an iteration's forward pass; None where no cost record has the network, as of detections."""
         entry = self.costs.get(experiment.network_digest)
-        return entry and entry["multiply_adds"] * experiment.parameters["recipe"]["batch_size"]
+        return entry["multiply_adds"] * experiment.parameters["recipe"]["batch_size"] if entry else None
 
     def list_devices(self, kind: str, first: str = "") -> list[str]:
         """Those of a kind, GPU or CPU, on which runs were measured: `first`, then those with the most iterations."""
@@ -110,12 +110,15 @@ class Speeds:
         if found := measured.get(key):
             return Speed(found.seconds / found.iterations, device)
         wanted, (_, _, settings) = self.count_multiply_adds(experiment), key
-        alike = [each for (_, _, other), each in measured.items() if other == settings and each.multiply_adds]
-        if not wanted or not alike:
+        alike = [
+            (each.multiply_adds / wanted, each)
+            for (_, _, other), each in measured.items()
+            if wanted and other == settings and each.multiply_adds
+        ]
+        if not alike:
             return None
-        nearest = min(alike, key=lambda each: (abs(math.log(each.multiply_adds / wanted)), each.experiment.name))
-        seconds = nearest.seconds / nearest.iterations * wanted / nearest.multiply_adds
-        return Speed(seconds, device, nearest.experiment.name)
+        ratio, nearest = min(alike, key=lambda pair: (abs(math.log(pair[0])), pair[1].experiment.name))
+        return Speed(nearest.seconds / nearest.iterations / ratio, device, nearest.experiment.name)
 
 
 def _identify(experiment: Experiment, device: str) -> tuple[str, int, tuple]:
@@ -149,4 +152,6 @@ def _read(folder: Path) -> tuple[Experiment, Spent]:
         metrics, origin = (parse_json((folder / name).read_bytes()) for name in (run.METRICS, run.PROVENANCE))
         experiment = Experiment(metrics["experiment"], metrics["scale"], origin["params"]["resolved"])
         record = run.read(folder, experiment, metrics["seed"])
+        if record is None:
+            raise run.BadRecord(f"{folder}: gone meanwhile")
         return experiment, read_spent(record)

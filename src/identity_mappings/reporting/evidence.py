@@ -31,7 +31,6 @@ COST_SOURCES = ("networks/cost.py", "networks/residual.py")
 AGAIN = "keep it, and make another from a clean checkout (--results takes another folder)"
 RESTORE = "restore it (git checkout); if no copy of it is right, move its folder away and train the run again"
 RESTORE_RECORD = "restore it (git checkout); if no copy of it is right, move it away and make it again"
-SEARCHED = 500  # commits that are searched for the sources of a record that names no commit
 OTHER = "of another run, or of other weights than the run's"
 LEEWAY = 60  # seconds by which the clock on the wall may have been set
 
@@ -97,15 +96,6 @@ class History:
             cure = ": git fetch --unshallow" if shallow else cure
             return f"this clone lacks commit {commit}: fetch the whole history{cure}"
         return None
-
-    def commit_with(self, sources: dict[str, str], lock: str | None) -> str | None:
-        """The newest commit here that has these very files; None if there is none, or git cannot tell."""
-        try:
-            commits = git.run_git(self.root, "rev-list", "--all", f"--max-count={SEARCHED}").decode().split()
-        except git.GitError:
-            return None
-        files = {**sources, LOCK: lock}
-        return next((c for c in commits if all(self.has_file(c, file, files[file]) for file in files)), None)
 
 
 def check_test(project: Project, record: run.Record, path: Path, history: History) -> str:
@@ -282,16 +272,12 @@ def check_code(path: Path, origin: dict[str, Any], history: History, needed: Col
 
 
 def _find_commit(path: Path, origin: dict[str, Any], history: History) -> str:
-    """The commit that a record was made of; where git could not name one, the one here that has its sources."""
-    sources, unknown, made = origin.get("source"), origin.get("unknown"), origin.get("git") or {}
+    """The commit that a record was made of."""
+    unknown, made = origin.get("unknown") or (), origin.get("git") or {}
     commit, need = made.get("commit"), partial(require, path, "")
     need(not made.get("dirty"), f"made with uncommitted changes: {AGAIN}")
-    if commit and (unknown or made.get("dirty") is False):
-        reason = history.explain_missing(commit)
-        need(not reason, reason)
-        return commit
-    need(unknown, f"made outside of any commit: {AGAIN}")
-    found = history.commit_with(sources, (origin.get("env") or {}).get("lock_sha256")) if sources else None
-    reasons = f"{', '.join(unknown)}; none of the last {SEARCHED} commits here has its sources"
-    need(found, f"made outside of any commit ({reasons}): fetch the history that it was made of")
-    return found
+    told = commit and (unknown or made.get("dirty") is False)
+    need(told, f"made outside of any commit ({', '.join(unknown)}): {AGAIN}")
+    reason = history.explain_missing(commit)
+    need(not reason, reason)
+    return commit

@@ -159,7 +159,7 @@ class _Finder:
         by_folder = {other.folder: other for other in wanted.alternatives}  # in each arithmetic
         beat, written, folder = None, None, experiment.folder
         for name in (folder, *by_folder):
-            if name in self.with_checkpoints and (found := heartbeat.read(self._checkpoints(name, seed))):
+            if name in self.with_checkpoints and (found := heartbeat.read_heartbeat(self._checkpoints(name, seed))):
                 (beat, written), folder, experiment = found, name, by_folder.get(name, experiment)
                 break
         names = _list(self._checkpoints(folder, seed)) if folder in self.with_checkpoints else ()

@@ -18,7 +18,7 @@ from rich.text import Text
 from ..durations import format_duration
 from ..errors import UserError
 from ..parameters import Project, load
-from ..records import machine
+from ..records.provenance import count_cores, find_cpu_model
 from ..records.speed import CPU, name_device, read_speeds
 from ..training.driver import query_driver
 from . import cells
@@ -114,7 +114,7 @@ def find_status(project: Project, scale: str) -> Status:
     fillable = [cell for cell in cells.fill(records) if cell.is_to_be_rebuilt]
     filled = [cell for cell in fillable if cell.text not in (cells.NOT_RUN, cells.NOT_COUNTED)]
     speeds = gather_speeds([*runs, *others], read_speeds(project.root, leave_out=records.results))
-    devices = choose_devices(speeds, records.settings.device, name_device(None, machine.find_cpu_model()))
+    devices = choose_devices(speeds, records.settings.device, name_device(None, find_cpu_model()))
     to_do = [run for run in runs if run.state != NO_DATA]
     left = estimate_left(to_do, speeds, devices)
     at_once = _count_at_once(to_do, left)
@@ -125,7 +125,7 @@ def find_status(project: Project, scale: str) -> Status:
 def _count_at_once(runs: list[RunProgress], left: Left) -> int:
     if all(device.startswith(CPU) for device in left.devices):
         threads = (run.experiment.parameters["recipe"]["cpu_threads"] for run in runs)
-        return max(1, machine.count_cores() // max(threads, default=1))
+        return max(1, count_cores() // max(threads, default=1))
     return len(query_driver().usable)
 
 

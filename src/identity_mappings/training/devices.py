@@ -9,7 +9,7 @@ import torch
 from ..durations import format_duration
 from ..errors import UserError
 from ..records.experiment import Experiment
-from ..records.machine import find_cpu_model
+from ..records.provenance import find_cpu_model
 from ..records.speed import CPU, name_device, read_speeds
 from . import memory
 from .assembly import get_recipe

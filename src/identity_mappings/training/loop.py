@@ -189,7 +189,7 @@ class Run:
         record.write(self.trainer, self.progress, self.status, self.experiment, self.folder, self.options)
         if over:
             run_records.keep_copy(self.folder, self.checkpoints)
-            heartbeat.remove(self.checkpoints)
+            heartbeat.remove_heartbeat(self.checkpoints)
 
 
 def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[int], options: Options) -> int:

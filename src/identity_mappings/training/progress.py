@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ..records import heartbeat, machine
+from ..records import heartbeat
+from ..records.provenance import find_cpu_model
 from .group import first_line
 
 try:
@@ -77,7 +78,7 @@ class Heartbeats:
 
     def __init__(self, runs: Sequence["Run"], shown: bool):
         self.runs = runs if shown else ()
-        self.process, self.cpu = machine.identify_process(), machine.find_cpu_model()
+        self.process, self.cpu = heartbeat.identify_process(), find_cpu_model()
         self.started = self.written = time.perf_counter()
 
     def __enter__(self) -> "Heartbeats":
@@ -127,4 +128,4 @@ class Heartbeats:
             process=self.process,
             message=message,
         )
-        heartbeat.write(run.checkpoints, found)
+        heartbeat.write_heartbeat(run.checkpoints, found)

@@ -14,7 +14,7 @@ from ..data.shards import Shards
 from ..data.stream import Stream, mean_image
 from ..errors import UserError
 from ..evaluation import protocols, single_view
-from ..records import machine
+from ..records.provenance import count_cores
 from ..records.run import IMAGENET_PROTOCOLS
 from . import devices
 from .feeds import STATISTICS_BATCHES, Counted
@@ -25,7 +25,7 @@ MOST_WORKERS = 16  # for a process: more wait for one another
 
 def count_workers(device: torch.device, group: Group) -> int:
     """Processes that decode for one training process: on a GPU its share of the cores, on a CPU none beside it."""
-    return min(MOST_WORKERS, max(1, machine.count_cores() // group.local_size)) if device.type == "cuda" else 0
+    return min(MOST_WORKERS, max(1, count_cores() // group.local_size)) if device.type == "cuda" else 0
 
 
 def open_shards(dataset: dict[str, Any], split: str, folder: Path) -> Shards:
