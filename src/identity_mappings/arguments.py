@@ -92,10 +92,11 @@ def resolve_trainable(arguments: argparse.Namespace, name: str) -> Experiment:
 
 
 def make_options(arguments: argparse.Namespace, results: Path, **settings: Any) -> "Options":
+    from .detection import make_trainer
     from .training.trainer import Options
 
     eager = arguments.eager or os.environ.get(RESTART_EAGER, False)
-    return Options(results, arguments.data, device=arguments.device, eager=eager, **settings)
+    return Options(results, arguments.data, device=arguments.device, eager=eager, make_trainer=make_trainer, **settings)
 
 
 def prepare_run(arguments: argparse.Namespace, name: str, **settings: Any) -> tuple[Experiment, "Options"]:

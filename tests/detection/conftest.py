@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import make_small_data
-from identity_mappings.detection import backbone, datasets
+from identity_mappings.detection import backbone, datasets, make_trainer
 from identity_mappings.evaluation.single_view import recompute_statistics
 from identity_mappings.parameters import load
 from identity_mappings.records import run
@@ -68,7 +68,7 @@ def options(data, root_of_project):
             torch.save(network.state_dict(), weights)
             digest = checkpoint.weights_sha256(network.state_dict())
             write_atomically(record / run.METRICS, json_bytes({"weights_sha256": digest}))
-        return Options(results, data, root_of_project, device="cpu", **chosen)
+        return Options(results, data, root_of_project, device="cpu", make_trainer=make_trainer, **chosen)
 
     devices.prepare("float32", 1)
     return make

@@ -5,7 +5,7 @@ import torch
 from torchvision.ops import RoIPool
 
 from deterministic_operators import NONDETERMINISTIC, Recorded
-from identity_mappings.detection.training import DetectionTrainer
+from identity_mappings.detection.trainer import DetectionTrainer
 
 # Their backward passes add with atomics on a GPU, in no fixed order.
 OF_TORCHVISION = {"_roi_pool_backward", "_roi_align_backward", "_ps_roi_pool_backward", "_ps_roi_align_backward"}

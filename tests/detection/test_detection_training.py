@@ -14,7 +14,7 @@ import torchvision
 
 import fork_server
 from identity_mappings.detection import backbone
-from identity_mappings.detection.training import DetectionTrainer
+from identity_mappings.detection.trainer import DetectionTrainer
 from identity_mappings.errors import UserError
 from identity_mappings.networks import vgg
 from identity_mappings.parameters import load
@@ -56,9 +56,7 @@ def test_a_record_is_whole(whole, alternating):
     weights = checkpoint.read(run.get_checkpoint_folder(whole, alternating, 0) / run.WEIGHTS)
     assert checkpoint.weights_sha256(weights) == found["weights_sha256"]
     sources = record.provenance["source"]
-    assert {f"src/identity_mappings/detection/{name}.py" for name in ("networks", "training", "evaluation")} <= set(
-        sources
-    )
+    assert {f"src/identity_mappings/detection/{name}.py" for name in ("networks", "trainer", "scores")} <= set(sources)
     metrics = backbone.get_paths(alternating, whole)[0] / run.METRICS
     assert record.provenance["parents"]["weights"] == json.loads(metrics.read_bytes())["weights_sha256"]
 

@@ -235,7 +235,7 @@ def test_what_is_taken_away_is_found(long, tmp_path, monkeypatch, what):
     if module is captured:
         monkeypatch.setattr(trainer, "Captured", changed.Captured)
     elif module is trainer:
-        monkeypatch.setattr(loop, "make_trainer", changed.make_trainer)
+        monkeypatch.setattr(loop, "Trainer", changed.Trainer)
     changed = changed if module is loop else loop
     eager = "is made" in what  # a recording waits for all streams
     for number, (policy, count) in enumerate(itertools.product(POLICIES, (1, 2))):  # runs alone and at once

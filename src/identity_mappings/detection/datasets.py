@@ -22,7 +22,7 @@ from ..data.listing import download, dvc_md5, list_files, list_wrong
 from ..errors import UserError
 from ..parameters.load import read_entry
 from ..records.files import json_bytes, write_atomically
-from .evaluation import Boxes, read_coco
+from .scores import Boxes, read_coco
 
 FORMAT, INDEX = 2, "index.json"
 VOC_SPLITS = (("training", "2007", "trainval"), ("training", "2012", "trainval"), ("test", "2007", "test"))

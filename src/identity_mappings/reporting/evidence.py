@@ -22,7 +22,10 @@ from .detections import read_backbone
 LOCK = "requirements.lock"
 # Files of the package that every record of a kind is made with, if its commit has them. A file that is renamed gets
 # another entry here: records of before are judged by the old name, new records by the new one.
-DETECTION_SOURCES = ("detection/evaluation.py", "detection/networks.py", "detection/training.py", "training/loop.py")
+DETECTION_SOURCES = (
+    *("detection/networks.py", "detection/scores.py", "detection/trainer.py", "training/loop.py"),
+    *("detection/evaluation.py", "detection/training.py"),  # as they were called before
+)
 RUN_SOURCES = ("data/sampling.py", "networks/residual.py", "training/loop.py", "training/trainer.py")
 SIGNAL_SOURCES = ("evaluation/propagation.py", "networks/residual.py", "training/trainer.py")
 TEST_SOURCES = ("evaluation/protocols.py", "networks/residual.py", "training/evaluate.py")

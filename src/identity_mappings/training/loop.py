@@ -22,7 +22,7 @@ from .group import Group, LostWorker
 from .optimizer import learning_rate
 from .progress import Heartbeats, Interrupted, progress_line, say
 from .record import Progress
-from .trainer import Options, make_trainer
+from .trainer import Options, Trainer
 
 
 class Run:
@@ -43,7 +43,7 @@ class Run:
         self.checkpoints = run_records.get_checkpoint_folder(options.results, experiment, seed)
         self.progress = Progress()
         with self.on_stream():
-            self.trainer = make_trainer(experiment, seed, device, options, group=group)
+            self.trainer = (options.make_trainer or Trainer)(experiment, seed, device, options, group=group)
             saved = checkpoint.load(self.checkpoints, device, self.trainer.run_key)
             if saved is not None:
                 self.trainer.restore(saved)

@@ -17,7 +17,7 @@ from ..records.run import FIRST_LOSSES
 from . import checkpoint, devices
 
 if TYPE_CHECKING:
-    from .trainer import Options, Trainer
+    from .trainer import Options, RunTrainer
 
 MOVING = "moving-statistics.pt"
 COLUMNS = ("iteration", "learning_rate", "training_loss", "training_error", "test_loss", "test_error")
@@ -92,7 +92,7 @@ class Progress:
 
 
 def write(
-    trainer: "Trainer", progress: Progress, status: str, experiment: Experiment, folder: Path, options: "Options"
+    trainer: "RunTrainer", progress: Progress, status: str, experiment: Experiment, folder: Path, options: "Options"
 ) -> None:
     """Write metrics.json, curve.csv and provenance.json; `status` is "finished", "diverged" or "unfinished"."""
     recipe = trainer.recipe
@@ -145,11 +145,11 @@ def write(
         weights_sha256=digest,
         log=options.log,
     )
-    origin["parents"] = getattr(trainer, "parents", {})
+    origin["parents"] = trainer.parents
     run.write(folder, metrics, progress.format_curve(), origin)
 
 
-def keep_weights(trainer: "Trainer", checkpoints: Path) -> None:
+def keep_weights(trainer: "RunTrainer", checkpoints: Path) -> None:
     """Keep the trained weights for `evaluate`; the record, which comes after them, holds their hash.
 
     Where the run ended with recomputed statistics of batch norm, the moving ones are kept beside them.

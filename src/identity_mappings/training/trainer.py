@@ -1,10 +1,12 @@
 """A run's network, optimizer and images on a device, and the recipe's step."""
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +30,31 @@ from .optimizer import Optimizer
 MOST_QUEUED = 4  # steps: the host prepares the next ones meanwhile, and a signal need not wait for many
 
 
+class RunTrainer(Protocol):
+    """What trains a run: a `Trainer`, or for a detection a `detection.trainer.DetectionTrainer`."""
+
+    recipe: SimpleNamespace
+    seed: int
+    device: torch.device
+    device_name: str
+    group: Group
+    run_key: dict[str, Any]  # what a checkpoint must be of
+    network: nn.Module
+    feed: Any  # where images come from, with `counts`, `protocol` and `workers`, as the record states them
+    parents: dict[str, str]  # what the run began from: its hash
+    moving: dict[str, Tensor] | None  # batch norm's statistics before they were recomputed
+    is_consistent: bool  # whether weights and statistics are of one iteration
+
+    @property
+    def why_eager(self) -> str | None: ...
+    def step(self, iteration: int) -> tuple[Tensor, Tensor, int]: ...
+    def recompute_statistics(self) -> None: ...
+    def test(self) -> single_view.Result | dict[str, Any]: ...
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, state: dict[str, Any]) -> None: ...
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of `train`; on one kind of device none affects results."""
@@ -42,15 +69,7 @@ class Options:
     eager: bool | str = False  # whether a GPU's steps are launched kernel by kernel, not recorded and replayed; or why
     recompute: bool | None = None  # activation checkpointing, unit by unit; None: where memory is short
     workers: int | None = None  # processes that decode, for each that trains; None: what the device suggests
-
-
-def make_trainer(experiment: Experiment, *arguments: Any, **options: Any) -> Any:
-    """A `Trainer`, or for a detection a `detection.training.DetectionTrainer`."""
-    if not experiment.detects:
-        return Trainer(experiment, *arguments, **options)
-    from ..detection.training import DetectionTrainer
-
-    return DetectionTrainer(experiment, *arguments, **options)
+    make_trainer: Callable[..., "RunTrainer"] | None = None  # takes the place of `Trainer`, where runs are detections
 
 
 class Forward(nn.Module):
@@ -101,6 +120,7 @@ class Trainer:
         self.seed, self.device, self.group = seed, device, group or Group()
         self.device_name = devices.get_name(device)
         self.run_key = {"digest": experiment.digest, "seed": seed}
+        self.parents: dict[str, str] = {}
         self.replicas = recipe.batch_size // recipe.batch_norm_samples
         self.own_replicas = self.group.get_share(self.replicas)  # replicas that this process computes
         dataset = experiment.parameters["dataset"]
@@ -138,8 +158,8 @@ class Trainer:
         self.recorded_step = Captured(self._step, self._state, recorded_on, [self.masks] if self.dropouts else [])
         self.recorded_test = Captured(self._count_errors, list, recorded_on)
         self.queued: deque[torch.cuda.Event] = deque()  # the ends of steps that the device may not have reached
-        self.is_consistent = True  # whether weights and statistics are of one iteration
-        self.moving: dict[str, Tensor] | None = None  # batch norm's statistics before they were recomputed
+        self.is_consistent = True
+        self.moving: dict[str, Tensor] | None = None
 
     def step(self, iteration: int) -> tuple[Tensor, Tensor, int]:
         """One iteration: loss, wrong predictions (both still on the device) and images of the batch.

@@ -13,7 +13,7 @@ from ..records.files import parse_json
 from ..records.provenance import environment
 from . import checkpoint, devices
 from .assembly import get_recipe
-from .trainer import Options, make_trainer
+from .trainer import Options, Trainer
 
 # On another kind of device sums are added up in another order, and training magnifies that from step to step. Measured
 # on ten networks of Tables 1, 2 and 6, AVX2 against AVX-512: at most 2.4 % over three iterations, 4.2 % over six.
@@ -24,7 +24,8 @@ def compute_first_losses(
     experiment: Experiment, seed: int, options: Options, iterations: int
 ) -> tuple[list[float], str]:
     """Losses of a run's first iterations, trained from its beginning, and the hash of the weights behind them."""
-    trainer = make_trainer(experiment, seed, devices.set_up(options.device, experiment, options.root), options)
+    device = devices.set_up(options.device, experiment, options.root)
+    trainer = (options.make_trainer or Trainer)(experiment, seed, device, options)
     try:
         losses = [trainer.step(iteration)[0] for iteration in range(iterations)]
         if trainer.why_eager:

@@ -1,4 +1,4 @@
-"""A detector's training and test, in the place that `training.trainer.Trainer` has for a classification.
+"""A detector's training and test: what `training.trainer.Trainer` is for a classification.
 
 Images pass the network one by one, each with random numbers of its own, so that a step is the same function whatever
 the number of processes: the images of a batch are dealt out, and gradients are averaged.
@@ -22,8 +22,8 @@ from ..training import devices
 from ..training.assembly import get_recipe
 from ..training.group import Group
 from ..training.optimizer import Optimizer
-from ..training.trainer import Options, Trainer
-from . import backbone, datasets, evaluation
+from ..training.trainer import Options
+from . import backbone, datasets, scores
 from .networks import STEPS, Detector
 
 
@@ -42,7 +42,7 @@ class Images:
         self.counts = {f"{split}_images": len(self.index[split]) for split in ("training", "test")}
         self.workers = 2 if workers is None else max(1, workers)
         self.threads = ThreadPoolExecutor(self.workers)
-        self.training: list[tuple[dict[str, Any], evaluation.Boxes]] = []
+        self.training: list[tuple[dict[str, Any], scores.Boxes]] = []
         for image in self.index["training"]:
             objects = datasets.to_boxes(image)
             # COCO's difficult objects are crowds, which are never learned.
@@ -62,7 +62,7 @@ class Images:
             raise UserError(f"{path}: of another size than its annotation says: prepare {self.folder.name} again")
         return pixels
 
-    def training_view(self, number: int, flip: bool) -> tuple[Tensor, evaluation.Boxes]:
+    def training_view(self, number: int, flip: bool) -> tuple[Tensor, scores.Boxes]:
         image, objects = self.training[number]
         pixels, boxes = self.read(image), objects["boxes"].float()
         if flip:
@@ -70,22 +70,24 @@ class Images:
             boxes[:, [0, 2]] = image["width"] - boxes[:, [0, 2]]
         return pixels, {**objects, "boxes": boxes}
 
-    def score(self, found: Sequence[evaluation.Boxes]) -> dict[str, Any]:
+    def score(self, found: Sequence[scores.Boxes]) -> dict[str, Any]:
         """By the dataset's own measure; "mean_average_precision" is what its test error is 100 % minus."""
         images, classes = self.index["test"], self.index["classes"]
         if self.kind == "voc":
-            scored = evaluation.score_voc(found, list(map(datasets.to_boxes, images)), classes)
+            scored = scores.score_voc(found, list(map(datasets.to_boxes, images)), classes)
             return {"mean_average_precision": scored["map_50"], **scored}
         truth = self.folder / "annotations" / f"instances_{datasets.COCO_SPLITS['test']}.json"
-        scored = evaluation.score_coco(found, [image["id"] for image in images], self.index["categories"], truth)
+        scored = scores.score_coco(found, [image["id"] for image in images], self.index["categories"], truth)
         return {"mean_average_precision": scored["map"], **scored}
 
     def close(self) -> None:
         self.threads.shutdown(wait=False, cancel_futures=True)
 
 
-class DetectionTrainer(Trainer):
-    """The detector, its optimizer and its images; `step` is an iteration of the recipe. See `Trainer`."""
+class DetectionTrainer:
+    """The detector, its optimizer and its images; `step` is an iteration of the recipe. See `RunTrainer`."""
+
+    why_eager = None  # its steps are never recorded: their shapes differ
 
     def __init__(
         self, experiment: Experiment, seed: int, device: torch.device, options: Options, group: Group | None = None
@@ -114,7 +116,8 @@ class DetectionTrainer(Trainer):
         # Refuses more processes than images.
         self.group.get_share(min(self.sampler.batch_size, self.detector_sampler.batch_size))
         self.ahead: dict[int, list] = {}  # views of the next iteration, which threads decode meanwhile
-        self.is_consistent, self.moving = True, None
+        self.is_consistent = True
+        self.moving: dict[str, Tensor] | None = None
 
     def _phase(self, iteration: int) -> tuple[str, int, Sampler]:
         """The step of the training that an iteration belongs to, that step's first iteration, and its batches."""
@@ -180,10 +183,15 @@ class DetectionTrainer(Trainer):
         self.is_consistent = True
         return totals[0].float(), totals[1].long(), int(totals[2])
 
-    why_eager = None  # its steps are never recorded: their shapes differ
+    def recompute_statistics(self) -> None:
+        """Batch norm is frozen: there is nothing to recompute."""
 
-    def wait(self, queued: int = 0) -> None:
-        """Every step waits for the device."""
+    def state(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
     def close(self) -> None:
         self.feed.close()
