@@ -19,7 +19,7 @@ from .parameters import Project, load
 from .records.experiment import ARITHMETICS, Experiment
 from .records.speed import Speeds, Spent, name_device
 from .reporting.cells import Records
-from .reporting.run_states import find_progress
+from .reporting.run_states import find_runs
 from .reporting.times import estimate_left
 from .training import checkpoint, devices, driver, memory
 from .training.streamed import MOST_WORKERS
@@ -197,7 +197,7 @@ def check_speed(project: Project, device: torch.device) -> Iterator[Line]:
     yield Line("speed", OK, f"a step of ResNet-110 on CIFAR-10 takes {seconds:.3g} s in float32")
     speeds, name = Speeds(records.costs), name_device(devices.get_name(device), "")
     speeds.add(project.resolve("cifar10-resnet110"), Spent(name, seconds, 1, None))
-    left = [run for run in find_progress(records)[0] if not run.experiment.streamed]
+    left = [run for run in find_runs(records)[0] if not run.experiment.streamed]
     text = estimate_left(left, speeds, [name]).in_words or "none"
     yield Line("hours", OK, f"all runs of CIFAR that are left, one after the other: {text}")
 

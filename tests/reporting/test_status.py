@@ -342,6 +342,20 @@ def test_a_scale_that_is_not_there(status):
     assert code == 2 and "paper" in text and text.count("\n") == 1
 
 
+def test_records_of_other_parameters_are_counted_with_the_cause_and_the_cure(bench, status, capsys):
+    for seed in (0, 1):
+        bench.record(RESNET110, 6.6, seed, arithmetic="tf32")
+    assert json.loads(status("--json")[1])["outdated"] is None
+    bench.copy.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.9", "momentum: 0.8")
+    bench.record(RESNET110, 6.6)
+    told = json.loads(status("--json")[1])["outdated"]
+    assert told.startswith("2 of 3 records of scale paper are of other parameters than params/ has now ")
+    assert "(params/recipes/he2016-cifar.yaml: momentum was 0.9, is 0.8)" in told and "Undo the change" in told
+    assert told in " ".join(status()[1].split())
+    bench.tables()
+    assert told in capsys.readouterr().err
+
+
 def test_one_bad_record_hides_no_other(bench, status, runs):
     bench.record(RESNET20, 8.7)
     (bench.record(PLAIN20, 9.0) / run.CURVE).write_text("other")

@@ -8,7 +8,7 @@ from identity_mappings.records.speed import CPU, GPU, Speeds, Spent, read_speeds
 from identity_mappings.reporting import times
 from identity_mappings.reporting.cells import Records
 from identity_mappings.reporting.findings import time_runs
-from identity_mappings.reporting.run_states import RunProgress, list_runs
+from identity_mappings.reporting.run_states import RunState, list_runs
 
 RESNET20, PLAIN20, RESNET110 = "cifar10-resnet20", "cifar10-plain20", "cifar10-resnet110"
 H200, H100 = ({"cpu": "a cpu", "gpu": {"model": f"NVIDIA {name}"}} for name in ("H200", "H100"))
@@ -32,7 +32,7 @@ def want(bench, *names: str, runs: int = 5) -> None:
     scale.write_text("\n".join([*lines, f"experiments: [{', '.join(names)}]", ""]))
 
 
-def runs_of(bench) -> list[RunProgress]:
+def runs_of(bench) -> list[RunState]:
     return list_runs(Records(bench.project, "paper"))
 
 

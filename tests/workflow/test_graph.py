@@ -189,7 +189,8 @@ def test_one_changed_experiment_retrains_that_one_in_a_clone(clone):
 
 def test_a_changed_recipe_retrains_all_that_use_it_in_a_clone(clone):
     clone.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.9", "momentum: 0.8")
-    assert planned(clone, *TINY)["train"] == 3
+    answer = clone.snakemake("--dry-run", *TINY)
+    assert jobs(answer)["train"] == 3 and "3 of 3 records of scale tiny are of other parameters" in answer.stdout
     clone.edit("params/recipes/he2016-cifar.yaml", "momentum: 0.8", "momentum: 0.9")
     clone.edit("params/recipes/released-code.yaml", "momentum: 0.9", "momentum: 0.8")
     assert planned(clone, *TINY)["train"] == 0

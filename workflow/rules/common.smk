@@ -9,6 +9,7 @@ sys.path.insert(0, str(ROOT / "src"))
 from identity_mappings.errors import UserError
 from identity_mappings.graph import Graph
 from identity_mappings.jobs import Jobs
+from identity_mappings.reporting.store import describe_outdated_records
 
 # The jobs' commands are those of this checkout and, unless Snakemake deploys another (--software-deployment-method
 # conda), of the environment that runs this file.
@@ -22,5 +23,9 @@ try:
     JOBS = Jobs(GRAPH)
 except UserError as error:
     sys.exit(f"identity-mappings: {error}")
+if workflow.is_main_process and (
+    outdated := describe_outdated_records(GRAPH.project, GRAPH.scale)
+):
+    print(outdated, file=sys.stderr)
 EAGER = 'IDENTITY_MAPPINGS_EAGER="--config eager=true"' if GRAPH.eager else ""
 shell.prefix(f'export PATH="{BIN}$PATH" PYTHONPATH="{ROOT / "src"}" {EAGER}; ')

@@ -2,15 +2,14 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from ..parameters import Project
-from ..parameters.models import Scale
 from ..parameters.reports import (
     BEST_RUN,
     MAP,
@@ -18,117 +17,18 @@ from ..parameters.reports import (
     MEAN,
     MULTIPLY_ADDS,
     SINGLE_VIEW,
-    TOP_5,
-    TRAINING_BOUND,
     Cell,
-    Reporting,
     Row,
     Table,
 )  # fmt: skip
 from ..records import measurement, run
 from ..records.experiment import ARITHMETICS, Experiment
 from . import facts, verdict
+from .store import Records, Tested
 
 NOT_RUN, NO_COUNTERPART, NOT_COUNTED, NOT_REBUILT = "not run", "no counterpart", "not counted", "not rebuilt"
 NO_MEAN, NOT_COMPARABLE, QUOTED = "a run diverged", "not comparable", "quoted"
 NOT_TO_BE_REBUILT = (QUOTED, NO_COUNTERPART, NOT_REBUILT)
-
-
-@dataclass
-class Records:
-    """The records of a scale, each read once."""
-
-    project: Project
-    scale: str
-    bad: list[str] = field(default_factory=list)  # why records were not believed
-    runs: dict[Path, run.Record] = field(default_factory=dict)  # that were read, also unfinished ones, by file
-    signals: dict[Path, Experiment] = field(default_factory=dict)  # whose signals were read, by folder
-    _finished: dict[str, list[run.Record]] = field(default_factory=dict)
-
-    @property
-    def settings(self) -> Scale:
-        return self.project.scale(self.scale)
-
-    @cached_property
-    def reporting(self) -> Reporting:
-        """The rule of verdicts, with this scale's limits."""
-        return self.project.reporting.get_limits(self.scale)
-
-    @property
-    def results(self) -> Path:
-        return self.project.root / self.settings.results
-
-    def read_finished(self, experiment: Experiment) -> list[run.Record]:
-        """The believable records of the wanted seeds: in float32, or else in the next arithmetic that has any."""
-        if experiment.folder not in self._finished:
-            seeds = self.project.seeds(experiment)
-            for other in experiment.alternatives:
-                found = [self._read(run.get_folder(self.results, other, seed), other, seed) for seed in seeds]
-                self._finished[experiment.folder] = [record for record in found if record]
-                if self._finished[experiment.folder]:
-                    break
-        return self._finished[experiment.folder]
-
-    def read_unfinished(self, experiment: Experiment, seed: int) -> run.Record | None:
-        """The record of a run that was stopped before its end."""
-        return self._read(run.get_folder(self.results, experiment, seed) / run.PARTIAL, experiment, seed, partial=True)
-
-    def _read(self, folder: Path, experiment: Experiment, seed: int, partial: bool = False) -> run.Record | None:
-        record = self.try_reading(lambda: run.read(folder, experiment, seed, partial))
-        if record:
-            self.runs[record.path] = record
-        return record
-
-    def read_tests(self, experiment: Experiment, protocol: str) -> list["Tested"]:
-        """The finished runs of an experiment that were tested by a protocol."""
-        tests = []
-        for record in self.read_finished(experiment):
-            path = record.path
-            if protocol in run.DETECTION_PROTOCOLS:
-                numbers = record.metrics["test"] or {}
-            elif protocol == SINGLE_VIEW:
-                numbers = {"test_error": record.test_error}
-            else:
-                numbers = self.try_reading(partial(run.read_evaluation, record, protocol))
-                path = run.get_evaluation_path(path.parent, protocol)
-            if numbers is not None:
-                tests.append(Tested(record, path, numbers))
-        return tests
-
-    @cached_property
-    def costs(self) -> dict[str, dict[str, Any]]:
-        """The entries of the cost record, by network digest."""
-        return self.try_reading(lambda: measurement.read_costs(self.results)) or {}
-
-    def try_reading(self, read: Callable[[], Any]) -> Any:
-        """What `read` returns; None, and a note, if it meets a bad record."""
-        try:
-            return read()
-        except run.BadRecord as error:
-            self.note_problem(error)
-            return None
-
-    def note_problem(self, problem: object) -> None:
-        """Keep what is wrong with a record for the page; once, however many cells or curves it fills."""
-        if str(problem) not in self.bad:
-            self.bad.append(str(problem))
-
-
-@dataclass(frozen=True)
-class Tested:
-    """The record of a run, and its test by the protocol of a cell."""
-
-    record: run.Record
-    path: Path  # of the file that holds the test
-    numbers: dict[str, Any]
-
-    def read_value(self, cell: Cell) -> float | None:
-        """The error in %, or the mean average precision of a detection in %; None if the run diverged."""
-        if cell.metric in (MAP_50, MAP):
-            return self.numbers.get("map_50" if cell.metric == MAP_50 else "map")
-        if cell.metric == TRAINING_BOUND:
-            return None if self.record.metrics["status"] == "diverged" else self.record.metrics["training_error"]
-        return self.numbers["top_5_error" if cell.metric == TOP_5 else "test_error"]
 
 
 @dataclass(frozen=True)
@@ -271,6 +171,12 @@ def find_count(project: Project, scale: str, cell: Cell, costs: dict[str, dict[s
         return value
     whole = count(cell.share_of)
     return 100 * value / whole if whole else None
+
+
+def count_cells(cells: Iterable[Filled]) -> tuple[int, int]:
+    """How many cells have a rebuilt number, and how many are to have one: the same wherever it is said."""
+    wanted = [cell for cell in cells if cell.is_to_be_rebuilt]
+    return sum(cell.measured is not None for cell in wanted), len(wanted)
 
 
 def fill(records: Records) -> Iterator[Filled]:

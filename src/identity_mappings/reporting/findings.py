@@ -12,7 +12,7 @@ from . import claims, verdict
 from .cells import NO_COUNTERPART, Filled, Records, name_place
 from .claims import NOT_RUN, Judged, Pair
 from .rendering import format_hours, render
-from .run_states import RECORDED_STATES, RunProgress, list_runs
+from .run_states import RECORDED_STATES, RunState, list_runs
 from .times import Left, Times, choose_devices, gather_speeds, tabulate_times
 
 NAME = "README.md"
@@ -32,6 +32,7 @@ def render_findings(records: Records, cells: list[Filled], judged: list[Judged])
         cells_by_verdict={
             "a rebuilt error": _count(cell.verdict for cell in rebuilt if cell.cell.is_error),
             "a count (weights, multiply-adds)": _count(cell.verdict for cell in rebuilt if cell.cell.is_cost),
+            "a fact of the papers' text": _count(cell.verdict for cell in rebuilt if cell.cell.is_fact),
         },
         claims_by_verdict=_count("made after the results" if each.claim.seen else each.verdict for each in judged),
         runs_by_state=_count(each.state for each in runs),
@@ -50,7 +51,7 @@ def render_findings(records: Records, cells: list[Filled], judged: list[Judged])
     )
 
 
-def time_runs(records: Records, runs: list[RunProgress]) -> list[Times]:
+def time_runs(records: Records, runs: list[RunState]) -> list[Times]:
     """The table of times of a scale by its own records alone: the same on every machine."""
     speeds = gather_speeds(runs, Speeds(records.costs))
     return tabulate_times(runs, speeds, choose_devices(speeds, records.settings.device))
@@ -158,7 +159,7 @@ def _test_suspicions(records: Records, name: str, metric: str) -> list[dict[str,
     return tested
 
 
-def _tabulate_states(runs: list[RunProgress]) -> list[dict[str, str]]:
+def _tabulate_states(runs: list[RunState]) -> list[dict[str, str]]:
     """How many runs on each dataset are in each state."""
     by_dataset: dict[str, Counter[str]] = {}
     for each in runs:

@@ -20,7 +20,7 @@ from . import claims, findings, pictures, verdict
 from .cells import NO_COUNTERPART, NOT_COMPARABLE, QUOTED, Records, name_place
 from .claims import Judged, Pair, format_published
 from .rendering import render
-from .run_states import RunProgress, list_runs
+from .run_states import RunState, list_runs
 from .tables import TITLES, Report, make_report
 from .walk import Walk, Walks
 
@@ -107,7 +107,7 @@ def _find_rebuilt_errors(cells: Iterable[PageCell]) -> list[PageCell]:
     return list(seen.values())
 
 
-def _summarize(made: Report, runs: list[RunProgress]) -> list[tuple[str, str]]:
+def _summarize(made: Report, runs: list[RunState]) -> list[tuple[str, str]]:
     """Numbers for the head of the page, each with what it counts."""
     fillable = [cell for cell in made.cells if cell.is_to_be_rebuilt]
     verdicts = Counter(cell.verdict for cell in fillable if cell.measured is not None)

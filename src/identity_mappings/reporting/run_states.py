@@ -1,5 +1,6 @@
 """How far every run of a scale is: by its record, and where it is trained by heartbeat, checkpoints and log."""
 
+import contextlib
 import os
 import re
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from ..records import heartbeat, run
 from ..records.experiment import Experiment
 from ..records.speed import Spent, name_device, read_spent
-from .cells import Records
+from .store import Records
 
 FINISHED, DIVERGED = run.FINAL
 RUNNING, INTERRUPTED, FAILED, WAITING, NO_DATA = "running", "interrupted", "failed", "waiting", "no data"
@@ -29,7 +30,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
-class RunProgress:
+class RunState:
     """A wanted run, and how far it is."""
 
     # In the arithmetic to train it in: of its own unfinished run, of other finished runs, or else of the recipe.
@@ -86,8 +87,8 @@ class RunProgress:
         return self.measurements[-1].device if self.measurements else None
 
 
-def read_progress(records: Records, experiment: Experiment, seed: int) -> RunProgress:
-    """How far a run is by its record alone.
+def read_state(records: Records, experiment: Experiment, seed: int) -> RunState:
+    """How far a run is by its record alone: the same on every machine.
 
     Tables show an experiment in one arithmetic, that of its finished runs; the others would be trained for nothing.
     """
@@ -96,123 +97,90 @@ def read_progress(records: Records, experiment: Experiment, seed: int) -> RunPro
         choices = [experiment.in_arithmetic(finished[0].metrics["arithmetic"])]
     for record in finished:
         if record.metrics["seed"] == seed:
-            return RunProgress(choices[0], seed, record.metrics["status"], record)
+            return RunState(choices[0], seed, record.metrics["status"], record)
     for alternative in choices:
         if record := records.read_unfinished(alternative, seed):
-            return RunProgress(alternative, seed, INTERRUPTED, record, checkpoint=record.metrics["iterations"])
-    return RunProgress(choices[0], seed, WAITING)
+            return RunState(alternative, seed, INTERRUPTED, record, checkpoint=record.metrics["iterations"])
+    return RunState(choices[0], seed, WAITING)
 
 
-def list_runs(records: Records) -> list[RunProgress]:
+def list_runs(records: Records) -> list[RunState]:
     """Every wanted run of a scale in the order of work, and how far it is by its record."""
     wanted = records.project.list_runs_to_train(records.scale)
-    return [read_progress(records, experiment, seed) for experiment, seed in wanted]
+    return [read_state(records, experiment, seed) for experiment, seed in wanted]
 
 
-def find_progress(records: Records) -> tuple[list[RunProgress], list[RunProgress]]:
+def find_runs(records: Records) -> tuple[list[RunState], list[RunState]]:
     """Every wanted run of a scale in the order of work, as far as it is here; and runs with seeds that nobody wants."""
-    finder = _Finder(records)
-    wanted = records.project.list_runs_to_train(records.scale)
-    seeds: dict[str, tuple[Experiment, set[int]]] = {}
-    for experiment, seed in wanted:
-        seeds.setdefault(experiment.folder, (experiment, set()))[1].add(seed)
+    project = records.project
     others = [
-        finder.find_other(experiment, seed)
-        for experiment, known in seeds.values()
-        for seed in sorted(finder.find_seeds(experiment) - known)
+        _find_unwanted(records, experiment, seed)
+        for experiment in project.list_to_train(records.scale)
+        for seed in sorted(_find_seeds(records.results, experiment) - set(project.seeds(experiment)))
     ]
-    return [finder.find(experiment, seed) for experiment, seed in wanted], others
+    return [_find(records, *run) for run in project.list_runs_to_train(records.scale)], others
 
 
-class _Finder:
-    """Looks runs up in the folders of a scale, each of which it lists once."""
+def _find_seeds(results: Path, experiment: Experiment) -> set[int]:
+    """Seeds of an experiment that were begun here."""
+    folders = [path for name in ("runs", "checkpoints") for path in (results / name / experiment.folder).glob("seed*")]
+    return {int(path.name[4:]) for path in folders if path.name[4:].isdecimal()}
 
-    def __init__(self, records: Records):
-        self.project, self.records, self.results = records.project, records, records.results
-        self.logs = self.project.root / "logs" / records.settings.results
-        self.with_checkpoints = _list(self.results / "checkpoints")
-        self.with_logs = _list(self.logs)
-        self.with_records = _list(self.results / "runs")
-        self._failures: dict[str, list[tuple[float, Path, str]]] = {}
 
-    def find_seeds(self, experiment: Experiment) -> set[int]:
-        """Seeds of an experiment that were begun here."""
-        places = (("runs", self.with_records), ("checkpoints", self.with_checkpoints))
-        folders = [self.results / name / experiment.folder for name, known in places if experiment.folder in known]
-        return {int(name[4:]) for folder in folders for name in _list(folder) if re.fullmatch("seed[0-9]+", name)}
+def _find_unwanted(records: Records, experiment: Experiment, seed: int) -> RunState:
+    """A run with a seed that no table wants; a bad record of it is passed over."""
+    with contextlib.suppress(run.BadRecord):
+        if record := run.read(run.get_folder(records.results, experiment, seed), experiment, seed):
+            return RunState(experiment, seed, record.metrics["status"], record)
+    return _find(records, experiment, seed)
 
-    def find_other(self, experiment: Experiment, seed: int) -> RunProgress:
-        """A run with a seed that no table wants; a bad record of it is passed over."""
-        try:
-            record = run.read(run.get_folder(self.results, experiment, seed), experiment, seed)
-        except run.BadRecord:
-            record = None
-        if record:
-            return RunProgress(experiment, seed, record.metrics["status"], record)
-        return self.find(experiment, seed)
 
-    def find(self, wanted: Experiment, seed: int) -> RunProgress:
-        recorded = read_progress(self.records, wanted, seed)
-        if recorded.is_done:
-            return recorded
-        experiment, record = recorded.experiment, recorded.record
-        by_folder = {other.folder: other for other in wanted.alternatives}  # in each arithmetic
-        beat, written, folder = None, None, experiment.folder
-        for name in (folder, *by_folder):
-            if name in self.with_checkpoints and (found := heartbeat.read_heartbeat(self._checkpoints(name, seed))):
-                (beat, written), folder, experiment = found, name, by_folder.get(name, experiment)
-                break
-        names = _list(self._checkpoints(folder, seed)) if folder in self.with_checkpoints else ()
-        matches = (re.fullmatch(r"checkpoint-(\d+)-[0-9a-f]+\.pt", name) for name in names)
-        checkpoint = max((int(match[1]) for match in matches if match), default=None)
-        log, message = None, None
-        if beat and beat.is_alive(max(0.0, time.time() - written)):
-            state = RUNNING
-        elif failure := self._find_failure(folder, seed, written or 0.0):
-            state, (log, message) = FAILED, failure
-        elif beat and beat.state == heartbeat.FAILED:
-            state, message = FAILED, _shorten(beat.message or "")
-        elif beat or record or checkpoint is not None:
-            state = INTERRUPTED
-        else:
-            name, data = experiment.parameters["dataset"]["name"], self.project.root / "data"
-            lacking = name in BY_HAND and not ((data / name).is_dir() or (data / "shards" / name).is_dir())
-            state = NO_DATA if lacking else WAITING
-        return RunProgress(experiment, seed, state, record, beat, written, checkpoint, log, message)
+def _find(records: Records, wanted: Experiment, seed: int) -> RunState:
+    """How far a run is by its record, and where it is trained by its heartbeat, checkpoints and log."""
+    recorded = read_state(records, wanted, seed)
+    if recorded.is_done:
+        return recorded
+    experiment, record, beat, written = recorded.experiment, recorded.record, None, None
+    for other in (experiment, *wanted.alternatives):
+        if found := heartbeat.read_heartbeat(run.get_checkpoint_folder(records.results, other, seed)):
+            (beat, written), experiment = found, other
+            break
+    names = [path.name for path in run.get_checkpoint_folder(records.results, experiment, seed).glob("checkpoint-*.pt")]
+    checkpoint = max((int(name.split("-")[1]) for name in names), default=None)
+    log, message = None, None
+    if beat and beat.is_alive(max(0.0, time.time() - (written or 0))):
+        state = RUNNING
+    elif failure := _find_failure(records, experiment, seed, written or 0.0):
+        state, (log, message) = FAILED, failure
+    elif beat and beat.state == heartbeat.FAILED:
+        state, message = FAILED, _shorten(beat.message or "")
+    elif beat or record or checkpoint is not None:
+        state = INTERRUPTED
+    else:
+        name, data = experiment.parameters["dataset"]["name"], records.project.root / "data"
+        lacking = name in BY_HAND and not ((data / name).is_dir() or (data / "shards" / name).is_dir())
+        state = NO_DATA if lacking else WAITING
+    return RunState(experiment, seed, state, record, beat, written, checkpoint, log, message)
 
-    def _checkpoints(self, folder: str, seed: int) -> Path:
-        return self.results / "checkpoints" / folder / f"seed{seed}"
 
-    def _find_failure(self, folder: str, seed: int, since: float) -> tuple[Path, str] | None:
-        """The newest log of a job of this run that ended with an error after `since`, and its last line."""
-        if folder not in self.with_logs:
-            return None
-        if folder not in self._failures:
-            names = [name for name in _list(self.logs / folder) if name.endswith(".log")]
-            trainings = [name for name in names if not re.fullmatch(r"seed\d+-.*\.log", name)]
-            read = (_read_failure(self.logs / folder / name) for name in trainings)
-            self._failures[folder] = list(filter(None, read))
-        # The last heartbeat of a training that fails and the last line of its log are of one moment.
-        failures = (
-            found for found in self._failures[folder] if _belongs_to(found[1].name, seed) and found[0] > since - 10
-        )
-        _, path, line = max(failures, default=(0, None, ""))
-        return path and (path.relative_to(self.project.root), line)
+def _find_failure(records: Records, experiment: Experiment, seed: int, since: float) -> tuple[Path, str] | None:
+    """The newest log of a job of this run that ended with an error after `since`, and its last line."""
+    root = records.project.root
+    logs = (root / "logs" / records.settings.results / experiment.folder).glob("*.log")
+    found = [failure for path in logs if _belongs_to(path.name, seed) and (failure := _read_failure(path))]
+    # The last heartbeat of a training that fails and the last line of its log are of one moment.
+    newest = max((failure for failure in found if failure[0] > since - 10), default=None)
+    return newest and (newest[1].relative_to(root), newest[2])
 
 
 def _belongs_to(name: str, seed: int) -> bool:
     """Whether a log is of a run: its own, or that of a job that trains several seeds."""
     if match := re.fullmatch(r"seed(\d+)\.log", name):
         return int(match[1]) == seed
+    if re.match(r"seed\d+-", name):  # of a test
+        return False
     seeds = re.search(r"seeds?_((?:\d+_?)+)", name)
     return str(seed) in seeds[1].split("_") if seeds else True
-
-
-def _list(folder: Path) -> set[str]:
-    try:
-        return {path.name for path in folder.iterdir()}
-    except OSError:
-        return set()
 
 
 def _read_failure(path: Path) -> tuple[float, Path, str] | None:

@@ -21,10 +21,10 @@ from ..parameters import Project, load
 from ..records.provenance import count_cores, find_cpu_model
 from ..records.speed import CPU, name_device, read_speeds
 from ..training.driver import query_driver
-from . import cells
-from .cells import Records
+from .cells import count_cells, fill
 from .rendering import render
-from .run_states import FAILED, INTERRUPTED, NO_DATA, RUNNING, STATES, RunProgress, find_progress
+from .run_states import FAILED, INTERRUPTED, NO_DATA, RUNNING, STATES, RunState, find_runs
+from .store import Records, describe_outdated_records
 from .times import Left, choose_devices, estimate_left, gather_speeds
 
 FORMAT = 2
@@ -39,13 +39,14 @@ class Status:
     scale: str
     caption: str  # what the scale trains; empty of the papers' own
     when: datetime
-    runs: list[RunProgress]  # that tables and figures want
-    others: list[RunProgress]  # of the same experiments, with seeds that nobody wants
+    runs: list[RunState]  # that tables and figures want
+    others: list[RunState]  # of the same experiments, with seeds that nobody wants
     filled: int  # cells of all tables with a rebuilt number
     fillable: int  # cells that can have one
     left: Left  # of the runs whose data are there
     at_once: int  # runs that this machine can train at once, each on a device like those of `left`
     bad: list[str]  # why records were not believed
+    outdated: str | None  # how many records are of other parameters than params/ has, and what to do
 
     @property
     def counts(self) -> Counter[str]:
@@ -60,7 +61,7 @@ class Status:
         """How long this machine needs for what is left; None where nothing is left, or it has no such device."""
         return max(self.left.longest, self.left.seconds / self.at_once) if self.left.seconds and self.at_once else None
 
-    def of_state(self, state: str) -> list[RunProgress]:
+    def of_state(self, state: str) -> list[RunState]:
         return [run for run in self.runs if run.state == state]
 
     def as_json(self) -> dict[str, Any]:
@@ -80,10 +81,11 @@ class Status:
             },
             "seconds_left_here": self.seconds_here and round(self.seconds_here, 1),
             "not_believed": self.bad,
+            "outdated": self.outdated,
             "list": [self._run_as_json(run) for run in self.runs],
         }
 
-    def _run_as_json(self, run: RunProgress) -> dict[str, Any]:
+    def _run_as_json(self, run: RunState) -> dict[str, Any]:
         metrics, running = run.record.metrics if run.record else {}, run.state == RUNNING
         beat = run.beat
         losses = metrics if run.is_done or not beat else vars(beat)
@@ -110,19 +112,18 @@ class Status:
 def find_status(project: Project, scale: str) -> Status:
     """Read what is there now."""
     records = Records(project, scale)
-    runs, others = find_progress(records)
-    fillable = [cell for cell in cells.fill(records) if cell.is_to_be_rebuilt]
-    filled = [cell for cell in fillable if cell.text not in (cells.NOT_RUN, cells.NOT_COUNTED)]
+    runs, others = find_runs(records)
+    counts = count_cells(fill(records))
     speeds = gather_speeds([*runs, *others], read_speeds(project.root, leave_out=records.results))
     devices = choose_devices(speeds, records.settings.device, name_device(None, find_cpu_model()))
     to_do = [run for run in runs if run.state != NO_DATA]
     left = estimate_left(to_do, speeds, devices)
     at_once = _count_at_once(to_do, left)
-    counts = len(filled), len(fillable)
-    return Status(scale, records.settings.caption, datetime.now(UTC), runs, others, *counts, left, at_once, records.bad)
+    found = runs, others, *counts, left, at_once, records.bad, describe_outdated_records(project, scale)
+    return Status(scale, records.settings.caption, datetime.now(UTC), *found)
 
 
-def _count_at_once(runs: list[RunProgress], left: Left) -> int:
+def _count_at_once(runs: list[RunState], left: Left) -> int:
     if all(device.startswith(CPU) for device in left.devices):
         threads = (run.experiment.parameters["recipe"]["cpu_threads"] for run in runs)
         return max(1, count_cores() // max(threads, default=1))
@@ -194,7 +195,7 @@ def _tabulate(title: str, style: str, columns: Sequence[str], rows: Iterable[Ite
 
 def _tabulate_experiments(status: Status) -> Table:
     states = [state for state in STATES if status.counts[state]]
-    by_folder: dict[str, list[RunProgress]] = {}
+    by_folder: dict[str, list[RunState]] = {}
     for run in status.runs:
         by_folder.setdefault(run.experiment.folder, []).append(run)
     counts = ((runs[0].experiment, Counter(run.state for run in runs)) for runs in by_folder.values())
@@ -202,11 +203,11 @@ def _tabulate_experiments(status: Status) -> Table:
     return _tabulate("experiments", "default", ("experiment", "digest", *states), rows)
 
 
-def _begin(run: RunProgress) -> tuple[str, str, str]:
+def _begin(run: RunState) -> tuple[str, str, str]:
     return run.experiment.name, str(run.seed), f"{run.iteration:,} of {run.iterations:,}"
 
 
-def _describe_running(run: RunProgress) -> tuple[str, ...]:
+def _describe_running(run: RunState) -> tuple[str, ...]:
     beat = run.beat
     rate, left = beat.images_per_second, beat.seconds_left
     shared = f", {beat.runs_at_once} runs at once" if beat.runs_at_once > 1 else ""

@@ -12,9 +12,10 @@ from ..parameters.reports import Row
 from ..records import run
 from ..records.files import json_bytes, write_atomically
 from . import claims, detections, findings, readme, verdict
-from .cells import Filled, Records, fill, round_numbers
+from .cells import Filled, Records, count_cells, fill, round_numbers
 from .claims import Judged
 from .rendering import format_padded, pad_columns, render
+from .store import describe_outdated_records
 
 ORIGIN = "tables.json"
 COUNTED_VERDICTS = (verdict.AGREES, verdict.CUT_OFF, verdict.DIFFERS, verdict.UNDECIDED)
@@ -34,7 +35,9 @@ def documents(records: Records, cells: list[Filled]) -> tuple[str, str]:
             for attribute in ("text", "published_text")
         )
         tables.append((table, pad_columns([[table.columns, *rebuilt], [table.columns, *published]])))
-    values = {"scale": records.scale, "settings": records.settings, "titles": TITLES}
+    datasets = {each.parameters["dataset"]["name"] for each in records.project.list_to_train(records.scale)}
+    fails = {name: limit for name, limit in records.reporting.fail_above.items() if name in datasets}
+    values = {"scale": records.scale, "settings": records.settings, "titles": TITLES, "fails": fails}
     rebuilt, published = (
         render("tables.md.jinja", **values, tables=[(table, format_padded(texts[version])) for table, texts in tables])
         for version in (0, 1)
@@ -85,10 +88,11 @@ def _compare(cell: Filled, records: Records) -> dict[str, str]:
 
 def metrics(cells: list[Filled]) -> dict[str, Any]:
     """metrics.json, for `dvc metrics diff`: the measured numbers by paper, table, row and column, and their count."""
+    measured, wanted = count_cells(cells)
     tree: dict[str, Any] = {
         "cells": {
-            "to be rebuilt": sum(cell.is_to_be_rebuilt for cell in cells),
-            "measured": sum(cell.measured is not None for cell in cells),
+            "to be rebuilt": wanted,
+            "measured": measured,
             **{word: sum(cell.verdict == word for cell in cells) for word in COUNTED_VERDICTS},
         }
     }
@@ -156,5 +160,6 @@ def write(scale: str, root: Path = Path()) -> None:
         write_atomically(folder / name, content)
     if scale in readme.SCALES:
         readme.write(project)
-    measured = sum(cell.measured is not None for cell in report.cells)
-    print(f"{folder / 'tables.md'}: {measured} of {len(report.cells)} cells measured")
+    if outdated := describe_outdated_records(project, scale):
+        print(outdated, file=sys.stderr)
+    print("{}: {} of {} cells measured".format(folder / "tables.md", *count_cells(report.cells)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ..durations import format_duration
 from ..records.experiment import ARITHMETICS, Experiment
 from ..records.speed import CPU, GPU, Speeds, Spent, read_spent
-from .run_states import RunProgress
+from .run_states import RunState
 
 USUAL_BATCH = 128  # of the papers' CIFAR runs
 
@@ -25,7 +25,7 @@ def name_kind(experiment: Experiment) -> str:
     return f"{name}-{network['depth']}{skip}, {dataset}{batch}{arithmetic}"
 
 
-def gather_speeds(runs: Iterable[RunProgress], speeds: Speeds) -> Speeds:
+def gather_speeds(runs: Iterable[RunState], speeds: Speeds) -> Speeds:
     """`speeds` with what these runs tell, those that are not done included."""
     for run in runs:
         for spent in run.measurements:
@@ -57,7 +57,7 @@ class Left:
         return words + (f", without {self.unknown} runs of unknown time" if self.unknown else "")
 
 
-def estimate_left(runs: Iterable[RunProgress], speeds: Speeds, devices: list[str]) -> Left:
+def estimate_left(runs: Iterable[RunState], speeds: Speeds, devices: list[str]) -> Left:
     """What the iterations that are left will take, each run on the first of these devices where that is known."""
     left = [(run, speeds.find(run.experiment, devices)) for run in runs if run.iterations_left]
     known = [(speed, run.iterations_left * speed.seconds) for run, speed in left if speed]
@@ -93,14 +93,14 @@ class Times:
     peak_memory: int | None = None  # bytes of a process, the most of all
 
 
-def tabulate_times(runs: list[RunProgress], speeds: Speeds, devices: list[str]) -> list[Times]:
+def tabulate_times(runs: list[RunState], speeds: Speeds, devices: list[str]) -> list[Times]:
     """By kind of network and device; at last the sum."""
-    kinds: dict[str, list[RunProgress]] = {}
+    kinds: dict[str, list[RunState]] = {}
     for run in runs:
         kinds.setdefault(name_kind(run.experiment), []).append(run)
     rows = []
     for name, group in kinds.items():
-        by_device: dict[str, list[tuple[RunProgress, Spent]]] = {}
+        by_device: dict[str, list[tuple[RunState, Spent]]] = {}
         for run in group:
             if run.record:
                 spent = read_spent(run.record)

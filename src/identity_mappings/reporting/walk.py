@@ -19,7 +19,7 @@ from ..records.speed import Speeds, read_spent
 from . import verdict
 from .cells import NOT_COMPARABLE, Filled, Records, Tested, parse_published
 from .rendering import render_macro
-from .run_states import RunProgress, list_runs, read_progress
+from .run_states import RunState, list_runs, read_state
 from .times import choose_devices, estimate_left, gather_speeds
 
 SECOND_RESULTS = "again"  # a folder for a second training beside the records
@@ -182,9 +182,9 @@ class Walks:
         time = estimate_left(lacking, self._speeds, devices).in_words
         return Missing(len(lacking), time, commands, trainable[0].parameters["dataset"]["name"])
 
-    def _list_lacking(self, experiment: Experiment) -> list[RunProgress]:
+    def _list_lacking(self, experiment: Experiment) -> list[RunState]:
         """The runs of an experiment that are not done."""
-        runs = (read_progress(self.records, experiment, seed) for seed in self.project.seeds(experiment))
+        runs = (read_state(self.records, experiment, seed) for seed in self.project.seeds(experiment))
         return [each for each in runs if not each.is_done]
 
 
