@@ -2,15 +2,12 @@
 
 import pytest
 import torch
+from comparison import random_like
 from torch import nn
 
 from identity_mappings.networks.batch_norm import BatchNorm2d
 
 EPS, MOMENTUM = 1e-3, 0.3  # not the defaults
-
-
-def random_like(*shape, seed):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def pair(replicas, kept="first-replica"):

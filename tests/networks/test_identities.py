@@ -1,4 +1,4 @@
-"""The identities of he2016 (Equations 4, 5, 7 and 8, Figure 5, and the gate of Section 3.1) on whole networks.
+"""The identities of he2016 (Equations 4, 5, 7, 8 and Figure 5) on whole networks.
 
 Every proof is a function that raises an AssertionError; each is also run on networks that are bent on purpose.
 """
@@ -7,15 +7,14 @@ from copy import deepcopy
 
 import pytest
 import torch
+from comparison import assert_close, different, random_like, randomized
 from torch import nn
 
 from identity_mappings.networks.batch_norm import BatchNorm2d
 from identity_mappings.networks.cifar import CifarResNet
 from identity_mappings.networks.imagenet import ImageNetResNet
-from identity_mappings.networks.shortcuts import Gate
 from identity_mappings.networks.units import AsymmetricUnit
 
-TOLERANCE = 1e-11
 CLASSES = 7
 SHAPES = {  # depth, unit and shape change, units in a stage, the first with an identity shortcut in stages 1, 2 and 3
     "20": ({"depth": 20, "unit": "basic", "shape_change": "A"}, 3, (0, 1, 1)),
@@ -28,50 +27,12 @@ PRE_ACTIVATIONS = AFTER_ADDITION_IDENTITY[:2]
 MODES = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 
 
-def random_like(*shape, seed=2):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def randomized(network, scales=(0.4, 1)):
-    """In double precision; weights, and scales, shifts and statistics of batch norm, are random. The linear layer, too.
-
-    Gates keep their bias.
-    """
-    network = network.double()
-    g = torch.Generator().manual_seed(1)
-    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
-        if name.endswith("running_var"):
-            tensor.uniform_(0.5, 2, generator=g)
-        elif "gate.bias" not in name and name.endswith(("running_mean", "bias")):
-            tensor.data.normal_(0, 0.3, generator=g)
-        elif tensor.dim() > 1:
-            bound = (6 / tensor[0].numel()) ** 0.5
-            tensor.data.uniform_(-bound, bound, generator=g)
-        elif name.endswith("weight"):
-            tensor.data.uniform_(*scales, generator=g)[::4] *= -1
-    return network
-
-
 def cifar(shape, activation="full-pre-activation", **choices):
     return randomized(CifarResNet(classes=CLASSES, **SHAPES[shape][0], activation=activation, **choices))
 
 
 def images(samples=3, size=8):
     return random_like(samples, 3, size, size)
-
-
-def assert_close(got, wanted, what):
-    """Up to 1e-11 of the largest element; torch's message, with `what` it is about."""
-    scale = wanted.abs().max()
-    assert scale > 0, f"{what} is zero"
-    torch.testing.assert_close(
-        got / scale, wanted / scale, rtol=TOLERANCE, atol=TOLERANCE, msg=lambda message: f"{what}: {message}"
-    )
-
-
-def different(what):
-    """The comparison's own error about `what`, and no other."""
-    return pytest.raises(AssertionError, match=rf"^{what}: Tensor-likes are not (close|equal)!")
 
 
 def spans(shape):
@@ -296,81 +257,6 @@ def test_other_scales_break_equations_7_and_8(shortcut_scale, residual_scale):
         silence(network)
         with different("direct term"):
             check_direct_term(network, "20", 0.9, exact=False)
-
-
-def gate_equation(gate, x, stride):
-    """Section 3.1: sigmoid(W_g x + b_g), with W_g a matrix and nothing more, at every position."""
-    x = x[:, :, ::stride, ::stride]
-    weighted = torch.einsum("oc,nchw->nohw", gate.weight[:, :, 0, 0], x) + gate.bias[:, None, None]
-    return 1 / (1 + torch.exp(-weighted))
-
-
-def check_gate(gate, x, stride):
-    got, wanted = gate(x), gate_equation(gate, x, stride)
-    assert_close(got, wanted, "gate")
-    inputs = [x, gate.weight, gate.bias]
-    direction = random_like(*wanted.shape, seed=3)
-    pairs = zip(*(torch.autograd.grad(y, inputs, direction) for y in (got, wanted)), strict=True)
-    for name, (a, b) in zip(("x", "W_g", "b_g"), pairs, strict=True):
-        assert_close(a, b, f"gradient of {name}")
-
-
-class NormalizedGate(Gate):
-    """A gate with a batch norm in front of its sigmoid."""
-
-    def __init__(self, gate):
-        super().__init__(gate.in_channels, gate.out_channels, gate.stride[0], gate.initial_bias)
-        self.double().load_state_dict(gate.state_dict())
-        self.norm = nn.BatchNorm2d(gate.out_channels).double()
-
-    def forward(self, x):
-        return torch.sigmoid(self.norm(nn.Conv2d.forward(self, x)))
-
-
-def gates_of(network):
-    """(the gate, its stride) of every unit."""
-    return [(unit.shortcut.gate, 2 if index in (3, 6) else 1) for index, unit in enumerate(network.units)]
-
-
-@MODES
-@pytest.mark.parametrize("kind", ["exclusive-gate", "shortcut-only-gate"])
-def test_gates_are_sigmoids_of_a_matrix_and_a_bias(kind, training):
-    """Also of inputs that are not centred."""
-    network = cifar("20", "original", shortcut={"kind": kind, "gate_bias": -6.0}).train(training)
-    assert len(gates_of(network)) == 9
-    for gate, stride in gates_of(network):
-        check_gate(gate, (2 * random_like(3, gate.in_channels, 8, 8) + 1).requires_grad_(), stride)
-
-
-@MODES
-def test_a_gate_with_batch_norm_is_another(training):
-    """In training its batch norm cancels b_g, the very thing of which Table 1 searches the best."""
-    network = cifar("20", "original", shortcut={"kind": "exclusive-gate", "gate_bias": -6.0}).train(training)
-    for gate, stride in gates_of(network):
-        x = (2 * random_like(3, gate.in_channels, 8, 8) + 1).requires_grad_()
-        bent = NormalizedGate(gate).train(training)
-        with different("gate"):
-            check_gate(bent, x, stride)
-        before, before_bent = gate(x), bent(x)
-        for each in (gate, bent):
-            each.bias.data += 3
-        assert (gate(x) > before).all()
-        moved = (bent(x) - before_bent).abs().max()
-        assert moved < 1e-12 if training else moved > 0.1
-
-
-@pytest.mark.parametrize("kind", ["exclusive-gate", "shortcut-only-gate"])
-def test_a_networks_output_has_its_gates_as_the_equation_has_them(kind):
-    """A network whose gates are replaced by the written-out ones is the same; with those of a batch norm it is not."""
-    network = cifar("20", "original", shortcut={"kind": kind, "gate_bias": -1.0})
-    written, bent = deepcopy(network), deepcopy(network)
-    for gate, stride in gates_of(written):
-        gate.forward = lambda x, gate=gate, stride=stride: gate_equation(gate, x, stride)
-    for unit in bent.units:
-        unit.shortcut.gate = NormalizedGate(unit.shortcut.gate)
-    check_same_function(written, network, images(), written)
-    with different("output"):
-        check_same_function(bent, network, images(), bent)
 
 
 def check_same_function(got, wanted, x, made_of=None):

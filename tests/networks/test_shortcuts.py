@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from comparison import random_like
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,10 +21,6 @@ TABLE_1 = {
     "dropout": {"kind": "dropout", "ratio": 0.25},
 }
 PLAIN, CHANGING = 1, 2  # units of a network of depth 14
-
-
-def random_like(*shape, seed=2):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def random_unit(index, shortcut, **arguments):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from comparison import random_like
 from torch.nn import functional as F
 
 from identity_mappings.networks.cifar import CifarResNet
@@ -102,10 +103,6 @@ def random_network(**arguments):
     for p in network.parameters():
         p.data.normal_(0, (2 / p[0].numel()) ** 0.5 if p.dim() > 1 else 1, generator=g)
     return network
-
-
-def random_like(*shape, seed=2):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def assert_equal_with_gradients(module, equation, x):
