@@ -128,12 +128,12 @@ def files(results: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_a_lost_worker_ends_the_run_with_a_checkpoint_from_which_it_goes_on_exactly(saved, program, tmp_path):
+def test_a_lost_worker_ends_the_run_and_its_checkpoint_is_resumed_exactly(saved, program, tmp_path):
     train = program(TRAIN)
     common = [saved, "--device", "cpu", "--results"]
     assert start(2, train, -1, *common, tmp_path / "whole").returncode == 0
 
-    lost = start(2, train, 8, *common, tmp_path / "lost")
+    lost = start(2, train, 8, *common, tmp_path / "lost", "--checkpoint-seconds", 0)
     assert lost.returncode != 0
     assert "another process of this run is gone" in lost.stderr and "checkpoint of iteration 8" in lost.stderr
     assert not list((tmp_path / "lost").glob("runs/*/seed0/metrics.json"))
@@ -144,7 +144,7 @@ def test_a_lost_worker_ends_the_run_with_a_checkpoint_from_which_it_goes_on_exac
     assert provenance["seed"]["world_size"] == 2
 
     # With another number of processes the function is the same, and so are the numbers but for rounding.
-    start(2, train, 8, *common, tmp_path / "fewer")
+    start(2, train, 8, *common, tmp_path / "fewer", "--checkpoint-seconds", 0)
     assert start(1, train, -1, *common, tmp_path / "fewer").returncode == 0
     one, two = (json.loads(files(tmp_path / name)["metrics.json"]) for name in ("fewer", "whole"))
     assert one["training_loss"] == pytest.approx(two["training_loss"], rel=1e-2)

@@ -21,9 +21,8 @@ from identity_mappings.parameters import load
 from identity_mappings.records import run as records
 from identity_mappings.training import checkpoint, devices, memory
 from identity_mappings.training.driver import Device, Driver
-from identity_mappings.training.group import Group, LostWorker
+from identity_mappings.training.group import Group
 from identity_mappings.training.loop import train
-from identity_mappings.training.record import Progress
 from identity_mappings.training.trainer import Options, Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -255,36 +254,6 @@ def test_more_threads_are_another_run(short, name):
     assert short(name).digest != short(name, cpu_threads=2).digest
 
 
-def test_torch_alone_is_enough(short, tmp_path):
-    """As on a GPU machine that has neither Snakemake nor DVC nor pydantic: from a resolved parameter file."""
-    experiment = short()
-    experiment.save(tmp_path / "run.json")
-    program = f"""
-import sys
-absent = ("pydantic", "yaml", "snakemake", "dvc", "pandas", "matplotlib", "rich", "tabulate", "torchvision")
-class Without:
-    # does not find what is not installed on such a machine
-    def __init__(self, finder):
-        self.finder = finder
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in absent or name.startswith("sklearn."):
-            return None
-        return self.finder.find_spec(name, path, target)
-sys.meta_path = [Without(finder) for finder in sys.meta_path]
-from identity_mappings.cli import main
-common = [{str(tmp_path / "run.json")!r}, "--device", "cpu", "--results", {str(tmp_path / "alone")!r}]
-sys.exit(main(["train", *common]) or main(["evaluate", *common]))
-"""
-    done = subprocess.run([sys.executable, "-c", program], env=environment(), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert list(tmp_path.glob("alone/runs/*/seed0/metrics.json"))
-    evaluation = json.loads(next(tmp_path.glob("alone/runs/*/seed0/evaluation-single-view.json")).read_text())
-    assert (
-        evaluation["wrong"]
-        == json.loads(next(tmp_path.glob("alone/runs/*/seed0/metrics.json")).read_text())["test"]["wrong"]
-    )
-
-
 def test_it_is_quiet_unless_on_a_terminal(short, tmp_path):
     experiment = short()
     experiment.save(tmp_path / "run.json")
@@ -422,24 +391,6 @@ def test_a_run_on_a_gpu_is_repeatable(short, tmp_path):
         assert train(short(), 0, Options(tmp_path / folder, root=ROOT, device="gpu")) == 0
     first, second = (next(tmp_path.glob(f"{folder}/runs/*/seed0/metrics.json")).read_bytes() for folder in "ab")
     assert first == second
-
-
-@pytest.mark.parametrize("iteration", [6, 12])
-def test_a_worker_lost_in_a_test_leaves_a_checkpoint_that_begins_with_it(short, run, tmp_path, monkeypatch, iteration):
-    whole, note_test = run(short(), "whole"), Progress.note_test
-
-    def lost(progress, result):
-        if progress.iteration == iteration:
-            raise LostWorker("Connection closed by peer")
-        note_test(progress, result)
-
-    monkeypatch.setattr(Progress, "note_test", lost)
-    with pytest.raises(
-        UserError, match=rf"process of this run is gone .* there is a checkpoint of iteration {iteration}"
-    ):
-        run(short(), "lost")
-    monkeypatch.setattr(Progress, "note_test", note_test)
-    assert run(short(), "lost") == whole
 
 
 def test_a_checkpoint_that_another_process_sets_aside_is_passed_over(short, run, tmp_path, monkeypatch):

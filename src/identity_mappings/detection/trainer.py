@@ -116,7 +116,6 @@ class DetectionTrainer:
         # Refuses more processes than images.
         self.group.get_share(min(self.sampler.batch_size, self.detector_sampler.batch_size))
         self.ahead: dict[int, list] = {}  # views of the next iteration, which threads decode meanwhile
-        self.is_consistent = True
         self.moving: dict[str, Tensor] | None = None
 
     def _phase(self, iteration: int) -> tuple[str, int, Sampler]:
@@ -149,22 +148,17 @@ class DetectionTrainer:
         ]
 
     def step(self, iteration: int) -> tuple[Tensor, Tensor, int]:
-        """One iteration: its loss, the misclassified sampled regions, and the number of sampled regions.
-
-        Raises:
-            LostWorker: another process of the group is gone; the state is that of before the iteration.
-        """
+        """One iteration: its loss, the misclassified sampled regions, and the number of sampled regions."""
         phase, begin, sampler = self._phase(iteration)
         views = self.ahead.get(iteration) or self._views(iteration)
         self.ahead = {iteration + 1: self._views(iteration + 1)}
         self.optimizer.prepare(iteration)
-        self.is_consistent = iteration != begin  # the first of a step changes weights before it ends
         if iteration == begin:
             self._begin(phase)
         self.optimizer.zero_grad()
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, wrong regions, regions
         cuda = [self.device.index or 0] if self.device.type == "cuda" else []
-        with self.group.exchange(lambda: None), torch.random.fork_rng(cuda):
+        with torch.random.fork_rng(cuda):
             for place, view in views:
                 pixels, target = view.result()
                 torch.manual_seed(stream(self.seed, "regions", iteration, place))
@@ -180,7 +174,6 @@ class DetectionTrainer:
                 totals += torch.stack([loss.detach() / sampler.batch_size, *counts]).double()
             self.group.sum(totals)
         self.optimizer.update()
-        self.is_consistent = True
         return totals[0].float(), totals[1].long(), int(totals[2])
 
     def recompute_statistics(self) -> None:

@@ -21,7 +21,7 @@ from ..records.experiment import Experiment
 from ..records.files import canonical, sha256
 from ..records.measurement import SIGNALS_CSV, get_responses_folder, get_signals_folder
 from ..training import checkpoint, devices
-from ..training.loop import say
+from ..training.trained_run import say
 from ..training.trainer import Options, Trainer
 
 SEED = 0  # of the short training before which and after which signals are measured

@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def sources(unknown: list[str] | None = None) -> dict[str, str]:
     return dict(sorted(_first_hashes.items()))
 
 
+@cache
 def find_cpu_model() -> str:
     """As the system calls its CPU."""
     with contextlib.suppress(OSError):

@@ -26,7 +26,13 @@ DETECTION_SOURCES = (
     *("detection/networks.py", "detection/scores.py", "detection/trainer.py", "training/loop.py"),
     *("detection/evaluation.py", "detection/training.py"),  # as they were called before
 )
-RUN_SOURCES = ("data/sampling.py", "networks/residual.py", "training/loop.py", "training/trainer.py")
+RUN_SOURCES = (
+    "data/sampling.py",
+    "networks/residual.py",
+    "training/loop.py",
+    "training/trained_run.py",
+    "training/trainer.py",
+)
 SIGNAL_SOURCES = ("evaluation/propagation.py", "networks/residual.py", "training/trainer.py")
 TEST_SOURCES = ("evaluation/protocols.py", "networks/residual.py", "training/evaluate.py")
 SINGLE_VIEW_SOURCES = ("evaluation/single_view.py", "networks/residual.py", "training/evaluate.py")

@@ -13,7 +13,7 @@ from ..records.files import hash_file, json_bytes, write_atomically
 from . import checkpoint, devices
 from .feeds import STATISTICS_BATCHES
 from .group import Group
-from .record import MOVING
+from .trained_run import MOVING
 from .trainer import Options, Trainer
 
 SINGLE_VIEW, RECOMPUTED = run.CIFAR_PROTOCOLS

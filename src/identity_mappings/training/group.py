@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 
@@ -14,10 +14,6 @@ from ..errors import UserError
 
 TIMEOUT = timedelta(minutes=10)  # of an exchange: who waits longer has lost another
 STARTED_BY = "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"  # what torchrun sets
-
-
-class LostWorker(Exception):
-    """Another process of the group is gone."""
 
 
 class Group:
@@ -96,8 +92,7 @@ class Group:
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         if self.size > 1:
-            with self.exchange(lambda: None):
-                distributed.all_reduce(tensor)
+            distributed.all_reduce(tensor)
         return tensor
 
     def same(self, value: object) -> bool:
@@ -113,30 +108,16 @@ class Group:
         if self.size == 1:
             return flags
         votes = torch.tensor(flags, dtype=torch.uint8)
-        try:
-            distributed.all_reduce(votes, distributed.ReduceOp.MAX, group=self.votes)
-        except RuntimeError as error:
-            raise LostWorker(first_line(error)) from None
+        distributed.all_reduce(votes, distributed.ReduceOp.MAX, group=self.votes)
         return [bool(vote) for vote in votes]
 
-    @contextmanager
-    def exchange(self, undo: Callable[[], None]) -> Iterator[None]:
-        """Around work with exchanges: where another process is gone, `undo` what it has done and raise LostWorker."""
-        try:
-            yield
-        except LostWorker:
-            undo()
-            raise
-        except RuntimeError as error:
-            if self.size == 1 or not _is_lost_worker(error):
-                raise
-            undo()
-            raise LostWorker(first_line(error)) from None
 
-
-def _is_lost_worker(error: RuntimeError) -> bool:
+def is_lost_worker(error: RuntimeError, group: Group) -> bool:
+    """Whether an error says that another process of the group is gone."""
+    text = str(error)
     # gloo has no class of its own
-    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower() or "closed by peer" in str(error)
+    lost = isinstance(error, distributed.DistError) or "gloo" in text.lower() or "closed by peer" in text
+    return group.size > 1 and lost
 
 
 def first_line(error: BaseException) -> str:

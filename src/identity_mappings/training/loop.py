@@ -1,195 +1,24 @@
-"""Runs, from their parameters to their records: read it from top to bottom."""
+"""The training of runs, several at once, from their parameters to their records: read it from top to bottom."""
 
 import gc
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict
-from datetime import UTC, datetime
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from ..durations import format_duration
 from ..errors import RecordingFailed, UserError
-from ..records import git, heartbeat, provenance
 from ..records import run as run_records
 from ..records.experiment import Experiment
-from . import checkpoint, devices, memory, record
+from . import checkpoint, devices, memory
 from .assembly import get_recipe
 from .checkpoint import hold_run
-from .group import Group, LostWorker
-from .optimizer import learning_rate
-from .progress import Heartbeats, Interrupted, progress_line, say
-from .record import Progress
-from .trainer import Options, Trainer
-
-
-class Run:
-    """One of the runs that a process trains: its trainer, how far it is, and where its files are."""
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        seed: int,
-        device: torch.device,
-        options: Options,
-        group: Group,
-        stream: torch.cuda.Stream | None = None,
-    ):
-        self.experiment, self.options, self.group, self.stream = experiment, options, group, stream
-        self.name = f"{experiment.name}, seed {seed}"
-        self.folder = run_records.get_folder(options.results, experiment, seed)
-        self.checkpoints = run_records.get_checkpoint_folder(options.results, experiment, seed)
-        self.progress = Progress()
-        with self.on_stream():
-            self.trainer = (options.make_trainer or Trainer)(experiment, seed, device, options, group=group)
-            saved = checkpoint.load(self.checkpoints, device, self.trainer.run_key)
-            if saved is not None:
-                self.trainer.restore(saved)
-                self.progress = Progress(**saved["progress"])
-            weights = checkpoint.weights_sha256(self.trainer.network.state_dict()) if group.size > 1 else None
-        if not group.same((self.progress.iteration, weights)):
-            raise UserError(f"{self.name}: not all processes see the same checkpoint: give them one folder (--results)")
-        if saved is not None:
-            self.say(f"resumes at iteration {self.progress.iteration}")
-        self.end = min(self.trainer.recipe.iterations, options.stop_after or self.trainer.recipe.iterations)
-        self.begin, self.started = self.progress.iteration, time.perf_counter()
-        provenance.sources()  # what this process runs, whatever becomes of the files meanwhile
-        self.session = {
-            "git": git.describe(options.root),
-            "device": self.trainer.device_name,
-            "started": _now(),
-            "from_iteration": self.begin,
-            "device_seconds": 0.0,
-        }
-        for reason in self.session["git"].get("unknown", ()) if self.under_way else ():
-            self.say(f"the record cannot describe all sources: {reason}")
-        self.steps: list[tuple[torch.Tensor, torch.Tensor, int]] = []
-
-    def on_stream(self) -> AbstractContextManager:
-        """Context for work of the run on the device: runs that are trained at once have a CUDA stream each.
-
-        After `finish_steps` and `test_and_log`, which read numbers, nothing is queued: any stream may read the state.
-        """
-        return devices.use_stream(self.stream)
-
-    def say(self, message: str) -> None:
-        if self.group.leads:
-            say(f"{self.name}: {message}")
-
-    @property
-    def under_way(self) -> bool:
-        return self.progress.iteration < self.end and self.progress.diverged_at is None
-
-    @property
-    def next_row(self) -> int:
-        """The iteration at which the next row of the curve ends, or the training."""
-        log_every = self.trainer.recipe.log_every
-        return min(self.end, (self.progress.iteration // log_every + 1) * log_every)
-
-    @property
-    def status(self) -> str:
-        if self.progress.diverged_at is not None:
-            return "diverged"
-        return "finished" if self.progress.iteration == self.trainer.recipe.iterations else "unfinished"
-
-    def _say_outcome(self) -> None:
-        progress, last = self.progress, self.progress.last
-        after = f"after {progress.iteration} iterations"
-        if self.status == "unfinished":
-            self.say(f"unfinished {after}; rerun to resume")
-        elif self.status == "diverged":
-            self.say(f"diverged: the loss of iteration {progress.diverged_at} is not finite")
-        elif "mean_average_precision" in last:
-            self.say(f"mAP {last['mean_average_precision']:.2f} % {after}")
-        else:
-            self.say(f"test error {last['test_error']:.2f} % {after}")
-
-    def finish_steps(self) -> None:
-        """Read what the last steps left on the device; test, and end a row of the curve, where the recipe wants it."""
-        losses, wrong, images = zip(*self.steps, strict=True)
-        self.steps = []
-        finite = self.progress.add_iterations(torch.stack(losses).tolist(), int(torch.stack(wrong).sum()), sum(images))
-        self._update_session()  # a worker may be lost in the test
-        if finite:
-            self.test_and_log()
-            self._update_session()
-
-    def _update_session(self) -> None:
-        self.session |= {
-            "finished": _now(),
-            "to_iteration": self.progress.iteration,
-            "seconds": round(time.perf_counter() - self.started, 3),
-            "peak_memory_bytes": memory.get_peak_bytes(self.trainer.device),
-        }
-        why = self.trainer.why_eager
-        if why and "eager" not in self.session:
-            self.session["eager"] = why
-            self.say(f"trains without CUDA graphs: {why}")
-
-    def test_and_log(self) -> None:
-        """Test, and end a row of the curve, where the recipe wants it.
-
-        A checkpoint that is saved meanwhile is `pending`: a run that goes on from it does this first.
-        """
-        progress, recipe = self.progress, self.trainer.recipe
-        progress.pending, last = True, progress.iteration == recipe.iterations
-        if progress.iteration % recipe.evaluate_every == 0 or last:
-            if last and getattr(recipe, "test_statistics", "frozen") == "recomputed":  # a detector's are frozen
-                self.trainer.recompute_statistics()
-            progress.note_test(self.trainer.test())
-        if progress.iteration % recipe.log_every == 0 or last:
-            progress.end_row(learning_rate(recipe.learning_rate, progress.iteration - 1))
-        progress.pending = False
-
-    def _save(self) -> None:
-        state = {**self.trainer.state(), "progress": asdict(self.progress), "run": self.trainer.run_key}
-        state["progress"]["sessions"] = self._list_sessions()
-        checkpoint.save(self.checkpoints, self.progress.iteration, state)
-
-    def rescue(self) -> str:
-        """Save the last complete iteration after another worker was lost; returns what the newest checkpoint is."""
-        if self.trainer.is_consistent and self.trainer.device.type == "cpu":  # a GPU may be within an iteration
-            if self.steps:
-                self.finish_steps()
-            if self.progress.iteration > self.begin:
-                self._save()
-        last = checkpoint.newest(self.checkpoints)
-        return "there is no checkpoint yet" if last is None else f"there is a checkpoint of iteration {last}"
-
-    def _list_sessions(self) -> list[dict]:
-        return [*self.progress.sessions, self.session] if "finished" in self.session else self.progress.sessions
-
-    def try_to_save(self) -> None:
-        """Write a checkpoint; where there is no room for it the run goes on, and the ones before stay."""
-        try:
-            self._save()
-        except OSError as error:
-            newest = checkpoint.newest(self.checkpoints)
-            kept = "there is none yet" if newest is None else f"the last one, of iteration {newest}, is kept"
-            self.say(f"no checkpoint of iteration {self.progress.iteration}: {error.strerror} ({kept}): free some room")
-
-    def close(self) -> None:
-        """End the session and save a checkpoint, before anything else."""
-        self.trainer.close()
-        self.progress.sessions = self._list_sessions()
-        self.session = {}
-        if self.group.leads and self.progress.sessions:
-            self.try_to_save()
-
-    def write_record(self) -> None:
-        """Keep the weights of a run that is over, and write the record, if anything was done."""
-        if not (self.group.leads and self.progress.sessions):
-            return
-        self._say_outcome()  # before the record, which holds the log's hash
-        over = self.status != "unfinished"
-        if over:
-            record.keep_weights(self.trainer, self.checkpoints)
-        record.write(self.trainer, self.progress, self.status, self.experiment, self.folder, self.options)
-        if over:
-            run_records.keep_copy(self.folder, self.checkpoints)
-            heartbeat.remove_heartbeat(self.checkpoints)
+from .group import Group, first_line, is_lost_worker
+from .progress import Heartbeats, Interrupted, progress_line
+from .trained_run import Run, say
+from .trainer import Options
 
 
 def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[int], options: Options) -> int:
@@ -244,11 +73,14 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
                 for run in runs:
                     run.trainer.close()  # the command starts again in this process's place
                 raise
-            except LostWorker as error:
-                interrupted.ignored = True  # torchrun sends SIGTERM to the others; they save and report first
-                state = "; ".join(f"{run.name}: {run.rescue()}" for run in runs)
-                gone = f"another process of this run is gone ({error})"
-                raise UserError(f"{gone}; {state}: rerun to resume") from None
+            except RuntimeError as error:
+                if not is_lost_worker(error, group):
+                    raise
+                interrupted.ignored = True  # torchrun sends SIGTERM to the others; they report first
+                last = checkpoint.newest(runs[0].checkpoints)
+                saved = "no checkpoint yet" if last is None else f"a checkpoint of iteration {last}"
+                gone = f"{runs[0].name}: another process of this run is gone ({first_line(error)})"
+                raise UserError(f"{gone}; there is {saved}: rerun to resume") from None
             for run in runs:
                 run.close()
             for run in runs:
@@ -293,9 +125,6 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
     name = runs[0].experiment.name if len(runs) == 1 else f"{len(runs)} runs"
     for run in runs:
         run.session["runs_at_once"] = len(runs)
-        if run.progress.pending:
-            with run.on_stream():
-                run.test_and_log()
     counted = time.perf_counter()
     with (
         Heartbeats(runs, group.leads) as heartbeats,
@@ -305,13 +134,13 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
             stop, due = vote()
             if due:
                 for run in active if group.leads else ():
-                    run.try_to_save()
+                    run.write_checkpoint()
                 saved = time.perf_counter()
             if stop:
                 break
             # Lagging runs catch up first.
-            first = min(run.progress.iteration for run in active)
-            together = [run for run in active if run.progress.iteration == first]
+            first = min(run.iteration for run in active)
+            together = [run for run in active if run.iteration == first]
             # Losses stay on the device up to the next row, test or stop: reading one would wait for it.
             for iteration in range(first, min(run.next_row for run in together)):
                 if iteration > first and any(vote()):
@@ -328,15 +157,11 @@ def _iterate(runs: list[Run], options: Options, interrupted: Callable[[], bool])
                 share = (counted - before) / len(together)
                 run.session["device_seconds"] = round(run.session["device_seconds"] + share, 3)
             heartbeats.beat(together, counted)
-            progress = runs[0].progress
-            show(progress.iteration, progress.training_loss, progress.last and progress.last["test_error"])
+            first_run = runs[0]
+            show(first_run.iteration, first_run.training_loss, first_run.last and first_run.last["test_error"])
             if estimate_pending:
-                each = (time.perf_counter() - clock) / (progress.iteration - begin + 1)
-                left, estimate_pending = each * (recipe.iterations - progress.iteration), False
+                each = (time.perf_counter() - clock) / (first_run.iteration - begin + 1)
+                left, estimate_pending = each * (recipe.iterations - first_run.iteration), False
                 if left > 600:  # a person would not wait for it
                     threads, duration = recipe.cpu_threads, format_duration(left)
                     say(f"on this CPU, with {threads} thread(s), the run takes about {duration} more")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

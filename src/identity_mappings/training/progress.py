@@ -6,28 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..records import heartbeat
-from ..records.provenance import find_cpu_model
 from .group import first_line
-
-try:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-except ImportError:  # training needs torch alone
-    Progress = None
-
-if TYPE_CHECKING:
-    from .loop import Run
+from .trained_run import Run
 
 SECONDS_BETWEEN_HEARTBEATS = 5.0
-SHORTEST_SILENCE = 120.0
-ITERATIONS_OF_SILENCE = 100  # a test of all images takes as long as some thirty iterations
-
-
-def say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 class Interrupted:
@@ -55,7 +42,7 @@ def progress_line(name: str, iterations: int, begin: int, batch_size: int, shown
 
     Silent unless standard error is a terminal.
     """
-    if not shown or Progress is None or not sys.stderr.isatty():
+    if not shown or not sys.stderr.isatty():
         yield lambda *_: None
         return
     count = TextColumn("{task.completed}/{task.total}  {task.fields[state]}")
@@ -74,26 +61,27 @@ def progress_line(name: str, iterations: int, begin: int, batch_size: int, shown
 
 
 class Heartbeats:
-    """Says every few seconds how far the runs of a process are; what `identity-mappings status` reads."""
+    """Writes every few seconds how far the runs of a process are; what `identity-mappings status` reads."""
 
-    def __init__(self, runs: Sequence["Run"], shown: bool):
+    def __init__(self, runs: Sequence[Run], shown: bool):
         self.runs = runs if shown else ()
-        self.process, self.cpu = heartbeat.identify_process(), find_cpu_model()
-        self.started = self.written = time.perf_counter()
+        self.written = time.perf_counter()
 
     def __enter__(self) -> "Heartbeats":
         for run in self.runs:
-            self._write(run, heartbeat.RUNNING)
+            heartbeat.write_heartbeat(run.checkpoints, run.make_heartbeat(heartbeat.RUNNING))
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         for run in self.runs:
             if error is not None:
-                self._write(run, heartbeat.FAILED, message=first_line(error))
+                heartbeat.write_heartbeat(
+                    run.checkpoints, run.make_heartbeat(heartbeat.FAILED, message=first_line(error))
+                )
             elif run.status == "unfinished":  # a finished run goes on to its record
-                self._write(run, heartbeat.STOPPED)
+                heartbeat.write_heartbeat(run.checkpoints, run.make_heartbeat(heartbeat.STOPPED))
 
-    def beat(self, working: Sequence["Run"], counted: float) -> None:
+    def beat(self, working: Sequence[Run], counted: float) -> None:
         """Note the present iteration, if it is time to.
 
         `working` runs share the device; their sessions include its time up to `counted` (of `time.perf_counter`).
@@ -102,30 +90,5 @@ class Heartbeats:
         if now - self.written >= SECONDS_BETWEEN_HEARTBEATS:
             self.written = now
             for run in self.runs:
-                self._write(run, heartbeat.RUNNING, (now - counted) / len(working) if run in working else 0.0)
-
-    def _write(self, run: "Run", state: str, uncounted: float = 0.0, message: str | None = None) -> None:
-        """`uncounted`: seconds of the device that the run's session does not count yet."""
-        progress, recipe, seconds = run.progress, run.trainer.recipe, time.perf_counter() - self.started
-        iteration = progress.iteration + len(run.steps)
-        each = seconds / max(1, iteration - run.begin)
-        found = heartbeat.Heartbeat(
-            state=state,
-            iteration=iteration,
-            of_iterations=recipe.iterations,
-            from_iteration=run.begin,
-            seconds=round(seconds, 3),
-            device_seconds=round(run.session["device_seconds"] + uncounted, 3),
-            training_loss=progress.training_loss,
-            test_error=progress.last and progress.last["test_error"],
-            gpu=run.trainer.device_name if run.trainer.device.type == "cuda" else None,
-            cpu=self.cpu,
-            arithmetic=recipe.arithmetic,
-            batch_size=recipe.batch_size,
-            runs_at_once=len(self.runs),
-            world_size=run.group.size,
-            silence=round(max(SHORTEST_SILENCE, ITERATIONS_OF_SILENCE * each), 3),
-            process=self.process,
-            message=message,
-        )
-        heartbeat.write_heartbeat(run.checkpoints, found)
+                uncounted = (now - counted) / len(working) if run in working else 0.0
+                heartbeat.write_heartbeat(run.checkpoints, run.make_heartbeat(heartbeat.RUNNING, uncounted))

@@ -43,7 +43,6 @@ class RunTrainer(Protocol):
     feed: Any  # where images come from, with `counts`, `protocol` and `workers`, as the record states them
     parents: dict[str, str]  # what the run began from: its hash
     moving: dict[str, Tensor] | None  # batch norm's statistics before they were recomputed
-    is_consistent: bool  # whether weights and statistics are of one iteration
 
     @property
     def why_eager(self) -> str | None: ...
@@ -158,16 +157,12 @@ class Trainer:
         self.recorded_step = Captured(self._step, self._state, recorded_on, [self.masks] if self.dropouts else [])
         self.recorded_test = Captured(self._count_errors, list, recorded_on)
         self.queued: deque[torch.cuda.Event] = deque()  # the ends of steps that the device may not have reached
-        self.is_consistent = True
         self.moving: dict[str, Tensor] | None = None
 
     def step(self, iteration: int) -> tuple[Tensor, Tensor, int]:
         """One iteration: loss, wrong predictions (both still on the device) and images of the batch.
 
         Queues work on the current CUDA stream, and waits where more than `MOST_QUEUED` steps are queued.
-
-        Raises:
-            LostWorker: another process of the group is gone; the state is that of before the iteration.
         """
         size = self.feed.seek(iteration)
         self.optimizer.prepare(iteration)
@@ -200,19 +195,17 @@ class Trainer:
         """The work of an iteration on a batch of `size` images: what `feed` and `optimizer` were set to."""
         loss = torch.zeros((), device=self.device)
         wrong = torch.zeros((), dtype=torch.int64, device=self.device)
-        before = [buffer.clone() for buffer in self.buffers] if self.group.size > 1 else []
         self.optimizer.zero_grad()
-        with self.group.exchange(lambda: self._restore_buffers(before)):
-            for replica in self.own_replicas:
-                x, y = self.feed.replica(size, replica)
-                with self.group.accumulating(self.model, last=replica == self.own_replicas[-1]):
-                    scores = self.model(x, replica)
-                    replica_loss = F.cross_entropy(scores, y, reduction="sum") / size
-                    (replica_loss * self.group.size).backward()  # the group takes the mean of its processes
-                loss += replica_loss.detach()
-                wrong += (scores.detach().argmax(1) != y).sum()
-            if self.group.size > 1:
-                loss, wrong = self._share(loss, wrong)
+        for replica in self.own_replicas:
+            x, y = self.feed.replica(size, replica)
+            with self.group.accumulating(self.model, last=replica == self.own_replicas[-1]):
+                scores = self.model(x, replica)
+                replica_loss = F.cross_entropy(scores, y, reduction="sum") / size
+                (replica_loss * self.group.size).backward()  # the group takes the mean of its processes
+            loss += replica_loss.detach()
+            wrong += (scores.detach().argmax(1) != y).sum()
+        if self.group.size > 1:
+            loss, wrong = self._share(loss, wrong)
         self.optimizer.update()
         return loss, wrong
 
@@ -230,22 +223,16 @@ class Trainer:
             buffer.copy_(total.view_as(buffer))
         return flat[0], flat[1].to(wrong.dtype)
 
-    def _restore_buffers(self, before: list[Tensor]) -> None:
-        for buffer, old in zip(self.buffers, before, strict=True):
-            buffer.copy_(old)
-
     def _state(self) -> list[Tensor]:
         return [*self.parameters, *self.buffers, *self.optimizer.momentum]
 
     def recompute_statistics(self) -> None:
         """Take batch norm's statistics from training images, in views that come after those of the training."""
-        self.is_consistent = False
         self.moving = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         with devices.autocast(self.device, self.recipe.arithmetic):
             self.feed.statistics(self.network)
         if self.group.size > 1:
             self._share(torch.zeros((), device=self.device), torch.zeros((), dtype=torch.int64, device=self.device))
-        self.is_consistent = True
 
     def test(self) -> single_view.Result:
         """Test error of the network as it is."""
