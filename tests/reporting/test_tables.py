@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from identity_mappings.parameters import load
-from identity_mappings.records import run
 from identity_mappings.reporting import explain
 from identity_mappings.reporting.cells import Records, fill
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -86,22 +87,21 @@ def saved(short, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_one_two_and_four_processes_compute_the_same_function(saved, program, tmp_path):
+def test_one_and_three_processes_compute_the_same_function(saved, program, tmp_path):
     """The first steps in double precision agree to rounding; the same number of processes gives the same bytes."""
     found = {}
-    for name, processes in (("1", 1), ("2", 2), ("3", 3), ("4", 4), ("4 again", 4)):
+    for name, processes in (("1", 1), ("3", 3), ("3 again", 3)):
         done = start(processes, program(DOUBLE), saved, tmp_path / name)
         assert done.returncode == 0, done.stderr
         found[name] = torch.load(tmp_path / name, weights_only=True)
         assert len(set(found[name]["hashes"])) == 1, "every process has the whole state, of all replicas"
-    for name in ("2", "3", "4"):
-        for (loss, *counts), (expected, *others) in zip(found[name]["losses"], found["1"]["losses"], strict=True):
-            assert counts == others
-            assert loss == pytest.approx(expected, rel=1e-11)
-        for key, tensor in found[name]["state"]["network"].items():
-            torch.testing.assert_close(tensor, found["1"]["state"]["network"][key], rtol=1e-9, atol=1e-11)
-    assert found["4"]["hashes"] == found["4 again"]["hashes"]
-    assert found["4"]["losses"] == found["4 again"]["losses"]
+    for (loss, *counts), (expected, *others) in zip(found["3"]["losses"], found["1"]["losses"], strict=True):
+        assert counts == others
+        assert loss == pytest.approx(expected, rel=1e-11)
+    for key, tensor in found["3"]["state"]["network"].items():
+        torch.testing.assert_close(tensor, found["1"]["state"]["network"][key], rtol=1e-9, atol=1e-11)
+    assert found["3"]["hashes"] == found["3 again"]["hashes"]
+    assert found["3"]["losses"] == found["3 again"]["losses"]
 
 
 @pytest.mark.slow
@@ -137,6 +137,7 @@ def test_a_lost_worker_ends_the_run_and_its_checkpoint_is_resumed_exactly(saved,
     assert lost.returncode != 0
     assert "another process of this run is gone" in lost.stderr and "checkpoint of iteration 8" in lost.stderr
     assert not list((tmp_path / "lost").glob("runs/*/seed0/metrics.json"))
+    shutil.copytree(tmp_path / "lost", tmp_path / "fewer")
     again = start(2, train, -1, *common, tmp_path / "lost")
     assert again.returncode == 0 and "resumes at iteration 8" in again.stderr
     assert files(tmp_path / "lost") == files(tmp_path / "whole")
@@ -144,7 +145,6 @@ def test_a_lost_worker_ends_the_run_and_its_checkpoint_is_resumed_exactly(saved,
     assert provenance["seed"]["world_size"] == 2
 
     # With another number of processes the function is the same, and so are the numbers but for rounding.
-    start(2, train, 8, *common, tmp_path / "fewer", "--checkpoint-seconds", 0)
     assert start(1, train, -1, *common, tmp_path / "fewer").returncode == 0
     one, two = (json.loads(files(tmp_path / name)["metrics.json"]) for name in ("fewer", "whole"))
     assert one["training_loss"] == pytest.approx(two["training_loss"], rel=1e-2)

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from identity_mappings.errors import UserError
-from identity_mappings.training import lease
-from identity_mappings.training.driver import Device, Driver, query_driver
+from identity_mappings.training import driver, lease
+from identity_mappings.training.driver import Device, Driver
 
 ROOT = Path(__file__).parents[2]
 SOURCES = f"{ROOT / 'tests/stand_ins'}{os.pathsep}{ROOT / 'src'}"  # with a driver that lists no device
@@ -86,10 +87,10 @@ def test_four_jobs_sit_on_four_devices(place):
 
 @pytest.mark.slow
 def test_jobs_killed_at_random_never_share_a_device(place):
-    """40 jobs of one to three devices on four devices; a third of them are killed with -9 at a random time."""
+    """20 jobs of one to three devices on four devices; a third of them are killed with -9 at a random time."""
     chance = random.Random(0)
-    jobs = [start(place, gpus, chance.uniform(0, 0.6), SLURM_JOB_ID="7") for gpus in [1, 1, 1, 2, 3] * 8]
-    doomed = chance.sample(jobs, 13)
+    jobs = [start(place, gpus, chance.uniform(0, 0.6), SLURM_JOB_ID="7") for gpus in [1, 1, 1, 2, 3] * 4]
+    doomed = chance.sample(jobs, 7)
     while any(job.poll() is None for job in jobs):
         time.sleep(chance.uniform(0.05, 0.4))
         if doomed:
@@ -97,7 +98,7 @@ def test_jobs_killed_at_random_never_share_a_device(place):
     for job in jobs:
         assert job.wait(120) in (0, -signal.SIGKILL), job.stderr.read()
     assert not list((place / "jobs").glob("conflict-*"))
-    assert sum(job.returncode == 0 for job in jobs) >= 27
+    assert sum(job.returncode == 0 for job in jobs) >= 13
 
 
 def test_the_lease_ends_with_the_process_itself(place):
@@ -108,14 +109,6 @@ def test_the_lease_ends_with_the_process_itself(place):
     job.kill()
     job.wait()
     assert start(place, 1, 0, visible="7").wait(30) == 0
-
-
-def test_an_inherited_choice_is_honoured(place):
-    jobs = [start(place, 1, 60, visible="GPU-aaaa,5") for _ in range(2)]
-    wait_for(lambda: sorted(started(place).values()) == ["5", "GPU-aaaa"])
-    for job in jobs:
-        job.kill()
-        job.wait()
 
 
 GPUS = [Device(number, f"GPU-{letter * 4}", f"GPU-{letter * 4}") for number, letter in enumerate("abc")]
@@ -161,17 +154,6 @@ def test_a_device_that_is_listed_twice_is_one():
     assert names("0,0,1") == ["0", "1"] and names("0,GPU-aaaa,1", DRIVER) == ["0", "1"]
 
 
-def test_without_the_library_torch_is_asked(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert query_driver() == Driver(problem="nvidia-ml-py is not installed")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: type("Properties", (), {"uuid": f"u{index}"}))
-    assert [device.uuid for device in query_driver().usable] == ["GPU-u0", "GPU-u1"]
-
-
 def test_a_gpu_and_its_mig_instances_exclude_each_other(place):
     whole, first, second = lease.list_devices({"CUDA_VISIBLE_DEVICES": "2,MIG-1,MIG-2"}, DRIVER).values()
     held = lease._claim(first)
@@ -210,36 +192,32 @@ def nvmlDeviceGetMigDeviceHandleByIndex(handle, number):
 """
 
 
-def ask_stand_in(place: Path, monkeypatch, init: str = "pass") -> Driver:
-    (place / "pynvml.py").write_text(NVML.replace("{init}", init))
-    monkeypatch.syspath_prepend(str(place))
-    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
-    return query_driver()
+def ask_stand_in(monkeypatch, init: str = "pass", source: str = NVML) -> Driver:
+    library = ModuleType("pynvml")
+    exec(source.replace("{init}", init), vars(library))
+    monkeypatch.setattr(driver, "nvml", library)
+    return driver.query_driver()
 
 
-def test_the_driver_is_asked_through_its_library(place, monkeypatch):
+def test_the_driver_is_asked_through_its_library(monkeypatch):
     """A GPU that is lost, and warnings on standard output, are no reason to know nothing of the others."""
-    found = ask_stand_in(place, monkeypatch)
+    found = ask_stand_in(monkeypatch)
     assert found.version == "580.1" and found.problem == "GPU 1: GPU is lost"
     assert [(gpu.index, gpu.uuid) for gpu in found.gpus] == [(0, "GPU-aaaa"), (2, "GPU-cccc")]
     assert [device.uuid for device in found.usable] == ["GPU-aaaa", "MIG-0", "MIG-2"]
 
 
-def test_a_gpu_in_mig_mode_without_instances_is_not_usable(place, monkeypatch):
-    monkeypatch.setitem(globals(), "NVML", NVML.replace("if number == 1: raise", "raise"))
-    assert [device.uuid for device in ask_stand_in(place, monkeypatch).usable] == ["GPU-aaaa"]
+def test_a_gpu_in_mig_mode_without_instances_is_not_usable(monkeypatch):
+    found = ask_stand_in(monkeypatch, source=NVML.replace("if number == 1: raise", "raise"))
+    assert [device.uuid for device in found.usable] == ["GPU-aaaa"]
 
 
-@pytest.mark.parametrize(
-    "init", ["raise NVMLError('Driver/library version mismatch')", "raise OSError('no library')", "import not_there"]
-)
+@pytest.mark.parametrize("init", ["raise NVMLError('version mismatch')", "raise OSError('no library')"])
 def test_a_driver_that_does_not_answer_is_no_traceback(place, monkeypatch, init):
-    found = ask_stand_in(place, monkeypatch, init)
+    found = ask_stand_in(monkeypatch, init)
     assert not found.usable and found.version is None and found.problem
-    job = start(place, 1, 0, visible=None, PYTHONPATH=f"{place}{os.pathsep}{SOURCES}")
-    assert job.wait(30) == 2
-    error = job.stderr.read()
-    assert "1 GPU(s) wanted, none found (the driver: " in error and "Traceback" not in error
+    with pytest.raises(UserError, match=r"1 GPU\(s\) wanted, none found \(the driver: "):
+        lease.acquire(1, {}, 0)
 
 
 def test_without_a_choice_the_devices_are_the_drivers(place):
@@ -256,13 +234,15 @@ def test_without_a_choice_the_devices_are_the_drivers(place):
         job.wait()
 
 
-@pytest.mark.parametrize(("gpus", "visible"), [(1, ""), (5, "0,1,2,3"), (2, "0")])
-def test_more_than_there_is_is_refused(place, gpus, visible):
-    job = start(place, gpus, 0, visible=visible)
+def test_more_than_there_is_is_refused(place):
+    job = start(place, 5, 0)
     assert job.wait(30) == 2
     error = job.stderr.read()
-    assert f"{gpus} GPU(s) wanted" in error and "Traceback" not in error
+    assert "5 GPU(s) wanted, 4 (0, 1, 2, 3) found" in error and "Traceback" not in error
     assert not started(place)
+    for gpus, visible in ((1, ""), (2, "0")):
+        with pytest.raises(UserError, match=rf"{gpus} GPU\(s\) wanted"):
+            lease.acquire(gpus, {"CUDA_VISIBLE_DEVICES": visible}, 0)
 
 
 def test_a_grant_that_snakemake_cut_down_is_refused(place):
@@ -279,11 +259,12 @@ def test_impatience_names_the_holder(place):
     job.wait()
 
 
-def test_zero_gpus_hide_all(place):
-    words = ["-m", "identity_mappings", "lease", "--gpus", "0", "--", "sh", "-c", 'echo "[$CUDA_VISIBLE_DEVICES]"']
+def test_zero_gpus_hide_all_and_the_commands_status_is_the_leases(place):
+    script = 'echo "[$CUDA_VISIBLE_DEVICES]"; exit 7'
+    words = ["-m", "identity_mappings", "lease", "--gpus", "0", "--", "sh", "-c", script]
     environment = {**os.environ, "PYTHONPATH": SOURCES, "CUDA_VISIBLE_DEVICES": "0,1"}
-    done = subprocess.run([sys.executable, *words], env=environment, text=True, capture_output=True, check=True)
-    assert done.stdout == "[]\n"
+    done = subprocess.run([sys.executable, *words], env=environment, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (7, "[]\n")
 
 
 def test_jobs_that_share_an_allocation_get_devices_of_their_own(place):
@@ -296,16 +277,11 @@ def test_jobs_that_share_an_allocation_get_devices_of_their_own(place):
         job.wait()
 
 
-def test_jobs_with_an_allocation_each_do_not_wait_for_each_other(place):
+def test_jobs_with_an_allocation_each_do_not_wait_for_each_other():
     """Slurm may call the device of each "0"; where the driver tells, they are known by their UUIDs."""
-    jobs = [start(place, 1, 60, visible="0", SLURM_JOB_ID=number) for number in ("7", "8")]
-    wait_for(lambda: len(started(place)) == 2)
-    assert list(started(place).values()) == ["0", "0"]
-    for job in jobs:
-        job.kill()
-        job.wait()
 
+    def find(job: str, driver: Driver) -> Device:
+        [device] = lease.list_devices({"CUDA_VISIBLE_DEVICES": "0", "SLURM_JOB_ID": job}, driver).values()
+        return device
 
-def test_the_commands_status_is_the_leases(place):
-    words = ["-m", "identity_mappings", "lease", "--gpus", "0", "--", "sh", "-c", "exit 7"]
-    assert subprocess.run([sys.executable, *words], env={**os.environ, "PYTHONPATH": SOURCES}).returncode == 7
+    assert find("7", Driver()) != find("8", Driver()) and find("7", DRIVER) == find("8", DRIVER)

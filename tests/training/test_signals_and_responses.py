@@ -1,5 +1,6 @@
 """`signals` and `responses` from an experiment to their records, on digits."""
 
+import io
 import json
 import os
 import platform
@@ -12,14 +13,13 @@ import pytest
 import torch
 
 from identity_mappings.errors import UserError
-from identity_mappings.evaluation import propagation
 from identity_mappings.parameters import load
 from identity_mappings.records import measurement
 from identity_mappings.records import run as records
 from identity_mappings.records.experiment import Experiment
 from identity_mappings.records.files import hash_file, sha256
 from identity_mappings.records.measurement import get_responses_folder, get_signals_folder
-from identity_mappings.training import checkpoint, devices
+from identity_mappings.training import checkpoint, devices, responses, signals
 from identity_mappings.training.loop import train
 from identity_mappings.training.trainer import Options, Trainer
 
@@ -57,7 +57,7 @@ def test_signals_twice_from_scratch_are_the_same_bytes(short, tmp_path, name):
     contents = []
     for folder in ("a", "b"):
         torch.manual_seed(len(contents))
-        found = propagation.measure_signals(short(name), 2, options(tmp_path / folder))
+        found = signals.measure_signals(short(name), 2, options(tmp_path / folder))
         assert found == get_signals_folder(tmp_path / folder, short(name), 2)
         contents.append((found / "signals.csv").read_bytes())
     assert contents[0] == contents[1]
@@ -66,7 +66,7 @@ def test_signals_twice_from_scratch_are_the_same_bytes(short, tmp_path, name):
 def test_signals_are_those_of_the_trainers_steps(short, tmp_path):
     """Rows of iteration 0 and N: stem and three units; the batch is the first both times, and the training that lies
     between is the recipe's own, of which the measurement at its begin changes nothing."""
-    folder = propagation.measure_signals(short(PLAIN), 3, options(tmp_path))
+    folder = signals.measure_signals(short(PLAIN), 3, options(tmp_path))
     header, *lines = (folder / "signals.csv").read_text().splitlines()
     assert header == "iteration,unit,channels,size,forward_norm,gradient_norm"
     rows = [line.split(",") for line in lines]
@@ -79,10 +79,10 @@ def test_signals_are_those_of_the_trainers_steps(short, tmp_path):
     losses, expected = [], []
     for step in range(4):
         if step in (0, 3):
-            loss, found = propagation.compute_signals(deepcopy(trainer.network), x, y)
+            loss, found = signals.compute_signals(deepcopy(trainer.network), x, y)
             losses.append(format(loss, ".9g"))
             expected += (
-                propagation.format_csv({"iteration": step, **row._asdict()} for row in found).decode().splitlines()[1:]
+                signals.format_csv({"iteration": step, **row._asdict()} for row in found).decode().splitlines()[1:]
             )
         loss = trainer.step(step)[0]
         if step == 0:
@@ -94,8 +94,8 @@ def test_signals_are_those_of_the_trainers_steps(short, tmp_path):
 
 
 def test_signals_at_initialization_only(short, tmp_path):
-    folder = propagation.measure_signals(short(PLAIN), 0, options(tmp_path))
-    more = propagation.measure_signals(short(PLAIN), 1, options(tmp_path))
+    folder = signals.measure_signals(short(PLAIN), 0, options(tmp_path))
+    more = signals.measure_signals(short(PLAIN), 1, options(tmp_path))
     assert folder != more
     lines = (folder / "signals.csv").read_text().splitlines()
     assert len(lines) == 1 + 4
@@ -114,22 +114,20 @@ def test_a_record_that_is_there_is_kept_and_nothing_trained(short, tmp_path, mon
     experiment = short(PLAIN)
     target = made_before(experiment, tmp_path)
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in target.iterdir()}
-    monkeypatch.setattr(propagation, "Trainer", lambda *arguments: pytest.fail("something is trained"))
-    assert propagation.measure_signals(experiment, 2, options(tmp_path)) == target
+    monkeypatch.setattr(signals, "Trainer", lambda *arguments: pytest.fail("something is trained"))
+    assert signals.measure_signals(experiment, 2, options(tmp_path)) == target
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in target.iterdir()} == before
     with pytest.raises(pytest.fail.Exception):
-        propagation.measure_signals(experiment, 3, options(tmp_path))  # another measurement
+        signals.measure_signals(experiment, 3, options(tmp_path))  # another measurement
 
 
-@pytest.mark.parametrize("damage", ["data", "provenance", "no provenance"])
-def test_a_damaged_record_of_signals_is_refused_and_left(short, tmp_path, damage):
+def test_a_damaged_record_of_signals_is_refused_and_left(short, tmp_path):
     experiment = short(PLAIN)
     target = made_before(experiment, tmp_path)
-    path = target / ("signals.csv" if damage == "data" else "provenance.json")
-    path.unlink() if damage == "no provenance" else path.write_bytes(b"{}")
+    (target / "signals.csv").write_bytes(b"{}")
     before = {path: path.read_bytes() for path in target.iterdir()}
     with pytest.raises(UserError) as caught:
-        propagation.measure_signals(experiment, 2, options(tmp_path))
+        signals.measure_signals(experiment, 2, options(tmp_path))
     assert_refused(caught, target)
     assert {path: path.read_bytes() for path in target.iterdir()} == before
 
@@ -139,9 +137,9 @@ def test_a_damaged_record_of_signals_is_refused_and_left(short, tmp_path, damage
 )
 def test_of_what_cannot_be_trained_nothing_is_measured(tmp_path, name, words):
     experiment = load(ROOT).resolve(name, "paper")
-    calls = [lambda: propagation.measure_signals(experiment, 2, options(tmp_path))]
+    calls = [lambda: signals.measure_signals(experiment, 2, options(tmp_path))]
     if experiment.untrainable:
-        calls.append(lambda: propagation.measure_responses(experiment, 0, options(tmp_path)))
+        calls.append(lambda: responses.measure_responses(experiment, 0, options(tmp_path)))
     for call in calls:
         with pytest.raises(UserError) as caught:
             call()
@@ -178,8 +176,8 @@ def expected_responses(experiment, folder, weights):
     trainer = trainer_of(experiment, folder)
     trainer.network.load_state_dict(weights)
     feed = trainer.feed
-    return propagation.format_csv(
-        propagation.compute_responses(trainer.network, feed.test_images, feed.augmentation.normalize)
+    return signals.format_csv(
+        responses.compute_responses(trainer.network, feed.test_images, feed.augmentation.normalize)
     )
 
 
@@ -191,7 +189,7 @@ def only(folder, pattern):
 def test_responses_of_a_finished_run(runs):
     """From the weights it ended with, on the test images; its parents are those weights and the run's record."""
     experiment, folder = runs
-    target = propagation.measure_responses(experiment, 0, options(folder))
+    target = responses.measure_responses(experiment, 0, options(folder))
     assert (
         target
         == get_responses_folder(folder, experiment, 0)
@@ -211,7 +209,7 @@ def test_responses_of_a_finished_run(runs):
     assert (origin["settings"]["iteration"], origin["settings"]["seed"]) == (12, 0)
     assert origin["settings"]["images"] == 500
     before = content
-    assert propagation.measure_responses(experiment, 0, options(folder)) == target
+    assert responses.measure_responses(experiment, 0, options(folder)) == target
     assert measurement.read(target, "responses.csv")[0] == before
     assert records.read(metrics.parent, experiment, 0) is not None  # the run's record is as it was
 
@@ -219,7 +217,7 @@ def test_responses_of_a_finished_run(runs):
 def test_responses_of_an_unfinished_run_are_partial(runs):
     """From its last checkpoint, of which they say the iteration; there is no metrics.json to be a parent."""
     experiment, folder = runs
-    target = propagation.measure_responses(experiment, 1, options(folder))
+    target = responses.measure_responses(experiment, 1, options(folder))
     seed1 = folder / "runs" / experiment.folder / "seed1"
     assert target == get_responses_folder(folder, experiment, 1, finished=False) == seed1 / "partial" / "responses"
     assert not (seed1 / "responses").exists()
@@ -235,21 +233,21 @@ def test_a_file_is_measured_that_is_named(runs, tmp_path):
     """Weights that were fetched to another place, and a checkpoint: the same as where they were."""
     experiment, folder = runs
     for seed, pattern in ((0, "weights.pt"), (1, "checkpoint-*.pt")):
-        target = propagation.measure_responses(experiment, seed, options(folder))
+        target = responses.measure_responses(experiment, seed, options(folder))
         content = (target / "responses.csv").read_bytes()
         (target / "responses.csv").unlink()
         moved = only(folder, pattern).rename(tmp_path / f"moved{seed}.pt")
-        assert propagation.measure_responses(experiment, seed, options(folder), moved) == target
+        assert responses.measure_responses(experiment, seed, options(folder), moved) == target
         assert (target / "responses.csv").read_bytes() == content
 
 
 def test_responses_without_weights_say_where_they_are_sought(runs):
     experiment, folder = runs
     with pytest.raises(UserError) as caught:
-        propagation.measure_responses(experiment, 2, options(folder))
+        responses.measure_responses(experiment, 2, options(folder))
     assert_refused(caught, records.get_checkpoint_folder(folder, experiment, 2), "fetch them")
     with pytest.raises(UserError) as caught:
-        propagation.measure_responses(experiment, 0, options(folder), folder / "none.pt")
+        responses.measure_responses(experiment, 0, options(folder), folder / "none.pt")
     assert_refused(caught, folder / "none.pt", "No such file")
 
 
@@ -258,44 +256,34 @@ def test_a_damaged_checkpoint_is_not_measured(runs, capsys):
     path = only(folder, "checkpoint-*.pt")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError) as caught:
-        propagation.measure_responses(experiment, 1, options(folder))
+        responses.measure_responses(experiment, 1, options(folder))
     assert_refused(caught, path.parent)
     assert "set aside" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [b"", b"weights", b"PK\x03\x04" + bytes(100), "half", "a folder"])
-def test_damaged_files_are_refused_by_name(runs, tmp_path, content):
-    experiment, folder = runs
-    path = tmp_path / "given.pt"
-    if content == "a folder":
-        path.mkdir()
-    else:
-        whole = only(folder, "weights.pt").read_bytes()
-        path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
-    with pytest.raises(UserError) as caught:
-        propagation.measure_responses(experiment, 0, options(folder), path)
-    assert_refused(caught, path)
-    assert not list(folder.rglob("responses.csv"))
-
-
-FOREIGN = {
-    "a list": [torch.zeros(2)],
-    "a tensor": torch.zeros(2),
-    "no tensors": {"a": 1},
-    "network is a number": {"network": 3},
-    "no iteration": {"network": {"a": torch.zeros(2)}, "progress": {}},
-    "names are numbers": {1: torch.zeros(2)},
-    "other names": {"network": {"a": torch.zeros(2)}, "progress": {"iteration": 4}},
+OTHERS = {
+    "the first half": lambda whole: whole[: len(whole) // 2],
+    "a text": lambda _: b"weights",
+    "no tensors": lambda _: saved({"a": 1}),
+    "no iteration": lambda _: saved({"network": {"a": torch.zeros(2)}, "progress": {}}),
+    "other names": lambda _: saved({"network": {"a": torch.zeros(2)}, "progress": {"iteration": 4}}),
 }
 
 
-@pytest.mark.parametrize("what", FOREIGN)
-def test_what_torch_can_read_but_is_no_networks_weights_is_refused_by_name(runs, tmp_path, what):
+def saved(value) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_what_is_no_networks_weights_is_refused_by_name(runs, tmp_path, other):
     experiment, folder = runs
-    torch.save(FOREIGN[what], tmp_path / "given.pt")
+    path = tmp_path / "given.pt"
+    path.write_bytes(other(only(folder, "weights.pt").read_bytes()))
     with pytest.raises(UserError) as caught:
-        propagation.measure_responses(experiment, 0, options(folder), tmp_path / "given.pt")
-    assert_refused(caught, tmp_path / "given.pt")
+        responses.measure_responses(experiment, 0, options(folder), path)
+    assert_refused(caught, path)
     assert not list(folder.rglob("responses.csv"))
 
 
@@ -306,7 +294,7 @@ def test_other_weights_than_the_records_are_refused(runs):
     weights["linear.bias"] += 1
     torch.save(weights, path)
     with pytest.raises(UserError, match="not the weights of") as caught:
-        propagation.measure_responses(experiment, 0, options(folder))
+        responses.measure_responses(experiment, 0, options(folder))
     assert_refused(caught, path)
     assert not list(folder.rglob("responses.csv"))
 
@@ -316,7 +304,7 @@ def test_a_checkpoint_of_another_seed_is_refused(runs):
     experiment, folder = runs
     path = only(folder, "checkpoint-*.pt")
     with pytest.raises(UserError) as caught:
-        propagation.measure_responses(experiment, 0, options(folder), path)
+        responses.measure_responses(experiment, 0, options(folder), path)
     assert_refused(caught, path)
 
 
@@ -325,7 +313,7 @@ def test_a_checkpoint_of_another_network_is_refused(runs, short):
     other = short("cifar10-resnet110-exclusive-gate-b6")
     path = only(folder, "checkpoint-*.pt")
     with pytest.raises(UserError) as caught:
-        propagation.measure_responses(other, 1, options(folder), path)
+        responses.measure_responses(other, 1, options(folder), path)
     assert_refused(caught, path, other.name)
 
 
@@ -336,11 +324,11 @@ def test_weights_without_a_record_or_of_a_forged_one_are_refused(runs):
     content = metrics.read_bytes()
     metrics.write_bytes(content.replace(b'"wrong"', b'"wrung"'))
     with pytest.raises(UserError) as caught:
-        propagation.measure_responses(experiment, 0, options(folder))
+        responses.measure_responses(experiment, 0, options(folder))
     assert_refused(caught, metrics.parent, "metrics.json does not match")
     metrics.unlink()
     with pytest.raises(UserError) as caught:
-        propagation.measure_responses(experiment, 0, options(folder))
+        responses.measure_responses(experiment, 0, options(folder))
     assert_refused(caught, path)
     assert not list(folder.rglob("responses.csv"))
 
@@ -355,8 +343,8 @@ def measure(request, runs):
 
     def make():
         if request.param == "signals":
-            return propagation.measure_signals(experiment, 1, options(folder))
-        return propagation.measure_responses(experiment, 0, options(folder))
+            return signals.measure_signals(experiment, 1, options(folder))
+        return responses.measure_responses(experiment, 0, options(folder))
 
     return make, f"{request.param}.csv", experiment
 
@@ -377,15 +365,9 @@ def test_provenance_says_what_made_it(measure):
     assert origin["env"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert origin["env"]["lock_sha256"] == hash_file(ROOT / "requirements.lock")
     assert set(origin["git"]) == {"commit", "dirty", "diff_sha256"}
-
-
-def test_provenance_has_the_hashes_of_the_code_that_measured(measure):
-    origin = provenance_of(measure[0]())
-    package = Path(propagation.__file__).parents[1]
-    names = ("evaluation/propagation", "training/loop", "networks/residual", "data/sampling")
-    for name in names:
-        assert origin["source"][f"src/identity_mappings/{name}.py"] == hash_file(package / f"{name}.py")
-    assert all(name.startswith("src/identity_mappings/") for name in origin["source"])
+    for name in ("training/signals", "networks/residual", "data/sampling"):
+        file = f"src/identity_mappings/{name}.py"
+        assert origin["source"][file] == hash_file(ROOT / file)
 
 
 def strings(value):
@@ -410,24 +392,11 @@ def test_provenance_names_no_clock_no_host_and_no_place(measure, tmp_path):
         assert not (len(host) > 3 and host in text), text
 
 
-def test_provenance_is_the_same_at_another_time(measure):
-    """But for what git says, which another process may change while this one runs."""
-    make, name, _ = measure
-    origins = []
-    for _ in range(2):
-        folder = make()
-        origin = provenance_of(folder)
-        origin.pop("git")
-        origins.append(origin)
-        (folder / name).unlink()
-    assert origins[0] == origins[1]
-
-
 def test_checkpoints_stay_as_they_are(runs):
     """A run can go on after it was measured."""
     experiment, folder = runs
     place = records.get_checkpoint_folder(folder, experiment, 1)
     before = {path.name: path.read_bytes() for path in place.iterdir()}
-    propagation.measure_responses(experiment, 1, options(folder))
+    responses.measure_responses(experiment, 1, options(folder))
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
     assert checkpoint.load(place, torch.device("cpu"))["progress"]["iteration"] == 7

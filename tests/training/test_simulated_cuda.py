@@ -17,12 +17,12 @@ import torch
 
 from identity_mappings import doctor
 from identity_mappings.errors import RecordingFailed, UserError
-from identity_mappings.evaluation.propagation import measure_signals
 from identity_mappings.parameters import load
 from identity_mappings.records.files import parse_json
 from identity_mappings.records.run import get_folder
-from identity_mappings.training import captured, devices, evaluate, feeds, loop, trainer, verify
+from identity_mappings.training import captured, devices, evaluate, feeds, loop, trained_run, trainer, verify
 from identity_mappings.training.loop import train
+from identity_mappings.training.signals import measure_signals
 from identity_mappings.training.trainer import MOST_QUEUED, Options, Trainer
 from simulated_cuda import simulated_cuda
 
@@ -217,7 +217,7 @@ MISSING = {  # what orders the work: each is taken away, one at a time
     "generators are not registered": (captured, "graph.register_generator_state(generator)", "pass"),
     "the queue has no end": (trainer, "self.wait(MOST_QUEUED)", "pass"),
     "an event is not recorded": (trainer, "self.queued[-1].record()", "pass"),
-    "a run is made on another stream": (loop, STREAM, STREAM.replace("with self.on_stream()", "if True")),
+    "a run is made on another stream": (trained_run, STREAM, STREAM.replace("with self.on_stream()", "if True")),
     "a run trains on another stream": (
         loop, "with run.on_stream():\n                        run.steps", "if True:\n                        run.steps",
     ),
@@ -235,7 +235,9 @@ def test_what_is_taken_away_is_found(long, tmp_path, monkeypatch, what):
     if module is captured:
         monkeypatch.setattr(trainer, "Captured", changed.Captured)
     elif module is trainer:
-        monkeypatch.setattr(loop, "Trainer", changed.Trainer)
+        monkeypatch.setattr(trained_run, "Trainer", changed.Trainer)
+    elif module is trained_run:
+        monkeypatch.setattr(loop, "Run", changed.Run)
     changed = changed if module is loop else loop
     eager = "is made" in what  # a recording waits for all streams
     for number, (policy, count) in enumerate(itertools.product(POLICIES, (1, 2))):  # runs alone and at once

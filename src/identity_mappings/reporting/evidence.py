@@ -33,7 +33,7 @@ RUN_SOURCES = (
     "training/trained_run.py",
     "training/trainer.py",
 )
-SIGNAL_SOURCES = ("evaluation/propagation.py", "networks/residual.py", "training/trainer.py")
+SIGNAL_SOURCES = ("evaluation/propagation.py", "training/signals.py", "networks/residual.py", "training/trainer.py")
 TEST_SOURCES = ("evaluation/protocols.py", "networks/residual.py", "training/evaluate.py")
 SINGLE_VIEW_SOURCES = ("evaluation/single_view.py", "networks/residual.py", "training/evaluate.py")
 COST_SOURCES = ("networks/cost.py", "networks/residual.py")

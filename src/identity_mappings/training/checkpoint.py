@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from ..errors import UserError
 from ..networks.families import NORMALIZATION
@@ -105,9 +107,6 @@ def read(path: Path) -> dict[str, Any]:
 
 def _read_exported(path: Path) -> dict[str, Any]:
     """The weights of an export, without its normalization."""
-    from safetensors import SafetensorError  # which a machine that only trains may lack
-    from safetensors.torch import load_file
-
     try:
         tensors = load_file(path)
     except OSError as error:

@@ -1,10 +1,10 @@
 """What NVIDIA's driver says of its devices, asked through nvidia-ml-py (NVML)."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import ModuleType
+
+import pynvml as nvml
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Driver:
         return found[0] if len(found) == 1 else None
 
 
-def _is_divided(nvml: ModuleType, handle: object) -> bool:
+def _is_divided(handle: object) -> bool:
     try:
         return nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE
     except (nvml.NVMLError, AttributeError):  # a GPU, or a library, without MIG
         return False
 
 
-def _list_mig_instances(nvml: ModuleType, handle: object, gpu: Device) -> Iterator[Device]:
+def _list_mig_instances(handle: object, gpu: Device) -> Iterator[Device]:
     try:
         count = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
     except nvml.NVMLError:  # a GPU without MIG
@@ -60,24 +60,8 @@ def _list_mig_instances(nvml: ModuleType, handle: object, gpu: Device) -> Iterat
         yield Device(gpu.index, nvml.nvmlDeviceGetUUID(instance), gpu.uuid)
 
 
-def _ask_torch() -> Driver:
-    """What torch sees, where nvidia-ml-py is not installed: GPUs alone, and only where all of them are visible."""
-    problem = "nvidia-ml-py is not installed"
-    if "CUDA_VISIBLE_DEVICES" in os.environ:  # torch counts the visible ones, not the driver's
-        return Driver(problem=problem)
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    uuids = [f"GPU-{torch.cuda.get_device_properties(index).uuid}" for index in range(count)]
-    return Driver(gpus=[Device(index, uuid, uuid) for index, uuid in enumerate(uuids)], problem=problem)
-
-
 def query_driver() -> Driver:
     """Ask the driver. Never raises: where there is no driver, or a broken one, there are no devices and a `problem`."""
-    try:
-        import pynvml as nvml
-    except ImportError:
-        return _ask_torch()
     try:
         nvml.nvmlInit()
         gpus, instances, divided, problem = [], [], set(), None
@@ -89,9 +73,9 @@ def query_driver() -> Driver:
                 problem = f"GPU {index}: {error}"
                 continue
             gpus.append(Device(index, uuid, uuid))
-            if _is_divided(nvml, handle):
+            if _is_divided(handle):
                 divided.add(uuid)
-            instances += _list_mig_instances(nvml, handle, gpus[-1])
+            instances += _list_mig_instances(handle, gpus[-1])
         return Driver(nvml.nvmlSystemGetDriverVersion(), gpus, instances, problem, frozenset(divided))
     except Exception as error:  # NVMLError has a subclass for each status, and a broken library may raise anything
         return Driver(problem=f"{error}")

@@ -1,6 +1,7 @@
 """How much memory a training step needs, and what is done where that is more than there is."""
 
 import copy
+import ctypes
 import math
 import os
 import resource
@@ -107,8 +108,6 @@ def group_runs(
 
 def keep_freed_memory() -> None:
     """Let the C library keep freed memory for the next step: on a CPU, page faults were up to a third of a step."""
-    import ctypes
-
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # not glibc

@@ -124,7 +124,7 @@ class Trainer:
         self.own_replicas = self.group.get_share(self.replicas)  # replicas that this process computes
         dataset = experiment.parameters["dataset"]
         if recipe.crop and images is None:
-            from .streamed import Streamed  # needs torchvision and Pillow, which CIFAR does without
+            from .streamed import Streamed  # and with it torchvision, which takes two seconds
 
             folder, workers = options.data_folder, options.workers
             self.feed = Streamed(dataset, recipe, seed, device, self.group, folder, workers)

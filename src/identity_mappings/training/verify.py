@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..errors import UserError
+from ..parameters import load
 from ..records import run
 from ..records.experiment import Experiment
 from ..records.files import parse_json
@@ -104,8 +105,6 @@ def read_record(folder: Path, root: Path) -> tuple[Experiment, run.Record]:
 
 def _find_shortcut(name: str, root: Path) -> str | None:
     """The file of an experiment's own shortcut, whose hash alone a record has."""
-    from ..parameters import load  # needs pydantic, which a machine that only trains may lack
-
     experiment = load(root).experiments.get(name)
     return getattr(experiment.network.shortcut, "source", None) if experiment else None
 
