@@ -1,10 +1,18 @@
 # `make demo` and `make test` do everything, set-up included. `make help` lists the rest.
 VENV ?= .venv
 BIN := $(VENV)/bin
-CORES ?= 2
-# Extra words for Snakemake, e.g. SNAKEMAKE_ARGS="--cores 8 --resources gpu=4"; `dvc repro` reads them too.
-SNAKEMAKE_ARGS ?= --cores all
+# Words for Snakemake, e.g. SNAKEMAKE_ARGS="--cores 8 --resources gpu=4"; `dvc repro` reads them too. By default as many
+# jobs run at once as the cores and the memory hold that this process may use (profiles/default).
+SNAKEMAKE_ARGS ?=
+# Tests at once: a core and 2 GB each.
+CORES ?= $(shell $(BIN)/python -c "from identity_mappings.records import machine; \
+  print(max(1, min(machine.count_cores(), machine.count_memory() // 2_000_000_000)))")
 READY ?= $(VENV)/.ready
+# A container's user may have no home to write to, and no name: uv, Snakemake and DVC ask for both.
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/.snakemake/home
+endif
+export USER ?= user
 # Hundreds of processes import the sources: Python keeps them compiled, also where the environment forbids it.
 unexport PYTHONDONTWRITEBYTECODE
 # On a terminal the default profile shows bars; elsewhere Snakemake's log is cut down to what is done and what failed.
@@ -26,7 +34,7 @@ demo: $(READY)  ## Tables 1 to 3 and the figures on embedded data: results/demo/
 	@echo "demo: trains the networks of Tables 1 to 3, and a few of ImageNet, shortened, on handwritten digits and a small set"
 	@echo "demo: what each run does, in another terminal: $(BIN)/identity-mappings status --scale demo --watch"
 	@$(BIN)/python workflow/scripts/unlock.py
-	@$(BIN)/snakemake --cores $(CORES) $(BRIEF) -- demo || \
+	@$(BIN)/snakemake $(BRIEF) $(SNAKEMAKE_ARGS) -- demo || \
 	  { $(BIN)/identity-mappings status --scale demo; false; }
 	@$(BIN)/identity-mappings diff --scale demo
 	@echo "demo: open results/demo/report.html in a browser: every number opens the way back to its run"

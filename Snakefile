@@ -76,6 +76,10 @@ rule data:
         GRAPH.datasets(GRAPH.scale),
 
 
+onstart:
+    check_machine()
+
+
 # A run that crashed does not keep the others from being shown.
 onerror:
     for results, scale in GRAPH.roots.items():

@@ -15,7 +15,7 @@ import torch
 
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
-from identity_mappings.records import measurement, provenance
+from identity_mappings.records import machine, measurement, provenance
 from identity_mappings.records.experiment import Experiment
 from identity_mappings.records.files import hash_file, json_bytes
 from identity_mappings.reporting import benchmarks
@@ -50,7 +50,7 @@ def measure(experiment: Experiment, device: torch.device, results: Path, peers: 
         return
     if experiment.streamed:
         with tempfile.TemporaryDirectory() as folder:
-            entry["pipeline"] = measure_views(Path(folder), provenance.count_cores(), rounds)
+            entry["pipeline"] = measure_views(Path(folder), machine.count_cores(), rounds)
     origin = provenance.describe_measurement(
         "bench",
         f"python -m benchmarks {' '.join(sys.argv[1:])}".rstrip(),

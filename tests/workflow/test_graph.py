@@ -399,11 +399,12 @@ def test_a_crashed_run_hides_no_other(copy):
     assert answer.returncode == 0 and "rule train" not in answer.stdout, answer.stdout
 
 
-def test_without_a_gpu_one_job_says_so_and_no_run_starts(copy):
+def test_without_a_gpu_one_message_says_so_and_no_job_starts(copy):
     answer = copy.snakemake(*TINY, "device=gpu", "--resources", "gpu=1", CUDA_VISIBLE_DEVICES="")
     assert answer.returncode != 0
-    assert "no GPU for cifar10-resnet110" in answer.stdout and "device=cpu" in answer.stdout
-    assert "rule train" not in answer.stdout
+    assert answer.stdout.count("no GPU") == 1 and "3 runs of scale tiny" in answer.stdout, answer.stdout
+    assert "identity-mappings train cifar10-resnet110 --scale tiny --device cpu" in answer.stdout
+    assert "rule " not in answer.stdout and "Traceback" not in answer.stdout
 
 
 @pytest.mark.parametrize(

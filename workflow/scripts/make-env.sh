@@ -1,15 +1,15 @@
 #!/bin/sh
 # Build the virtual environment $1 from requirements.lock, with uv; called by the Makefile.
-# Needs Python 3.11 or 3.12 and a package registry; neither pip, nor ensurepip, nor uv has to be there before.
+# Needs Python 3.11 to 3.14 and a package registry; neither pip, nor ensurepip, nor uv has to be there before.
 set -eu
 venv=$1
 say() { echo "env: $*" >&2; }
 
-for python in ${PYTHON:-python3 python3.12 python3.11}; do
-    if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then break; fi
+for python in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
+    if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then break; fi
     python=
 done
-[ -n "$python" ] || { say "Python 3.11 or 3.12 is needed; name one: make env PYTHON=/path/to/python3.11"; exit 1; }
+[ -n "$python" ] || { say "Python 3.11 to 3.14 is needed; name one: make env PYTHON=/path/to/python3.12"; exit 1; }
 
 # Debian's bare python3 brings neither pip nor ensurepip: its packaged wheel of pip is unpacked here, nothing installed.
 pip_wheel() {
@@ -45,4 +45,5 @@ fi
 say "installing requirements.lock into $venv (torch with its CUDA libraries: some 3 GB the first time)"
 VIRTUAL_ENV=$venv "$uv" pip sync --quiet --require-hashes --compile-bytecode --python "$venv/bin/python" requirements.lock
 VIRTUAL_ENV=$venv "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
+cp workflow/scripts/nameless_user.pth "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 say "ready"

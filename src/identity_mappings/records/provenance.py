@@ -54,11 +54,6 @@ def find_cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def count_cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def find_version(package: str) -> str | None:
     """Of an installed package."""
     try:

@@ -18,7 +18,8 @@ from rich.text import Text
 from ..durations import format_duration
 from ..errors import UserError
 from ..parameters import Project, load
-from ..records.provenance import count_cores, find_cpu_model
+from ..records.machine import count_cores
+from ..records.provenance import find_cpu_model
 from ..records.speed import CPU, name_device, read_speeds
 from ..training.driver import query_driver
 from .cells import count_cells, fill

@@ -3,7 +3,6 @@
 import copy
 import ctypes
 import math
-import os
 import resource
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from ..networks.depth import bound_activations
+from ..records import machine
 from ..records.experiment import Experiment
 from .assembly import build, get_recipe
 
@@ -45,10 +45,10 @@ def count_kept_bytes(network: nn.Module, images: int, shape: Sequence[int], bits
 
 
 def get_total_bytes(device: torch.device) -> int:
-    """Bytes of a device's memory; a CPU's is the machine's."""
+    """Bytes of a device's memory; on a CPU those that this process may use."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine.count_memory()
 
 
 def get_peak_bytes(device: torch.device) -> int:

@@ -14,7 +14,7 @@ from ..data.shards import Shards
 from ..data.stream import Stream, mean_image
 from ..errors import UserError
 from ..evaluation import protocols, single_view
-from ..records.provenance import count_cores
+from ..records.machine import count_cores
 from ..records.run import IMAGENET_PROTOCOLS
 from . import devices
 from .feeds import STATISTICS_BATCHES, Counted

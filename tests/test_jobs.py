@@ -1,21 +1,28 @@
-"""What jobs ask of a cluster."""
+"""What jobs ask of a machine or a cluster."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from identity_mappings import allocation
-from identity_mappings.allocation import Work
 from identity_mappings.errors import UserError
 from identity_mappings.graph import Graph
-from identity_mappings.jobs import Jobs
+from identity_mappings.jobs import (
+    Jobs,
+    Work,
+    estimate_activation_bytes,
+    estimate_memory,
+    estimate_seconds,
+    request_minutes,
+)
 from identity_mappings.parameters import load
 from identity_mappings.records.measurement import read_costs
 from identity_mappings.records.speed import CPU, GPU, Speeds, Spent
 from identity_mappings.training import memory
 from identity_mappings.training.assembly import build
+from identity_mappings.training.driver import Device, Driver
 
 ROOT = Path(__file__).parents[1]
 OWN = "cifar10-resnet110-convolutional-gate"
@@ -53,40 +60,57 @@ def test_activations_are_an_upper_bound_of_what_torch_keeps_and_no_wild_one(proj
     with torch.device("meta"):
         network = build(experiment, ROOT)
     kept = memory.count_kept_bytes(network, recipe["batch_norm_samples"], (dataset["channels"], size, size))
-    assert kept <= allocation.estimate_activation_bytes(experiment) <= 5 * kept
+    assert kept <= estimate_activation_bytes(experiment) <= 5 * kept
 
 
 def test_a_shortcut_of_ones_own_counts_as_the_largest_of_the_papers(project):
-    own = allocation.estimate_activation_bytes(project.resolve(OWN))
-    assert own >= allocation.estimate_activation_bytes(project.resolve(CIFAR))
+    own = estimate_activation_bytes(project.resolve(OWN))
+    assert own >= estimate_activation_bytes(project.resolve(CIFAR))
 
 
 def test_memory_grows_with_the_attempt_up_to_twice(project):
-    asked = [allocation.estimate_memory(Work(project.resolve(CIFAR), CPU), attempt) for attempt in (1, 2, 3, 9)]
+    asked = [estimate_memory(Work(project.resolve(CIFAR), CPU), attempt) for attempt in (1, 2, 3, 9)]
     assert asked[0] < asked[1] < asked[2] == asked[3] <= 2 * asked[0] + 1
     experiment = project.resolve("cifar10-resnet1202")
-    assert 1e6 * allocation.estimate_memory(Work(experiment, CPU)) > memory.estimate_needed_bytes(experiment, ROOT)
-    assert allocation.estimate_memory(Work(experiment, GPU)) < allocation.estimate_memory(Work(experiment, CPU))
+    assert 1e6 * estimate_memory(Work(experiment, CPU)) > memory.estimate_needed_bytes(experiment, ROOT)
+    assert estimate_memory(Work(experiment, GPU)) < estimate_memory(Work(experiment, CPU))
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "measured"),  # MB that a process held at most, of trainings in records and benchmarks
+    [
+        ("cifar10-resnet20", "demo", 581),
+        ("cifar10-resnet20", "overnight", 1287),
+        ("cifar10-resnet164", "overnight", 1259),
+        ("cifar10-resnet20", "paper", 2346),
+        (CIFAR, "paper", 2466),
+        ("cifar10-resnet164-full-pre-activation", "paper", 3500),
+        ("cifar10-resnet1202", "paper", 12_531),
+    ],
+)
+def test_a_job_on_a_cpu_asks_for_what_it_takes(project, name, scale, measured):
+    asked = estimate_memory(Work(project.resolve(name, scale), CPU))
+    assert measured <= asked <= 2 * measured
 
 
 def test_time_grows_with_the_attempt_up_to_the_limit_of_the_queue():
-    assert [allocation.request_minutes(3600, 200, attempt) for attempt in (1, 2, 3)] == [75, 150, 200]
-    assert allocation.request_minutes(None, 200) == 200, "unknown"
+    assert [request_minutes(3600, 200, attempt) for attempt in (1, 2, 3)] == [75, 150, 200]
+    assert request_minutes(None, 200) == 200, "unknown"
 
 
 def test_time_is_that_of_records_else_of_multiply_adds_else_unknown(project):
     experiment, speeds = project.resolve(CIFAR), Speeds(read_costs(ROOT / "results"))
-    guess = allocation.estimate_seconds(Work(experiment, GPU), speeds)
+    guess = estimate_seconds(Work(experiment, GPU), speeds)
     assert 64_000 * 0.05 < guess < 48 * 3600
-    deep = allocation.estimate_seconds(Work(project.resolve("cifar10-resnet1202"), GPU), speeds)
+    deep = estimate_seconds(Work(project.resolve("cifar10-resnet1202"), GPU), speeds)
     assert deep > 5 * guess
-    assert allocation.estimate_seconds(Work(experiment, GPU), Speeds({})) is None
+    assert estimate_seconds(Work(experiment, GPU), Speeds({})) is None
     speeds.add(experiment, Spent("GPU slow", 10.0, 100, None))
     speeds.add(experiment, Spent("GPU quick", 1.0, 100, None))
-    known = allocation.estimate_seconds(Work(experiment, GPU), speeds)
+    known = estimate_seconds(Work(experiment, GPU), speeds)
     assert known == pytest.approx(1.5 * 0.1 * 64_000), "of the slower device: the queue may give either"
-    assert allocation.estimate_seconds(Work(experiment, GPU, runs=5), speeds) == pytest.approx(5 * known)
-    assert allocation.estimate_seconds(Work(experiment, CPU), speeds) > known, "a record of a GPU says nothing of a CPU"
+    assert estimate_seconds(Work(experiment, GPU, runs=5), speeds) == pytest.approx(5 * known)
+    assert estimate_seconds(Work(experiment, CPU), speeds) > known, "a record of a GPU says nothing of a CPU"
 
 
 def test_lower_seeds_of_all_experiments_have_priority_then_the_order_of_the_scale():
@@ -137,3 +161,27 @@ def test_a_longer_limit_of_the_queue_is_used():
     short, cifar = jobs("cifar10-resnet1202", time_limit=60)
     longer, _ = jobs("cifar10-resnet1202", time_limit=100_000)
     assert short.training_minutes(cifar, 1) == 60 < longer.training_minutes(cifar, 1)
+
+
+def test_a_machine_without_a_gpu_says_what_works_instead(monkeypatch):
+    needs, first = jobs("cifar10-resnet20")
+    later = SimpleNamespace(**vars(first) | {"experiment": CIFAR})
+    monkeypatch.setattr("identity_mappings.jobs.query_driver", lambda: Driver(problem="no driver"))
+    with pytest.raises(UserError) as error:
+        needs.check_machine([later, first], 10**6)
+    text = str(error.value)
+    assert text.startswith("no GPU (no driver): 2 runs of scale paper want one.") and text.count("no GPU") == 1
+    commands = re.findall(r"^  (\S.*)\n      .*?about [\d.]+ (?:h|days|min)", text, flags=re.MULTILINE)
+    assert commands == ["make overnight", "identity-mappings train cifar10-resnet20 --scale paper --device cpu"], text
+    assert "make demo" in text and "--config device=cpu" in text
+    monkeypatch.setattr("identity_mappings.jobs.query_driver", lambda: Driver(gpus=[Device(0, "GPU-0", "GPU-0")]))
+    needs.check_machine([later, first], 0)
+    needs.check_machine([], 0)
+
+
+def test_a_machine_that_holds_less_than_one_run_says_so():
+    needs, first = jobs("cifar10-resnet20", device="cpu")
+    deep = SimpleNamespace(**vars(first) | {"experiment": "cifar10-resnet1202"})
+    with pytest.raises(UserError, match=r"a run of cifar10-resnet20 takes about 2.4 GB .* jobs may use 1.5 GB"):
+        needs.check_machine([deep, first], 1500)
+    needs.check_machine([deep, first], 3000)
