@@ -45,7 +45,7 @@ def others(project):
 
 
 def summarize(project: Project, place: str) -> dict:
-    return reproductions.summarize(reproductions.find(project, project.cells_by_place()[place]))
+    return reproductions.summarize(reproductions.find_numbers(project, project.cells_by_place()[place]))
 
 
 def claim(**keys) -> Claim:
@@ -74,7 +74,7 @@ def test_what_does_not_count_is_found_and_not_summarized(others):
     wrong = {"counts": False, "reason": "mislabelled"}
     project = others({"a": {}, "b": {}}, {"pre": [("a", 6.0, {}), ("b", 1.0, wrong)]})
     place = " / ".join(CELLS["pre"])
-    assert len(reproductions.find(project, project.cells_by_place()[place])) == 2
+    assert len(reproductions.find_numbers(project, project.cells_by_place()[place])) == 2
     assert summarize(project, place)["last", "same"].sources == 1
 
 
@@ -89,7 +89,7 @@ def test_what_does_not_count_is_found_and_not_summarized(others):
 )
 def test_a_network_is_the_same_in_every_table(others, place, sources):
     project = others({"a": {}}, {"original": [("a", 6.5, {})]})
-    assert len(reproductions.find(project, project.cells_by_place()[place])) == sources
+    assert len(reproductions.find_numbers(project, project.cells_by_place()[place])) == sources
 
 
 @pytest.mark.parametrize(
@@ -110,28 +110,28 @@ def test_a_network_is_the_same_in_every_table(others, place, sources):
 def test_a_report_is_judged_by_the_rule_for_ours(others, pre, original, report, deviation, verdict):
     spread = {} if deviation is None else {"deviation": deviation}
     project = others({"a": report}, {"pre": [("a", pre, spread)], "original": [("a", original, spread)]})
-    [found] = reproductions.compare(project, claim())
+    [found] = reproductions.compare_in_reports(project, claim())
     assert (found.report, found.source, found.names, found.verdict) == ("a", "a", (PRE, ORIGINAL), verdict)
 
 
 def test_one_that_is_no_worse_may_lie_above_by_the_resolution(others):
     project = others({"a": {}}, {"pre": [("a", 6.0, {})], "original": [("a", 6.36, {})]})
-    [found] = reproductions.compare(project, claim(comparison={"no_worse": True}))
+    [found] = reproductions.compare_in_reports(project, claim(comparison={"no_worse": True}))
     assert found.verdict == "holds"
 
 
 def test_only_numbers_of_one_report_are_compared(others):
     reports = {"last": {"source": "a"}, "best": {"source": "a", "epoch": "best of test"}}
     project = others(reports, {"pre": [("last", 6.0, {})], "original": [("best", 9.0, {})]})
-    assert list(reproductions.compare(project, claim())) == []
+    assert list(reproductions.compare_in_reports(project, claim())) == []
 
 
 def test_neither_a_warning_nor_another_metric_is_compared(others):
     wrong = {"counts": False, "reason": "mislabelled"}
     cells = {"pre": [("a", 6.0, wrong)], "original": [("a", 9.0, {})]}
-    assert list(reproductions.compare(others({"a": {}}, cells), claim())) == []
+    assert list(reproductions.compare_in_reports(others({"a": {}}, cells), claim())) == []
     cells = {"pre": [("a", 6.0, {})], "original": [("a", 9.0, {})]}
-    assert list(reproductions.compare(others({"a": {}}, cells), claim(metric="training loss"))) == []
+    assert list(reproductions.compare_in_reports(others({"a": {}}, cells), claim(metric="training loss"))) == []
 
 
 def test_a_source_counts_once(others):
@@ -141,5 +141,5 @@ def test_a_source_counts_once(others):
         reports,
         {"pre": [(name, v, {}) for name, v in pre.items()], "original": [(name, 8.0, {}) for name in pre]},
     )
-    counts = reproductions.count_sources(list(reproductions.compare(project, claim())))
+    counts = reproductions.count_sources(list(reproductions.compare_in_reports(project, claim())))
     assert counts == {"contradicted": 1, "holds": 1, "undecided": 2}  # a; b; c, whose second report is, and d

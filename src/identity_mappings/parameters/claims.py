@@ -36,6 +36,8 @@ class Claim(Parameters):
     paper: Annotated[Name, Field(description="he2015 or he2016; 'own' for what no paper says")]
     source: Annotated[str, Field(description="section, table, figure or equation")]
     says: Annotated[str, Field(description="the claim in a sentence")]
+    short: str | None = None
+    """the claim in a few words, for the README's table; null: it is not there"""
     metric: Literal[
         "test error %",
         "training error %",

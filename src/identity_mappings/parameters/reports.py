@@ -286,6 +286,12 @@ class Reporting(Parameters):
     """of two networks' gradients, below which neither passes more than the other"""
     scales: dict[Annotated[Name, known("scales")], Limits] = {}  # noqa: RUF012
     """by scale: values that differ there"""
+    side_by_side: list[Annotated[Name, known("scales")]] = []  # noqa: RUF012
+    """scales that results/report.html, `explain` and the README show together, the largest first"""
+
+    def list_beside(self, scale: str) -> list[str]:
+        """The scales that are shown together with one."""
+        return self.side_by_side if scale in self.side_by_side else [scale]
 
     def get_limits(self, scale: str) -> "Reporting":
         """The rule with the values of a scale."""

@@ -1,5 +1,6 @@
 """The typed form of what others report of the papers' networks (params/reproductions.yaml)."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -35,6 +36,14 @@ class Report(Parameters):
     """same: the papers' recipe but for details; the head of params/reproductions.yaml says which"""
     differs: Annotated[str | None, Field(description="what an other recipe does otherwise")] = None
     remark: str | None = None
+
+    def get_link(self, source: Source) -> str:
+        """To the file as it was read, or the issue; to the source where there is no such."""
+        place = self.at.partition(",")[0]
+        if re.match(r"(issues|pull)/\d+$", place):
+            return f"{source.address}/{place}"
+        is_file = self.commit and not re.search(r"[*\s]", place)
+        return f"{source.address}/blob/{self.commit}/{place}" if is_file else source.address
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Report":

@@ -13,7 +13,7 @@ from ..records.run import BadRecord
 from . import benchmarks, detections, evidence, figures, page, readme
 from .cells import Records
 from .evidence import Gap, History
-from .tables import Report, make_report
+from .tables import ScaleReport, make_report
 
 
 def audit(scale: str, root: Path = Path()) -> int:
@@ -39,7 +39,7 @@ def audit(scale: str, root: Path = Path()) -> int:
     return 0
 
 
-def _walk(project: Project, scale: str, report: Report) -> dict[Path, str]:
+def _walk(project: Project, scale: str, report: ScaleReport) -> dict[Path, str]:
     """What each record that a page shows is made of, in words."""
     records, history, walked = report.records, History(project.root), {}
     results = records.results
@@ -88,7 +88,7 @@ def _check_each_once(records: Records) -> None:
                 raise Gap(f"{path}: the same run as {seen[value]}: move it away and train its own seed")
 
 
-def _check_pages(report: Report) -> None:
+def _check_pages(report: ScaleReport) -> None:
     """The pages are those that the records give, and have not been edited."""
     records = report.records
     if records.bad:
@@ -98,7 +98,7 @@ def _check_pages(report: Report) -> None:
         _check_file(records.results / name, content, cure)
 
 
-def _check_pictures(report: Report) -> None:
+def _check_pictures(report: ScaleReport) -> None:
     """Figures and report.html are those that the records give, and README.md is what the tables give."""
     records = report.records
     if b"](figures/" in report.pages["README.md"]:
@@ -109,8 +109,8 @@ def _check_pictures(report: Report) -> None:
     path = records.results / page.NAME
     if path.is_file():
         cure = f"the page is out of date: run identity-mappings report --scale {records.scale}"
-        _check_file(path, page.render_report(report), cure)
-    if records.scale in readme.SCALES and not readme.is_current(records.project):
+        _check_file(path, page.render_report(records.project, records.scale), cure)
+    if records.scale in records.project.reporting.side_by_side and not readme.is_current(records.project):
         raise Gap(f"{readme.NAME}: tables are out of date: run identity-mappings tables --scale {records.scale}")
 
 

@@ -2,15 +2,16 @@
 
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from ..errors import UserError
-from ..parameters import load
+from ..parameters import Project, load
 from ..parameters.reading import nearest
-from . import verdict
+from . import reproductions, verdict
 from .cells import Filled, Records, fill
 from .walk import Run, Walk, Walks
 
@@ -19,7 +20,7 @@ BARS = "▁▂▃▄▅▆▇█"
 MOST_CELLS = 6  # more cells than these are listed only
 
 
-def find(cells: list[Filled], table: str, row: str | None, column: str | None) -> list[Filled]:
+def find_cells(cells: list[Filled], table: str, row: str | None, column: str | None) -> list[Filled]:
     """The cells that words name: exactly, or else by a part of the name.
 
     Raises:
@@ -52,9 +53,10 @@ def draw_bars(run: Run, width: int = 48) -> str:
 
 
 def show(scale: str, table: str, row: str | None, column: str | None, root: Path = Path()) -> int:
-    """Print the way back from each cell that the words name; of many only their list."""
-    records = Records(load(root), scale)
-    cells = find(list(fill(records)), table, row, column)
+    """Print the way back from each cell that the words name, and what else is known of it; of many only a list."""
+    project = load(root)
+    records = Records(project, scale)
+    cells = find_cells(list(fill(records)), table, row, column)
     console = Console(highlight=False) if sys.stdout.isatty() else Console(width=140, highlight=False, no_color=True)
     if len(cells) > 1:
         console.print(f"{len(cells)} cells:")
@@ -65,22 +67,31 @@ def show(scale: str, table: str, row: str | None, column: str | None, root: Path
         console.print("Name a row, and a column where there are several, to trace one cell.")
         return 0
     walks = Walks(records)
+    others = [name for name in project.reporting.list_beside(scale) if name != scale]
+    beside = {name: {cell.place: cell for cell in fill(Records(project, name))} for name in others}
     for cell in cells:
         console.print()
         _print(console, walks.walk(cell))
+        for name, same in beside.items():
+            _say(console, {f"scale {name}": f"{same[cell.place].text}{_count_runs(same[cell.place])}"})
+        _print_others(console, project, cell)
     for reason in records.bad:
         console.print(f"invalid record: {reason}", style="red", markup=False)
     return 0
 
 
-def _print(console: Console, walk: Walk) -> None:
-    def say(texts: dict[str, str], indent: int = 2) -> None:
-        for name, text in texts.items():
-            if text:
-                line = f"{'':{indent}}{name + ':':{24 - indent}} {text}"
-                console.print(line, markup=False, soft_wrap=True)
+def _say(console: Console, texts: dict[str, str], indent: int = 2) -> None:
+    for name, text in texts.items():
+        if text:
+            console.print(f"{'':{indent}}{name + ':':{24 - indent}} {text}", markup=False, soft_wrap=True)
 
-    texts = walk.texts
+
+def _count_runs(cell: Filled) -> str:
+    return f" (n = {len(cell.records)})" if cell.records else ""
+
+
+def _print(console: Console, walk: Walk) -> None:
+    say, texts = partial(_say, console), walk.texts
     console.print(walk.cell.place, style="bold", markup=False)
     say({name: texts[name] for name in ("published", "rebuilt", "difference")} | {"mean ± deviation": texts["spread"]})
     console.print(f"  {'verdict:':22} [{COLOURS.get(walk.cell.verdict, 'dim')}]{walk.cell.verdict}[/]")
@@ -96,6 +107,21 @@ def _print(console: Console, walk: Walk) -> None:
         for command in walk.missing.commands:
             say({"train": command}, 4)
     say({name: ", ".join(text.splitlines()) for name, text in walk.parameters.items()})
+
+
+def _print_others(console: Console, project: Project, cell: Filled) -> None:
+    """What others report of a cell: their medians, and each number with its source."""
+    found = reproductions.find_numbers(project, cell.cell)
+    if not found:
+        return
+    console.print(f"  others: {reproductions.count_independent(found)} source(s)", style="bold")
+    for key, summary in reproductions.summarize(found).items():
+        _say(console, {reproductions.name_statistic(*key) or "last epoch": summary.text}, 4)
+    for one in found:
+        source = reproductions.describe_report(project, one.report)
+        words = [*source.values(), *reproductions.list_remarks(one)]
+        counts = "" if one.number.counts else "not counted: "
+        _say(console, {reproductions.format_number(one.number): counts + "; ".join(words)}, 4)
 
 
 def show_differences(scale: str, root: Path = Path()) -> int:

@@ -1,28 +1,37 @@
 """The part of the project's README that is made from the records."""
 
 import re
-from typing import Any
+from collections import Counter
 
 from ..parameters import Project
-from ..records.files import parse_json, write_atomically
+from ..parameters.reports import TEST_ERROR
+from ..records.files import write_atomically
+from . import claims, reproductions
+from .cells import Filled, Records, fill
+from .claims import CONTRADICTED, HOLDS, UNDECIDED, Judged, join_counts
 from .rendering import format_grid
 from .rendering import render as render_template
 
 NAME = "README.md"
-SCALES = ("paper", "overnight")  # whose records are committed
 BEGIN = "<!-- made from the records by `identity-mappings tables`: do not edit -->\n"
 END = "<!-- end of what is made from the records -->\n"
 
 
 def render(project: Project) -> str | None:
-    """README.md with what the tables of the committed scales hold now; None where there is no place for it."""
+    """README.md with what the records of all scales say now; None where there is no place for it."""
     path = project.root / NAME
     text = path.read_text("utf-8") if path.is_file() else ""
     if BEGIN not in text or END not in text:
         return None
-    origins = {scale: project.root / project.scale(scale).results / "tables.json" for scale in SCALES}
-    cells = {scale: parse_json(path.read_bytes())["cells"] for scale, path in origins.items() if path.is_file()}
-    made = render_template("readme.md.jinja", scales=cells, errors=_tabulate_errors)
+    records = {scale: Records(project, scale) for scale in project.reporting.side_by_side}
+    judged = {scale: list(claims.judge(found)) for scale, found in records.items()}
+    by_claim = (dict(zip(judged, together, strict=True)) for together in zip(*judged.values(), strict=True))
+    made = render_template(
+        "readme.md.jinja",
+        claims=[row for each in by_claim if (row := _describe_claim(project, each))],
+        scales={scale: list(fill(found)) for scale, found in records.items()},
+        errors=_tabulate_errors,
+    )
     return re.sub(f"(?<={re.escape(BEGIN)}).*(?={re.escape(END)})", lambda _: f"\n{made}", text, flags=re.DOTALL)
 
 
@@ -36,16 +45,36 @@ def is_current(project: Project) -> bool:
     return text is None or text == (project.root / NAME).read_text("utf-8")
 
 
-def _tabulate_errors(cells: list[dict[str, Any]]) -> str:
+def _describe_claim(project: Project, judged: dict[str, Judged]) -> dict[str, str]:
+    """What the paper, others and each scale say of a claim; empty for a claim that has no short form."""
+    first = next(iter(judged.values()))
+    if not first.claim.short:
+        return {}
+    sources = reproductions.count_sources(list(reproductions.compare_in_reports(project, first.claim)))
+    of_sources = ", ".join(f"{sources[word]} {word}" for word in (HOLDS, CONTRADICTED, UNDECIDED) if sources[word])
+    on_paper = _join_verdict(reproductions.judge_together(first.on_paper), first.on_paper) or "not printed"
+    scales = {f"scale {name}": _join_verdict(each.verdict, each.counts) for name, each in judged.items()}
+    return {"claim": first.claim.short, "paper": on_paper, "others": of_sources or "nobody", **scales}
+
+
+def _join_verdict(verdict: str, counts: Counter[str]) -> str:
+    return f"{verdict} ({join_counts(counts)})" if len(counts) > 1 else verdict
+
+
+def _tabulate_errors(cells: list[Filled]) -> str:
     """Each trained experiment once, by the first cell that shows its test error."""
-    shown = {}
+    shown: dict[str, Filled] = {}
     for cell in cells:
-        if cell["metric"] == "test error %" and cell["runs"]:
-            shown.setdefault(cell["experiment"], cell)
-    rows = [["experiment", "dataset", "runs", "rebuilt", "sd", "published, at scale `paper`"]]
-    for name, cell in shown.items():
-        published = "" if cell["published"] is None else str(cell["published"])
-        spread = "" if cell["std"] is None else f"± {cell['std']:.2f}"
-        rebuilt = f"{cell['measured']:.2f}" if isinstance(cell["measured"], float) else cell["measured"]
-        rows.append([f"`{name}`", cell["dataset"], str(cell["runs"]), rebuilt, spread, published])
-    return format_grid(rows)
+        if cell.cell.metric == TEST_ERROR and cell.records:
+            shown.setdefault(cell.experiment.name, cell)
+    return format_grid([
+        {
+            "experiment": f"`{name}`",
+            "dataset": cell.experiment.parameters["dataset"]["name"],
+            "runs": str(len(cell.records)),
+            "rebuilt": cell.text,
+            "sd": "" if cell.deviation is None else f"± {cell.deviation:.2f}",
+            "published, at scale `paper`": "" if cell.cell.published is None else str(cell.cell.published),
+        }
+        for name, cell in shown.items()
+    ])  # fmt: skip

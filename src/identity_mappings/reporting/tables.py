@@ -11,7 +11,7 @@ from ..parameters import Project, load
 from ..parameters.reports import Row
 from ..records import run
 from ..records.files import json_bytes, write_atomically
-from . import claims, detections, findings, readme, verdict
+from . import claims, detections, findings, readme, reproductions, verdict
 from .cells import Filled, Records, count_cells, fill, round_numbers
 from .claims import Judged
 from .rendering import format_padded, pad_columns, render
@@ -25,7 +25,7 @@ TITLES = {
 }
 
 
-def documents(records: Records, cells: list[Filled]) -> tuple[str, str]:
+def render_tables(records: Records, cells: list[Filled]) -> tuple[str, str]:
     """tables.md and paper.md: the same text, the same columns and widths, and other numbers."""
     tables = []
     for table in records.project.tables.values():
@@ -50,7 +50,7 @@ def _fill_in(row: Row, text: str, cells: dict[tuple[str, str], Filled], attribut
     return re.sub(r"\{([^}]*)\}", lambda name: getattr(cells[row.name, name[1]], attribute), text)
 
 
-def compare(records: Records, cells: list[Filled]) -> str:
+def render_comparison(records: Records, cells: list[Filled]) -> str:
     """comparison.md: published and rebuilt side by side, with spread and verdict."""
     tables = records.project.tables.values()
     return render(
@@ -59,11 +59,11 @@ def compare(records: Records, cells: list[Filled]) -> str:
         settings=records.settings,
         rules=verdict.state_rules(records.project, records.scale),
         bad=records.bad,
-        tables=[(table, [_compare(cell, records) for cell in cells if cell.table is table]) for table in tables],
+        tables=[(table, [_compare_cell(cell, records) for cell in cells if cell.table is table]) for table in tables],
     )
 
 
-def _compare(cell: Filled, records: Records) -> dict[str, str]:
+def _compare_cell(cell: Filled, records: Records) -> dict[str, str]:
     def optional(value: float | None, form: str) -> str:
         return "" if value is None else form.format(value)
 
@@ -72,7 +72,8 @@ def _compare(cell: Filled, records: Records) -> dict[str, str]:
         exact = f"{cell.measured:,}"
     elif cell.cell.share_of and cell.measured is not None:
         exact = f"{cell.measured:.2f}%"
-    return {
+    others = reproductions.describe(reproductions.find_numbers(records.project, cell.cell))
+    texts = {
         "row": cell.row.name,
         "column": cell.column,
         "published": cell.published_text,
@@ -84,6 +85,7 @@ def _compare(cell: Filled, records: Records) -> dict[str, str]:
         "difference": optional(cell.difference, "{:+.2f}") if records.settings.published else "",
         "verdict": cell.verdict,
     }
+    return {**texts, "others": others} if records.settings.published else texts
 
 
 def metrics(cells: list[Filled]) -> dict[str, Any]:
@@ -122,7 +124,7 @@ def render_imported(records: Records) -> str:
 
 
 @dataclass(frozen=True)
-class Report:
+class ScaleReport:
     """All that the pages of a scale say."""
 
     records: Records
@@ -131,22 +133,22 @@ class Report:
     pages: dict[str, bytes]  # by file name
 
 
-def make_report(project: Project, scale: str) -> Report:
+def make_report(project: Project, scale: str) -> ScaleReport:
     """tables.md, paper.md, comparison.md, README.md, metrics.json and tables.json of a scale."""
     records = Records(project, scale)
     cells, judged = list(fill(records)), list(claims.judge(records))
-    rebuilt, published = documents(records, cells)
+    rebuilt, published = render_tables(records, cells)
     rebuilt += render_imported(records)
-    findings_page = findings.render_findings(records, cells, judged)  # notes bad records, which `compare` lists
+    findings_page = findings.render_findings(records, cells, judged)  # notes bad records, which the comparison lists
     pages = {
         "paper.md": published.encode(),
         "tables.md": rebuilt.encode(),
-        "comparison.md": compare(records, cells).encode(),
+        "comparison.md": render_comparison(records, cells).encode(),
         findings.NAME: findings_page.encode(),
         "metrics.json": json_bytes(metrics(cells)),
         ORIGIN: json_bytes({"scale": scale, "cells": [cell.as_json(project.root) for cell in cells]}),
     }
-    return Report(records, cells, judged, pages)
+    return ScaleReport(records, cells, judged, pages)
 
 
 def write(scale: str, root: Path = Path()) -> None:
@@ -158,7 +160,7 @@ def write(scale: str, root: Path = Path()) -> None:
     folder = root / project.scale(scale).results
     for name, content in report.pages.items():
         write_atomically(folder / name, content)
-    if scale in readme.SCALES:
+    if scale in project.reporting.side_by_side:
         readme.write(project)
     if outdated := describe_outdated_records(project, scale):
         print(outdated, file=sys.stderr)
