@@ -83,7 +83,8 @@ class Graph:
         return [f"{self.project.scale(scale).results}/figures/{name}.svg" for name in self.figure_names]
 
     def page(self, scale: str) -> list[str]:
-        return [f"{self.project.scale(scale).results}/report.html"]
+        """The page that shows a scale, and those beside it: in the folder of the first of these."""
+        return [f"{self.project.scale(self.project.reporting.list_beside(scale)[0]).results}/report.html"]
 
     def datasets(self, scale: str) -> list[str]:
         """Stamps of the datasets that the wanted runs need; the embedded one needs none."""
@@ -202,6 +203,13 @@ class Graph:
         parts = (measurement.COST, measurement.SIGNALS, run.IMPORTED, "runs")
         folders = (folder for part in parts for folder in (self.project.root / wildcards.root).glob(f"{part}/**/"))
         return [*self._list_parameters(), *map(str, code), *sorted(map(str, folders))]
+
+    def page_sources(self, wildcards: Any) -> list[str]:
+        """Tables and figures of a page: of its scale, of that of this call, and of those beside that have figures."""
+        asked = (self.get_scale(wildcards), self.scale)
+        results = {name: self.project.scale(name).results for name in self.project.reporting.list_beside(asked[0])}
+        shown = [name for name, folder in results.items() if name in asked or self._exists(f"{folder}/figures")]
+        return [path for name in shown for path in (*self.tables(name), *self.figures(name))]
 
     # Parameters.
 

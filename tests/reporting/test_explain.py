@@ -50,6 +50,20 @@ def test_a_number_is_walked_back(bench, told):
     assert "depth: 110" in found["network"]
 
 
+def test_other_scales_and_others_stand_beside_it(bench, told):
+    bench.record(RESNET, 20.5, 0, scale="weekend")
+    text = told("he2016, Table 1", "original")
+    found = facts(text)
+    assert found["rebuilt"] == "not run"
+    assert (found["scale weekend"], found["scale overnight"]) == ("20.50 (n = 1)", "not run")
+    [sources] = re.findall(r"others: (\d+) source", text)
+    assert int(sources) > 15 and re.fullmatch(r"\d\.\d\d \(.*, \d+ sources\)", found["last epoch"])
+    assert "hysts/pytorch_image_classification; https://github.com/hysts/" in found["6.52"]
+    assert "not counted: " in text
+    assert "others" not in told("he2016, Table 1", "dropout shortcut"), "nobody has a number for it"
+    assert "scale overnight" in told("he2016, Table 1", "original", scale="weekend")
+
+
 def test_a_row_of_several_experiments_says_that_it_waits_for_all(bench, told):
     """One of six fails, as in the paper: it agrees once the others were run."""
     bench.record(f"{RESNET}-exclusive-gate-b0", 80.0)

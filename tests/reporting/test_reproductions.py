@@ -78,6 +78,36 @@ def test_what_does_not_count_is_found_and_not_summarized(others):
     assert summarize(project, place)["last", "same"].sources == 1
 
 
+def test_the_nearest_statistic_is_described_first_and_then_best_epochs(others):
+    reports = {"a": {}, "b": {}, "c": {"epoch": "best of test"}, "d": {"recipe": "other", "differs": "Adam"}}
+    place = " / ".join(CELLS["original"])
+
+    def describe(*numbers: tuple) -> str:
+        project = others(reports, {"original": list(numbers)} if numbers else {})
+        return reproductions.describe(reproductions.find_numbers(project, project.cells_by_place()[place]))
+
+    a, b, c, d = ("a", 6.0, {}), ("b", 6.9, {}), ("c", 5.0, {}), ("d", 9.0, {})
+    assert describe(d, c, a, b) == "6.45 (6.00 to 6.90, 2 sources); best of test 5.00 (1 source)"
+    assert describe(d, c) == "best of test 5.00 (1 source)"
+    assert describe(d) == "other recipe 9.00 (1 source)"
+    assert describe() == ""
+
+
+@pytest.mark.parametrize(
+    ("at", "commit", "link"),
+    [
+        ("issues/7", None, "https://example.org/issues/7"),
+        ("README.md", "0" * 40, f"https://example.org/blob/{'0' * 40}/README.md"),
+        ("a/b.csv, vanilla", "0" * 40, f"https://example.org/blob/{'0' * 40}/a/b.csv"),
+        ("train/*.tsv", "0" * 40, "https://example.org"),
+        ("README.md", None, "https://example.org"),
+    ],
+)
+def test_a_link_leads_to_the_file_as_it_was_read(others, at, commit, link):
+    project = others({"a": {"at": at, "commit": commit}}, {})
+    assert reproductions.describe_report(project, project.reproductions.reports["a"])["link"] == link
+
+
 @pytest.mark.parametrize(
     ("place", "sources"),
     [

@@ -149,6 +149,14 @@ def test_the_verdict_is_on_the_page(bench, grids):
     assert "the difference is at most 2 se" in text and "(20 % on cifar10)" in text
 
 
+def test_what_others_have_stands_beside_a_papers_cell_and_no_smaller_one(bench, grids):
+    others = compared(bench, grids, "original")["others"]
+    assert re.fullmatch(r"\d\.\d\d \(\d\.\d\d to \d\.\d\d, \d+ sources\); best of test .*", others)
+    assert compared(bench, grids, "dropout shortcut")["others"] == ""
+    page = (bench.tables("overnight") / "comparison.md").read_text()
+    assert "others" not in grids(page)["he2016, Table 1"][0]
+
+
 def test_quoted_rows_are_marked_and_never_rebuilt(bench, grids):
     results = bench.tables()
     for page in ("tables.md", "paper.md"):

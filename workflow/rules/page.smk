@@ -1,8 +1,7 @@
 # The page of tables and figures, to open in a browser: one file.
 rule make_page:
     input:
-        "{root}/tables.md",
-        collect("{{root}}/figures/{figure}.svg", figure=GRAPH.figure_names),
+        GRAPH.page_sources,
     output:
         report("{root}/report.html", caption="../report/page.rst", category="Page"),
     log:
