@@ -1,20 +1,16 @@
 """Facts of the papers' text that no table holds: bounds of errors, training times, numbers of images, a choice."""
 
-from typing import TYPE_CHECKING
-
 from ..parameters.reports import CHOSEN_BIAS, SPLIT, TEST_BOUND, TRAINING_TIME, Cell
 from ..records.experiment import Experiment
 from ..records.speed import read_spent
 from . import verdict
-
-if TYPE_CHECKING:
-    from .cells import Records, Tested
+from .store import Records, Tested
 
 WHERE_TIMES_ARE = "README.md, Time"  # the same runs take another time on every machine: no table has one
 
 
 def rebuild(
-    records: "Records", cell: Cell, experiment: Experiment, tests: "list[Tested]", complete: bool
+    records: Records, cell: Cell, experiment: Experiment, tests: list[Tested], complete: bool
 ) -> tuple[str, float | str, str] | None:
     """Text, value and verdict of a fact; None where the records do not say.
 
@@ -48,7 +44,7 @@ def rebuild(
     return text, value, judged if comparable else "not comparable"
 
 
-def _judge_bound(records: "Records", cell: Cell, experiment: Experiment, errors: list[float | None]) -> str:
+def _judge_bound(records: Records, cell: Cell, experiment: Experiment, errors: list[float | None]) -> str:
     """A run that diverged lies above every bound."""
     reporting, value = records.reporting, verdict.median(errors)
     above, bound = cell.published[0] == ">", float(cell.published[1:])

@@ -17,7 +17,7 @@ from ..parameters import Project, load
 from ..parameters.reports import Row, Table, Units
 from ..records.files import write_atomically
 from . import findings, reproductions, verdict
-from .cells import NO_COUNTERPART, NOT_RUN, Filled, name_place
+from .cells import NO_COUNTERPART, NOT_RUN, Filled, count_cells, name_place
 from .claims import CONTRADICTED, HOLDS, UNDECIDED, Judged, Pair, format_published, join_counts
 from .pictures import draw_curve, embed_figure
 from .rendering import render
@@ -256,6 +256,7 @@ def render_report(project: Project, scale: str) -> bytes:
         f"{NAME}.jinja",
         reports=reports,
         runs=runs,
+        count_cells=count_cells,
         labels=data["labels"],
         others=project.reproductions,
         titles=TITLES,

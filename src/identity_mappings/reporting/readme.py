@@ -7,7 +7,7 @@ from ..parameters import Project
 from ..parameters.reports import TEST_ERROR
 from ..records.files import write_atomically
 from . import claims, reproductions
-from .cells import Filled, Records, fill
+from .cells import Filled, Records, count_cells, fill
 from .claims import CONTRADICTED, HOLDS, UNDECIDED, Judged, join_counts
 from .rendering import format_grid
 from .rendering import render as render_template
@@ -30,7 +30,8 @@ def render(project: Project) -> str | None:
         "readme.md.jinja",
         claims=[row for each in by_claim if (row := _describe_claim(project, each))],
         scales={scale: list(fill(found)) for scale, found in records.items()},
-        errors=_tabulate_errors,
+        count_cells=count_cells,
+        tabulate_errors=_tabulate_errors,
     )
     return re.sub(f"(?<={re.escape(BEGIN)}).*(?={re.escape(END)})", lambda _: f"\n{made}", text, flags=re.DOTALL)
 
