@@ -9,7 +9,7 @@ from torchvision.ops import FrozenBatchNorm2d, roi_pool
 
 from identity_mappings.detection.networks import STRIDE, Detector, RegionPooling, build_backbone, split
 from identity_mappings.networks.batch_norm import BatchNorm2d
-from identity_mappings.networks.imagenet import ImageNetResNet
+from identity_mappings.networks.resnet import ImageNetResNet
 from identity_mappings.networks.vgg import Vgg
 
 RESNET = {

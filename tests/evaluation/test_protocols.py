@@ -20,7 +20,7 @@ from identity_mappings.data.shards import Shards
 from identity_mappings.errors import UserError
 from identity_mappings.evaluation import protocols, single_view
 from identity_mappings.networks.batch_norm import BatchNorm2d
-from identity_mappings.networks.imagenet import ImageNetResNet
+from identity_mappings.networks.resnet import ImageNetResNet
 from identity_mappings.training import imported
 
 PHOTOGRAPHS = Path(find_spec("sklearn").origin).parent / "datasets/images"

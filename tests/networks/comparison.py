@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from identity_mappings.networks.imagenet import ImageNetResNet
+from identity_mappings.networks.resnet import ImageNetResNet
 
 TOLERANCE = 1e-10
 

@@ -11,10 +11,9 @@ import torchvision
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from identity_mappings.networks.cifar import CifarResNet
 from identity_mappings.networks.cost import weights
 from identity_mappings.networks.depth import IMAGENET_STAGES, LAYERS_OF_UNIT, VGG_DEPTHS, stages
-from identity_mappings.networks.imagenet import ImageNetResNet
+from identity_mappings.networks.resnet import CifarResNet, ImageNetResNet
 from identity_mappings.networks.vgg import Vgg
 from identity_mappings.training import memory
 
@@ -26,7 +25,7 @@ DEEPEST = {
 TRAINS = """
 import resource, sys, time
 import torch
-from identity_mappings.networks.cifar import CifarResNet
+from identity_mappings.networks.resnet import CifarResNet
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

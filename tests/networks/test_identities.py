@@ -11,8 +11,7 @@ from comparison import assert_close, different, random_like, randomized
 from torch import nn
 
 from identity_mappings.networks.batch_norm import BatchNorm2d
-from identity_mappings.networks.cifar import CifarResNet
-from identity_mappings.networks.imagenet import ImageNetResNet
+from identity_mappings.networks.resnet import CifarResNet, ImageNetResNet
 from identity_mappings.networks.units import AsymmetricUnit
 
 CLASSES = 7

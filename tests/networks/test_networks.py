@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from identity_mappings.networks.batch_norm import BatchNorm2d
-from identity_mappings.networks.cifar import CifarResNet
+from identity_mappings.networks.resnet import CifarResNet
 
 PRE_ACTIVATION = {"unit": "bottleneck", "activation": "full-pre-activation", "shape_change": "B"}
 NETWORKS = {"basic": {"shape_change": "A"}, "bottleneck": PRE_ACTIVATION, "single": {"unit": "single"}}

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from identity_mappings.networks.batch_norm import BatchNorm2d
-from identity_mappings.networks.cifar import CifarResNet
+from identity_mappings.networks.resnet import CifarResNet
 from identity_mappings.networks.shortcuts import SHORTCUTS, Dropout, DropoutShortcut, Gate, ZeroPadding
 
 TABLE_1 = {

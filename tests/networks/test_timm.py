@@ -17,7 +17,7 @@ from timm.layers import BatchNormAct2d, create_conv2d
 from timm.models.resnetv2 import ResNetV2
 from torch import nn
 
-from identity_mappings.networks.imagenet import ImageNetResNet
+from identity_mappings.networks.resnet import ImageNetResNet
 
 PRE_ACTIVATION = {"activation": "full-pre-activation", "shape_change": "B"}
 TIMMS_KEYS = {"stem_activation": "after-pooling", "bottleneck_stride": "3x3"}

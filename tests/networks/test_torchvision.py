@@ -14,9 +14,8 @@ from comparison import assert_close, assert_same, different, ours_with, random_l
 from torch import nn
 from torch.nn import functional as F
 
-from identity_mappings.networks.cifar import CifarResNet
 from identity_mappings.networks.cost import weights
-from identity_mappings.networks.imagenet import ImageNetResNet
+from identity_mappings.networks.resnet import CifarResNet, ImageNetResNet
 
 SCALES, PLAIN_SCALES = (0.2, 0.7), (0.7, 1.5)
 OPTION_C = {"shortcut": {"kind": "convolution"}, "shape_change": "B"}

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from identity_mappings.networks.cifar import CifarResNet
-from identity_mappings.networks.imagenet import ImageNetResNet
+from identity_mappings.networks.resnet import CifarResNet, ImageNetResNet
 from identity_mappings.networks.shortcuts import Shortcut
 from identity_mappings.networks.unit_graph import operations
 

@@ -5,7 +5,7 @@ import torch
 from comparison import random_like
 from torch.nn import functional as F
 
-from identity_mappings.networks.cifar import CifarResNet
+from identity_mappings.networks.resnet import CifarResNet
 from identity_mappings.networks.units import ACTIVATIONS
 
 DEPTHS = {"basic": 14, "bottleneck": 20, "single": 8}  # two units in each stage

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from identity_mappings.networks.batch_norm import BatchNorm2d
-from identity_mappings.networks.cifar import CifarResNet
+from identity_mappings.networks.resnet import CifarResNet
 from identity_mappings.networks.shortcuts import Gate
 from identity_mappings.parameters import load
 from identity_mappings.training.assembly import build, decayed, get_recipe, initialize

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from identity_mappings.networks.cifar import CifarResNet
-from identity_mappings.networks.imagenet import ImageNetResNet
+from identity_mappings.networks.resnet import CifarResNet, ImageNetResNet
 from identity_mappings.training import responses, signals
 from identity_mappings.training.responses import LayerResponse
 from identity_mappings.training.signals import UnitSignal

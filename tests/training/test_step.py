@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from identity_mappings.errors import UserError
-from identity_mappings.networks.cifar import CifarResNet
+from identity_mappings.networks.resnet import CifarResNet
 from identity_mappings.training import captured, memory
 from identity_mappings.training.optimizer import Optimizer
 from identity_mappings.training.trainer import Options, Trainer

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .cifar import CifarResNet
-from .imagenet import ImageNetResNet
+from .resnet import CifarResNet, ImageNetResNet
 from .vgg import Vgg
 
 FAMILIES: dict[str, type[nn.Module]] = {"cifar": CifarResNet, "imagenet": ImageNetResNet, "vgg": Vgg}

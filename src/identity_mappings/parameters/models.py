@@ -135,7 +135,7 @@ Shortcut = Annotated[
 
 
 class Network(Parameters):
-    """A network of the papers (networks.cifar, networks.imagenet), or VGG (networks.vgg)."""
+    """A network of the papers (networks.resnet), or VGG (networks.vgg)."""
 
     family: Literal["cifar", "imagenet", "vgg"] | None = None
     """null: cifar; which stem, stages and widths"""

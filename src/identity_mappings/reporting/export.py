@@ -22,7 +22,7 @@ from ..training.trainer import Options
 from .rendering import render
 
 CARD, PACKAGE = "README.md", "network"
-MODULES = ("cifar", "imagenet", "vgg", "residual", "units", "shortcuts", "batch_norm", "depth")
+MODULES = ("resnet", "vgg", "residual", "units", "shortcuts", "batch_norm", "depth")
 
 
 def export(folder: Path, options: Options, output: Path | None = None) -> Path:

@@ -1,4 +1,5 @@
-"""The ImageNet networks of both papers: he2015, Section 3.3 and Table 1; he2016, Section 5."""
+"""The residual networks of both papers, on CIFAR (he2015, Section 4.2; he2016, Section 3.1, Tables 1 to 4 and
+Appendix) and on ImageNet (he2015, Section 3.3 and Table 1; he2016, Section 5)."""
 
 from typing import Any
 
@@ -8,7 +9,38 @@ from .depth import stages
 from .residual import ResidualNetwork
 from .units import Norm
 
-STAGE_WIDTHS = (64, 128, 256, 512)
+CIFAR_WIDTHS, IMAGENET_WIDTHS = (16, 32, 64), (64, 128, 256, 512)
+
+
+class CifarResNet(ResidualNetwork):
+    """3x3 convolution, three stages of residual units at 16, 32 and 64 channels, global average pooling, linear layer.
+
+    Args:
+        depth: number of weighted layers; 6n+2 with basic units, 9n+2 with bottleneck units.
+        classes: outputs.
+        in_channels: of the images (CIFAR: 3).
+        unit, choices: see `ResidualNetwork`.
+
+    Shape: (N, in_channels, H, W) to (N, classes), for any H and W.
+
+    Raises:
+        ValueError: a depth that the unit cannot make, or an unknown choice.
+    """
+
+    def __init__(self, depth: int, classes: int = 10, in_channels: int = 3, unit: str = "basic", **choices: Any):
+        self.in_channels = in_channels
+        super().__init__(
+            stem_channels=CIFAR_WIDTHS[0],
+            widths=CIFAR_WIDTHS,
+            units=stages("cifar", unit, depth),
+            classes=classes,
+            unit=unit,
+            **choices,
+        )
+
+    def make_stem(self, norm: Norm) -> nn.Module:
+        convolution = nn.Conv2d(self.in_channels, CIFAR_WIDTHS[0], 3, padding=1, bias=False)
+        return nn.Sequential(convolution, norm(CIFAR_WIDTHS[0]), nn.ReLU(inplace=True))
 
 
 class ImageNetResNet(ResidualNetwork):
@@ -47,8 +79,8 @@ class ImageNetResNet(ResidualNetwork):
             raise ValueError(f"stem_activation {stem_activation!r} is neither before-pooling nor after-pooling")
         self.in_channels, self.pool_first = in_channels, stem_activation == "after-pooling"
         super().__init__(
-            stem_channels=STAGE_WIDTHS[0],
-            widths=STAGE_WIDTHS,
+            stem_channels=IMAGENET_WIDTHS[0],
+            widths=IMAGENET_WIDTHS,
             units=stages("imagenet", unit, depth),
             classes=classes,
             unit=unit,
@@ -56,6 +88,6 @@ class ImageNetResNet(ResidualNetwork):
         )
 
     def make_stem(self, norm: Norm) -> nn.Module:
-        convolution = nn.Conv2d(self.in_channels, STAGE_WIDTHS[0], 7, stride=2, padding=3, bias=False)
-        pooling, activation = nn.MaxPool2d(3, stride=2, padding=1), [norm(STAGE_WIDTHS[0]), nn.ReLU(inplace=True)]
+        convolution = nn.Conv2d(self.in_channels, IMAGENET_WIDTHS[0], 7, stride=2, padding=3, bias=False)
+        pooling, activation = nn.MaxPool2d(3, stride=2, padding=1), [norm(IMAGENET_WIDTHS[0]), nn.ReLU(inplace=True)]
         return nn.Sequential(convolution, *([pooling, *activation] if self.pool_first else [*activation, pooling]))
