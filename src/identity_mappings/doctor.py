@@ -17,8 +17,8 @@ from .parameters import Project, load
 from .records.experiment import ARITHMETICS, Experiment
 from .records.provenance import find_version
 from .records.speed import Speeds, Spent, name_device
-from .reporting.cells import Records
 from .reporting.run_states import find_runs
+from .reporting.store import Records
 from .reporting.times import estimate_left
 from .training import devices, driver
 from .training.streamed import MOST_WORKERS
@@ -52,7 +52,8 @@ def list_kinds(project: Project, arithmetic: str) -> list[Experiment]:
         if family == "vgg":
             continue
         shortest = (SHORTEST_ON_IMAGENET if family else SHORTEST)[stated.network.unit]
-        found = project.resolve(name)
+        if (found := project.resolve(name)) is None:
+            continue
         parameters = {
             "dataset": dataset,
             "network": found.parameters["network"] | {"depth": shortest},
@@ -147,7 +148,7 @@ def check_data(project: Project, folder: Path) -> Line:
             return Line("data", WRONG, f"{name} is damaged: {wrong[0]}; identity-mappings data fetch {name}")
         else:
             here.append(name)
-    archives = [folder / "imagenet" / file for file in project.datasets["imagenet"].archives]
+    archives = [folder / "imagenet" / file for file in project.datasets["imagenet"].archives or ()]
     prepared = (folder / "shards/imagenet").is_dir() or all(file.is_file() for file in archives)
     (here if prepared else missing).append("imagenet")
     text = f"here: {', '.join(here) or 'none'}"
@@ -156,12 +157,11 @@ def check_data(project: Project, folder: Path) -> Line:
     return Line("data", OK, text)
 
 
-def measure_step(project: Project, device: torch.device) -> float:
-    """Seconds of a step of ResNet-110 on CIFAR-10, in float32."""
-    parameters = project.resolve("cifar10-resnet110").parameters
-    experiment, steps = Experiment("cifar10-resnet110", "doctor", parameters), 50
-    devices.prepare("float32", parameters["recipe"]["cpu_threads"])
-    trainer = Trainer(experiment, 0, device, Options(Path(), root=project.root), make_images())
+def measure_step(experiment: Experiment, device: torch.device, root: Path) -> float:
+    """Seconds of a step of an experiment on CIFAR, in float32."""
+    devices.prepare("float32", experiment.parameters["recipe"]["cpu_threads"])
+    steps = 50
+    trainer = Trainer(experiment, 0, device, Options(Path(), root=root), make_images())
 
     def run(begin: int) -> float:
         start = time.perf_counter()
@@ -177,9 +177,11 @@ def measure_step(project: Project, device: torch.device) -> float:
 
 
 def check_speed(project: Project, device: torch.device) -> Line:
-    seconds, records = measure_step(project, device), Records(project, "paper")
+    experiment = project.resolve("cifar10-resnet110")
+    assert experiment is not None
+    seconds, records = measure_step(experiment, device, project.root), Records(project, "paper")
     speeds, name = Speeds(records.costs), name_device(devices.get_name(device), "")
-    speeds.add(project.resolve("cifar10-resnet110"), Spent(name, seconds, 1, None))
+    speeds.add(experiment, Spent(name, seconds, 1, None))
     left = [run for run in find_runs(records)[0] if not run.experiment.streamed]
     hours = estimate_left(left, speeds, [name]).in_words or "none"
     text = f"a step of ResNet-110 on CIFAR-10 takes {seconds:.3g} s in float32"

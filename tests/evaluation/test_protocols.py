@@ -19,9 +19,9 @@ from identity_mappings.data import prepare
 from identity_mappings.data.shards import Shards
 from identity_mappings.errors import UserError
 from identity_mappings.evaluation import protocols, single_view
+from identity_mappings.networks import torchvision_weights
 from identity_mappings.networks.batch_norm import BatchNorm2d
 from identity_mappings.networks.resnet import ImageNetResNet
-from identity_mappings.training import imported
 
 PHOTOGRAPHS = Path(find_spec("sklearn").origin).parent / "datasets/images"
 MEAN, DEVIATION = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -97,7 +97,7 @@ class Pair:
             elif tensor.is_floating_point():
                 tensor.uniform_(0.2, 0.8, generator=g)[::4] *= -1
         self._spread(contents)
-        network, state = imported.convert(self.theirs.state_dict(), depth)
+        network, state = torchvision_weights.convert(self.theirs.state_dict(), depth)
         with torch.device("meta"):
             self.ours = ImageNetResNet(**{key: value for key, value in network.items() if key != "family"})
         self.ours.load_state_dict(state, strict=True, assign=True)

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -175,7 +175,7 @@ class Loader:
             generator=torch.Generator(),  # of its own, so that it takes nothing from torch's
         )
 
-    def run(self, items: Iterable[tuple]) -> Iterator[Any]:
+    def run(self, items: Iterable[tuple]) -> Generator[Any, None, None]:
         """The results. One call at a time: a further one ends the one before.
 
         Raises:
@@ -228,7 +228,7 @@ class Stream(Loader):
         self.maker = BatchMaker(shards, recipe, seed, replicas)
         super().__init__(self.maker.batch, workers, pin_memory)
 
-    def batches(self, first_iteration: int) -> Iterator[Batch]:
+    def batches(self, first_iteration: int) -> Generator[Batch, None, None]:
         """From an iteration on, to the recipe's last one; a further call ends the one before.
 
         Raises:

@@ -7,11 +7,12 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import UserError
+from ..networks.torchvision_weights import VGG_DROPOUT
 from ..records import run
 from ..records.experiment import Experiment
 from ..records.files import sha256, write_atomically
 from ..training import checkpoint
-from ..training.imported import DEVIATION, MEAN, VGG_DROPOUT, read_weights
+from ..training.imported import DEVIATION, MEAN, read_weights
 from ..training.trainer import Options
 
 

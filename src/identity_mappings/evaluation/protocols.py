@@ -66,10 +66,9 @@ def views(image: Image.Image, protocol: str, crop_size: int = CROP_SIZE) -> list
     shown = []
     for side in sides:
         crops = [transforms.resize(image, _scale(side, crop_size))]
-        if ten:
-            crops = transforms.ten_crop(crops[0], _scale(crop, crop_size))
-        elif crop is not None:
-            crops = [transforms.center_crop(crops[0], _scale(crop, crop_size))]
+        if crop is not None:
+            size = _scale(crop, crop_size)
+            crops = transforms.ten_crop(crops[0], size) if ten else [transforms.center_crop(crops[0], size)]
         shown.append(torch.stack([transforms.pil_to_tensor(seen) for seen in crops]))
     return shown
 
@@ -154,13 +153,13 @@ def batches(
     def load_batch(positions: range) -> Batch:
         return default_collate([load(position) for position in positions])
 
-    whole = definition.crop is None  # images of any size
-    loader, positions = Loader(load if whole else load_batch, workers), range(len(indices))
+    crop = definition.crop  # None: images of any size
+    loader, positions = Loader(load if crop is None else load_batch, workers), range(len(indices))
     try:
-        if whole:
+        if crop is None:
             yield from _group(loader.run((position,) for position in positions), pixels)
         else:
-            images = max(1, pixels // ((10 if definition.ten else 1) * _scale(definition.crop, crop_size) ** 2))
+            images = max(1, pixels // ((10 if definition.ten else 1) * _scale(crop, crop_size) ** 2))
             yield from loader.run((positions[begin : begin + images],) for begin in positions[::images])
     finally:
         loader.close()

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from .resnet import CifarResNet, ImageNetResNet
 from .vgg import Vgg
 
-FAMILIES: dict[str, type[nn.Module]] = {"cifar": CifarResNet, "imagenet": ImageNetResNet, "vgg": Vgg}
+Network = CifarResNet | ImageNetResNet | Vgg
+FAMILIES: dict[str, type[Network]] = {
+    "cifar": CifarResNet,
+    "imagenet": ImageNetResNet,
+    "vgg": Vgg,
+}
 WEIGHTS, CONFIG, NORMALIZATION = "model.safetensors", "config.json", "normalization."
 
 

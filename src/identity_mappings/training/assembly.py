@@ -1,10 +1,9 @@
 """From an experiment's parameters to a network with its initial weights."""
 
 import hashlib
-import importlib.util
 import math
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,11 +12,11 @@ from torch import nn
 from ..data.sampling import generator
 from ..errors import UserError
 from ..networks.batch_norm import BatchNorm2d
-from ..networks.families import FAMILIES
+from ..networks.families import FAMILIES, Network
 from ..networks.shortcuts import Gate, Shortcut
 from ..records.experiment import Experiment
 
-LAYERS = {"convolution": nn.Conv2d, "linear": nn.Linear, "batch-norm": (BatchNorm2d, nn.BatchNorm2d)}
+LAYERS: dict[str, Any] = {"convolution": nn.Conv2d, "linear": nn.Linear, "batch-norm": (BatchNorm2d, nn.BatchNorm2d)}
 
 
 def get_recipe(experiment: Experiment) -> SimpleNamespace:
@@ -37,7 +36,7 @@ def load_custom_shortcut(source: Path, sha256: str, class_name: str) -> type[Sho
         raise UserError(f"{source}: {error.strerror}: the experiment's shortcut is defined there") from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"{source}: changed since the experiment was resolved: resolve it again, it is another run")
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(source.stem, loader=None))
+    module = ModuleType(source.stem)
     exec(compile(content, str(source), "exec"), module.__dict__)
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Shortcut)):
@@ -66,7 +65,7 @@ def get_arguments(experiment: Experiment) -> tuple[str, dict[str, Any]]:
     return family, {**sizes, **batch_norm, **network}
 
 
-def build(experiment: Experiment, root: Path = Path()) -> nn.Module:
+def build(experiment: Experiment, root: Path = Path()) -> Network:
     """The experiment's network, not yet initialized; `root` is what a custom shortcut's path is relative to."""
     family, arguments = get_arguments(experiment)
     if family == "vgg":
@@ -78,8 +77,9 @@ def build(experiment: Experiment, root: Path = Path()) -> nn.Module:
         source = root / experiment.custom_source
         shortcut_class = load_custom_shortcut(source, shortcut["sha256"], shortcut["class_name"])
         shortcut = {"kind": "custom", **shortcut["arguments"]}
+    arguments |= {"shortcut": shortcut, "shortcut_class": shortcut_class}
     try:
-        return FAMILIES[family](shortcut=shortcut, shortcut_class=shortcut_class, **arguments)
+        return FAMILIES[family](**arguments)
     except TypeError as error:
         if shortcut_class is None:
             raise
@@ -115,7 +115,8 @@ def decayed(network: nn.Module, kinds: list[str]) -> tuple[list[nn.Parameter], l
         kinds: of "convolution", "linear" (their weights), "batch-norm" (its scale), "bias" (of all layers) and
             "other" (what a shortcut of the user's own may have).
     """
-    with_decay, without = [], []
+    with_decay: list[nn.Parameter] = []
+    without: list[nn.Parameter] = []
     for module in network.modules():
         layer = next((kind for kind, layers in LAYERS.items() if isinstance(module, layers)), "other")
         for name, parameter in module.named_parameters(recurse=False):

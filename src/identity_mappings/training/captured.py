@@ -113,6 +113,7 @@ class Captured:
 
     @contextmanager
     def _on_recording_stream(self) -> Iterator[None]:
+        assert self.stream is not None, "work is recorded on GPUs only"
         current = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ OLDEST_DRIVER = 580  # that runs the pinned torch, which is of CUDA 13.0
 def prepare(arithmetic: str, cpu_threads: int) -> None:
     """Deterministic algorithms, no tuning by timing, the recipe's arithmetic and its number of threads."""
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, without seconds of torch._inductor
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = arithmetic == "tf32"
@@ -99,9 +100,9 @@ def get_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def describe(device: torch.device) -> dict[str, object]:
+def describe(device: torch.device) -> dict[str, Any]:
     """Hardware and drivers for the provenance."""
-    found: dict[str, object] = {"cpu": find_cpu_model(), "gpu": None}
+    found: dict[str, Any] = {"cpu": find_cpu_model(), "gpu": None}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         found["gpu"] = {

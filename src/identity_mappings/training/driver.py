@@ -64,7 +64,10 @@ def query_driver() -> Driver:
     """Ask the driver. Never raises: where there is no driver, or a broken one, there are no devices and a `problem`."""
     try:
         nvml.nvmlInit()
-        gpus, instances, divided, problem = [], [], set(), None
+        gpus: list[Device] = []
+        instances: list[Device] = []
+        divided: set[str] = set()
+        problem = None
         for index in range(nvml.nvmlDeviceGetCount()):
             try:
                 handle = nvml.nvmlDeviceGetHandleByIndex(index)

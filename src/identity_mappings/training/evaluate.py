@@ -137,7 +137,7 @@ def _test_by_protocols(
         found = {protocol: trainer.feed.test_by(protocol, trainer.network) for protocol in protocols}
         return {protocol: {"statistics": statistics, **result.as_json()} for protocol, result in found.items()}
 
-    results, others = test(), dict.fromkeys(protocols)
+    results, others = test(), dict[str, Any]()
     if statistics == "moving":
         statistics = "recomputed"
         trainer.recompute_statistics()
@@ -147,7 +147,7 @@ def _test_by_protocols(
         state = torch.load(moving, map_location=trainer.device, weights_only=True)
         trainer.network.load_state_dict(state, strict=False)
         others = test()
-    return {protocol: {**result, "other_statistics": others[protocol]} for protocol, result in results.items()}
+    return {protocol: {**result, "other_statistics": others.get(protocol)} for protocol, result in results.items()}
 
 
 def _check_repeated(trainer: Trainer, record: run.Record, wrong: int) -> None:

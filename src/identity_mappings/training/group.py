@@ -37,7 +37,8 @@ class Group:
         """As torchrun's environment says; alone where there is none."""
         if not all(name in os.environ for name in STARTED_BY):
             return cls()
-        return cls(*(int(os.environ[name]) for name in STARTED_BY[:3]), int(os.environ[STARTED_BY[3]]))
+        rank, size, local_rank, local_size = (int(os.environ[name]) for name in STARTED_BY)
+        return cls(rank, size, local_rank, local_size)
 
     @property
     def leads(self) -> bool:
@@ -82,12 +83,13 @@ class Group:
         devices = [torch.cuda.current_device()] if next(network.parameters()).is_cuda else None
         # `find_unused_parameters` for its side effect: buckets stay as they are built, where otherwise the second step
         # regroups them, and a sum over more than two processes depends on a gradient's place in its bucket.
-        options = {"broadcast_buffers": False, "find_unused_parameters": True}
-        return DistributedDataParallel(network, device_ids=devices, **options)
+        return DistributedDataParallel(
+            network, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True
+        )
 
     def accumulating(self, model: nn.Module, last: bool) -> AbstractContextManager:
         """Around the forward and backward pass of a replica: gradients are exchanged behind the `last` only."""
-        return nullcontext() if self.size == 1 or last else model.no_sync()
+        return nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync()
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""

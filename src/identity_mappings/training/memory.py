@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from ..networks.depth import bound_activations
+from ..networks.families import Network
 from ..records import machine
 from ..records.experiment import Experiment
 from .assembly import build, get_recipe
@@ -18,7 +18,7 @@ from .assembly import build, get_recipe
 SHARE = 0.7  # of a device's memory, for what the forward pass keeps; the rest for weights, gradients, workspaces
 
 
-def count_kept_bytes(network: nn.Module, images: int, shape: Sequence[int], bits16: bool = False) -> int:
+def count_kept_bytes(network: Network, images: int, shape: Sequence[int], bits16: bool = False) -> int:
     """Bytes that a forward pass keeps for the backward pass, counted on tensors without content.
 
     Args:
@@ -58,7 +58,7 @@ def get_peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def is_short(network: nn.Module, experiment: Experiment, shape: Sequence[int], device: torch.device) -> bool:
+def is_short(network: Network, experiment: Experiment, shape: Sequence[int], device: torch.device) -> bool:
     """Whether a step would not fit, so that units are computed again in the backward pass instead of kept.
 
     What fits by a bound is not counted: tensors on the meta device import the compiler, which takes 1.5 s.

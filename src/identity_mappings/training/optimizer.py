@@ -58,10 +58,10 @@ class Optimizer:
             updated = [pair for pair in zip(parameters, buffers, strict=True) if pair[0].grad is not None]
             sgd(
                 [parameter for parameter, _ in updated],
-                [parameter.grad for parameter, _ in updated],
+                [parameter.grad for parameter, _ in updated if parameter.grad is not None],
                 [buffer for _, buffer in updated],
                 fused=True,
-                lr=self.device_rate,
+                lr=self.device_rate,  # type: ignore[arg-type]  # a tensor will do
                 momentum=self.recipe.momentum,
                 nesterov=self.recipe.nesterov,
                 weight_decay=weight_decay,

@@ -72,8 +72,8 @@ def compute_responses(
     for batch in images.split(batch_size):
         network(normalize(batch))
     rows = []
-    for layer, ((name, _), (elements, total, squares)) in enumerate(zip(modules, sums, strict=True), 1):
-        variance = max(0.0, squares / elements - (total / elements) ** 2)
+    for layer, ((name, _), (elements, summed, squares)) in enumerate(zip(modules, sums, strict=True), 1):
+        variance = max(0.0, squares / elements - (summed / elements) ** 2)
         rows.append(LayerResponse(layer, name, variance**0.5))
     return rows
 

@@ -48,11 +48,12 @@ def compute_signals(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, li
         output.retain_grad()
         outputs.append(output)
 
-    def norm(tensor: Tensor) -> float:
+    def norm(tensor: Tensor | None) -> float:
+        assert tensor is not None
         return float(torch.linalg.vector_norm(tensor.detach().double().flatten(1), dim=1).mean())
 
     network = copy.deepcopy(network).train()
-    for module in (network.stem, *network.units):
+    for module in (network.get_submodule("stem"), *network.get_submodule("units").children()):
         module.register_forward_hook(keep)
     losses = F.cross_entropy(network(x).float(), y, reduction="none")
     losses.sum().backward()

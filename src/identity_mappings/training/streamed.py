@@ -1,7 +1,7 @@
 """Where a trainer's images come from: shards of JPEG files, decoded by worker processes. ImageNet."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ from ..data.shards import Shards
 from ..data.stream import Stream, mean_image
 from ..errors import UserError
 from ..evaluation import protocols, single_view
+from ..networks.families import Network
 from ..records.machine import count_cores
 from ..records.run import IMAGENET_PROTOCOLS
 from . import devices
@@ -88,7 +89,7 @@ class Streamed:
         self.after = range(recipe.iterations, recipe.iterations + min(STATISTICS_BATCHES, epoch))
         until_end = SimpleNamespace(**{**vars(recipe), "iterations": self.after.stop})
         self.stream = Stream(self.training, until_end, seed, self.own_replicas, self.workers, pinned_memory)
-        self.batches: Iterator | None = None
+        self.batches: Generator[Any, None, None] | None = None
         self.next = -1
         mean = None
         if recipe.normalization == "per-pixel-mean":
@@ -103,7 +104,7 @@ class Streamed:
         self.colours = torch.zeros(most, colour.NUMBERS[recipe.colour], device=device)
 
     def seek(self, iteration: int) -> int:
-        if iteration != self.next:
+        if iteration != self.next or self.batches is None:
             self.batches = self.stream.batches(iteration)
         batch = next(self.batches)
         self.next = iteration + 1
@@ -136,7 +137,7 @@ class Streamed:
             self.batches.close()
         self.stream.close()
 
-    def statistics(self, network: nn.Module) -> None:
+    def statistics(self, network: Network) -> None:
         def forward(step: int) -> None:
             size = self.seek(step)
             for replica in self.own_replicas:

@@ -18,7 +18,9 @@ from ..data.images import Images
 from ..data.sampling import stream
 from ..errors import UserError
 from ..evaluation import single_view
+from ..networks.families import Network
 from ..networks.shortcuts import Dropout
+from ..networks.vgg import Vgg
 from ..records.experiment import Experiment
 from . import devices, memory
 from .assembly import build, get_recipe, initialize
@@ -79,14 +81,14 @@ class Forward(nn.Module):
         arithmetic: of the recipe.
     """
 
-    def __init__(self, network: nn.Module, recompute: bool, arithmetic: str):
+    def __init__(self, network: Network, recompute: bool, arithmetic: str):
         super().__init__()
         self.network, self.recompute, self.arithmetic = network, recompute, arithmetic
 
     def forward(self, x: Tensor, replica: int) -> Tensor:
         network, scope = self.network, self.network.scope
         with scope.select(replica), devices.autocast(x.device, self.arithmetic):
-            if self.recompute:
+            if self.recompute and not isinstance(network, Vgg):
                 x = network.stem(x)
                 contexts = lambda: (nullcontext(), scope.select(replica, repeated=True))  # noqa: E731
                 for unit in network.units:
@@ -123,6 +125,7 @@ class Trainer:
         self.replicas = recipe.batch_size // recipe.batch_norm_samples
         self.own_replicas = self.group.get_share(self.replicas)  # replicas that this process computes
         dataset = experiment.parameters["dataset"]
+        self.feed: Any  # a `Streamed` or a `Resident`
         if recipe.crop and images is None:
             from .streamed import Streamed  # and with it torchvision, which takes two seconds
 
@@ -135,7 +138,7 @@ class Trainer:
             torch.manual_seed(stream(seed, "construction"))
             self.network = build(experiment, options.root)
         initialize(self.network, recipe, seed)
-        self.network.to(device, memory_format=torch.channels_last)
+        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = list(self.network.parameters())
         self.buffers = list(self.network.buffers())  # of batch norm: (replicas, C)
         self.optimizer = Optimizer(self.network, recipe)

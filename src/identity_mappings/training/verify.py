@@ -100,6 +100,8 @@ def read_record(folder: Path, root: Path) -> tuple[Experiment, run.Record]:
         found = run.read(path, experiment, seed, partial=path != folder)
     except run.BadRecord as error:
         raise UserError(f"{error}: not verified") from None
+    if found is None:
+        raise UserError(f"{path}: no record of a run here")
     return experiment, found
 
 
