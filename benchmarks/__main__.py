@@ -66,7 +66,7 @@ def measure(experiment: Experiment, device: torch.device, results: Path, peers: 
     )
     origin["source"] |= {f"benchmarks/{path.name}": hash_file(path) for path in Path(__file__).parent.glob("*.py")}
     folder = get_folder(results, hardware, experiment.name)
-    measurement.write(folder, benchmarks.RECORD, json_bytes(entry), origin)
+    measurement.write_measurement(folder, benchmarks.RECORD, json_bytes(entry), origin)
     print(f"{folder / benchmarks.RECORD}: {len(entry['rows'])} rows", flush=True)
 
 

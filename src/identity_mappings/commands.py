@@ -286,12 +286,12 @@ def data(arguments: argparse.Namespace) -> None:
 )
 def lease(arguments: argparse.Namespace) -> None:
     """run a command on reserved GPUs, which are released when it ends"""
-    from .training.lease import run
+    from .training.lease import run_leased
 
     words = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not words:
         raise UserError("lease: no command to run: add it after --")
-    run(arguments.gpus, arguments.granted, words, arguments.patience)
+    run_leased(arguments.gpus, arguments.granted, words, arguments.patience)
 
 
 @command(*OF_EXPERIMENT, DEVICE)

@@ -47,13 +47,13 @@ def whole(alternating, options, tmp_path_factory):
 
 def test_a_record_is_whole(whole, alternating):
     folder = run.get_folder(whole, alternating, 0)
-    record = run.read(folder, alternating, 0)
+    record = run.read_record(folder, alternating, 0)
     found = record.metrics
     assert found["status"] == "finished" and found["protocol"] == "voc-11-point"
     assert found["test"]["images"] == 24 and 0 <= found["test"]["map_50"] <= 100
     assert found["test_error"] == round(100 - found["test"]["mean_average_precision"], 6)
     assert len(found["first_losses"]) == 8 and all(loss > 0 for loss in found["first_losses"])
-    weights = checkpoint.read(run.get_checkpoint_folder(whole, alternating, 0) / run.WEIGHTS)
+    weights = checkpoint.read_saved(run.get_checkpoint_folder(whole, alternating, 0) / run.WEIGHTS)
     assert checkpoint.weights_sha256(weights) == found["weights_sha256"]
     sources = record.provenance["source"]
     assert {f"src/identity_mappings/detection/{name}.py" for name in ("networks", "trainer", "scores")} <= set(sources)
@@ -74,7 +74,9 @@ def test_stopped_and_resumed_it_is_the_same_bytes(whole, alternating, options, t
 def test_on_a_simulated_gpu_it_is_the_same(whole, alternating, options, tmp_path, policy):
     with simulated_cuda(policy) as gpu:
         assert train(alternating, 0, replace(options(tmp_path), device="gpu")) == 0
-    cpu, found = (run.read(run.get_folder(results, alternating, 0), alternating, 0) for results in (whole, tmp_path))
+    cpu, found = (
+        run.read_record(run.get_folder(results, alternating, 0), alternating, 0) for results in (whole, tmp_path)
+    )
     for key in ("first_losses", "test", "weights_sha256"):
         assert cpu.metrics[key] == found.metrics[key]
     assert gpu.replays == 0
@@ -103,11 +105,11 @@ def test_killed_and_resumed_it_is_the_same_bytes(whole, alternating, options, da
     process = subprocess.Popen(**started)
     folder = run.get_checkpoint_folder(tmp_path, alternating, 0)
     deadline = time.monotonic() + 200
-    while process.poll() is None and (checkpoint.newest(folder) or 0) < 3 and time.monotonic() < deadline:
+    while process.poll() is None and (checkpoint.find_newest(folder) or 0) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert process.returncode == -signal.SIGKILL and checkpoint.newest(folder) in range(1, 8)
+    assert process.returncode == -signal.SIGKILL and checkpoint.find_newest(folder) in range(1, 8)
     assert train(alternating, 0, options(tmp_path)) == 0
     assert record_of(tmp_path, alternating) == record_of(whole, alternating)
 
@@ -126,7 +128,7 @@ def test_two_processes_take_the_same_steps(detection, options, data, tmp_path, r
     python = str(fork_server.find_commands() / "python")
     done = subprocess.run(**command(python, *launcher, *words, root=root_of_project), text=True)
     assert done.returncode == 0, done.stdout
-    records = [run.read(run.get_folder(results, experiment, 0), experiment, 0) for results in (alone, together)]
+    records = [run.read_record(run.get_folder(results, experiment, 0), experiment, 0) for results in (alone, together)]
     assert records[1].provenance["seed"]["world_size"] == 2
     losses = [record.metrics["first_losses"] for record in records]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
@@ -143,7 +145,7 @@ def test_verify_trains_a_recorded_beginning_again(whole, alternating, options, c
 def test_coco_is_scored_by_its_library(detection, options, tmp_path):
     experiment = detection("coco-vgg16", iterations=4, log_every=4, evaluate_every=4, learning_rate=[[0, 0.01]])
     assert train(experiment, 0, options(tmp_path)) == 0
-    test = run.read(run.get_folder(tmp_path, experiment, 0), experiment, 0).metrics["test"]
+    test = run.read_record(run.get_folder(tmp_path, experiment, 0), experiment, 0).metrics["test"]
     assert test["mean_average_precision"] == test["map"] <= test["map_50"]
 
 

@@ -205,7 +205,7 @@ def test_scores_and_counts_are_torchvisions(pair, contents, protocol):
     assert log_probabilities.std(0).mean() > 0.1  # they do depend on the image
     loss = -log_probabilities.gather(1, labels[:, None]).sum().item()
     photographs = Photographs(contents, labels)
-    result = protocols.test(pair.ours, photographs, protocol, normalize, 28, batch_size=12)
+    result = protocols.test_by_protocol(pair.ours, photographs, protocol, normalize, 28, batch_size=12)
     assert result[:3] == (6, 3, 8)
     assert result.loss == pytest.approx(loss, rel=1e-4)
 
@@ -285,7 +285,7 @@ def test_a_view_whose_scores_are_not_finite_makes_the_image_wrong(protocol, shap
         view[..., 0] = 5
     views[-1][1, -1, 0, 0, 2] = bad
     scores = protocols.scores(Linear(), views, lambda x: x, protocol)
-    wrong, wrong_top_5, _ = protocols.count(scores, torch.zeros(2, dtype=torch.int64))
+    wrong, wrong_top_5, _ = protocols.count_by_image(scores, torch.zeros(2, dtype=torch.int64))
     assert wrong.tolist() == wrong_top_5.tolist() == [0, 1]
 
 
@@ -295,7 +295,7 @@ def test_count():
     labels = torch.tensor([0, 1, 4, 5, 0, 5])
     scores[4, 1] = 8  # a tie of the label with the second class, which it wins
     scores[5, 5] = 4  # a tie of the label with the fifth class, which it loses
-    wrong, wrong_top_5, losses = protocols.count(scores, labels)
+    wrong, wrong_top_5, losses = protocols.count_by_image(scores, labels)
     assert wrong.tolist() == [0, 1, 1, 1, 0, 1]
     assert wrong.tolist() == (scores.argmax(1) != labels).tolist()
     assert wrong_top_5.tolist() == [0, 0, 0, 1, 0, 1]
@@ -309,14 +309,16 @@ def test_loss_of_ten_crops_is_finite_where_a_softmax_would_be_zero():
     views = [torch.zeros(1, 10, 3, 1, 3)]
     views[0][..., 1] = 200
     scores = protocols.scores(Linear(), views, lambda x: x, "10-crop")
-    assert protocols.count(scores, torch.tensor([0]))[2].item() == pytest.approx(200)
+    assert protocols.count_by_image(scores, torch.tensor([0]))[2].item() == pytest.approx(200)
 
 
 @pytest.mark.parametrize("protocol", NAMES)
 def test_result_does_not_depend_on_batches_and_workers(quick, contents, protocol):
     """The batches themselves are the same with any number of workers, bit by bit."""
     photographs = Photographs(contents, torch.arange(8))
-    alone, together = (protocols.test(quick, photographs, protocol, normalize, 28, batch_size=n) for n in (1, 200))
+    alone, together = (
+        protocols.test_by_protocol(quick, photographs, protocol, normalize, 28, batch_size=n) for n in (1, 200)
+    )
     assert alone[:3] == together[:3]
     assert alone.loss == pytest.approx(together.loss, rel=1e-5)
     size = 5 if protocol.startswith("centre") else 30
@@ -387,14 +389,16 @@ def test_images_that_wait_keep_no_files_open(prepared):
 @pytest.mark.parametrize("protocol", ["centre-224", "multi-scale"])
 def test_shares_add_up(quick, contents, protocol):
     photographs = Photographs(contents, torch.arange(8))
-    whole = protocols.test(quick, photographs, protocol, normalize, 28)
-    shares = [protocols.test(quick, photographs, protocol, normalize, 28, share=(rank, 3)) for rank in range(3)]
+    whole = protocols.test_by_protocol(quick, photographs, protocol, normalize, 28)
+    shares = [
+        protocols.test_by_protocol(quick, photographs, protocol, normalize, 28, share=(rank, 3)) for rank in range(3)
+    ]
     assert [share.images for share in shares] == [3, 3, 2]
     summed = [sum(values) for values in zip(*shares, strict=True)]
     assert summed[:3] == list(whole[:3])
     assert summed[3] == pytest.approx(whole.loss, rel=1e-5)
     second = Photographs(contents[1::3], photographs.labels[1::3])
-    assert protocols.test(quick, second, protocol, normalize, 28) == shares[1]
+    assert protocols.test_by_protocol(quick, second, protocol, normalize, 28) == shares[1]
 
 
 @pytest.mark.parametrize("protocol", NAMES)
@@ -404,8 +408,8 @@ def test_shards_are_tested_as_the_archives_images_one_by_one(prepared, quick, pr
     with tarfile.open(prepared / "imagenet-small/ILSVRC2012_img_val.tar") as tar:
         names = [shards.name(index).rpartition(" ")[2] for index in range(len(shards))]
         photographs = Photographs([tar.extractfile(name).read() for name in names], shards.labels)
-    got = protocols.test(quick, shards, protocol, normalize, 56, workers=2, batch_size=40)
-    wanted = protocols.test(quick, photographs, protocol, normalize, 56, batch_size=1)
+    got = protocols.test_by_protocol(quick, shards, protocol, normalize, 56, workers=2, batch_size=40)
+    wanted = protocols.test_by_protocol(quick, photographs, protocol, normalize, 56, batch_size=1)
     assert got[:3] == wanted[:3]
     assert got.loss == pytest.approx(wanted.loss, rel=1e-5)
     assert 10 < got.wrong_top_5 < got.wrong < got.images == 100
@@ -415,7 +419,7 @@ def test_shards_are_tested_as_the_archives_images_one_by_one(prepared, quick, pr
 def test_a_broken_image_is_named(quick, contents, protocol, workers):
     broken = [*contents[:5], contents[5][:300], *contents[6:]]
     with pytest.raises(UserError) as error:
-        protocols.test(quick, Photographs(broken), protocol, normalize, 28, workers=workers)
+        protocols.test_by_protocol(quick, Photographs(broken), protocol, normalize, 28, workers=workers)
     assert "ILSVRC2012_val_00000006.JPEG" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -423,14 +427,14 @@ def test_a_broken_image_is_named(quick, contents, protocol, workers):
 def test_networks_are_tested_in_test_mode_and_left_in_training_mode(quick, contents):
     modes = []
     quick[2].register_forward_hook(lambda module, _, y: modes.append((module.training, y.requires_grad)))
-    protocols.test(quick, Photographs(contents[:2]), "centre-224", normalize, 28)
+    protocols.test_by_protocol(quick, Photographs(contents[:2]), "centre-224", normalize, 28)
     assert modes == [(False, False)]
     assert quick.training
 
 
 def test_global_random_numbers_are_left_alone(quick, contents):
     before = torch.get_rng_state()
-    protocols.test(quick, Photographs(contents[:2]), "centre-224", normalize, 28)
+    protocols.test_by_protocol(quick, Photographs(contents[:2]), "centre-224", normalize, 28)
     assert torch.equal(before, torch.get_rng_state())
 
 

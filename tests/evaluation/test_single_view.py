@@ -41,7 +41,7 @@ def losses(scores, labels):
 def test_counts_and_mean_loss_do_not_depend_on_the_batches(batch_size):
     images, normalize = images_of(SCORES)
     network = Scores()
-    result = single_view.test(network, images, LABELS, normalize, batch_size)
+    result = single_view.test_single_view(network, images, LABELS, normalize, batch_size)
     assert (result.wrong, result.images, result.as_json()["test_error"]) == (2, 5, 40.0)
     assert result.loss == pytest.approx(sum(losses(SCORES, LABELS)) / 5, rel=1e-6)
     assert sum(network.sizes) == 5
@@ -51,7 +51,7 @@ def test_counts_and_mean_loss_do_not_depend_on_the_batches(batch_size):
 def test_networks_are_tested_in_test_mode_and_left_in_training_mode():
     network = Scores()
     images, normalize = images_of(SCORES)
-    single_view.test(network, images, LABELS, normalize)
+    single_view.test_single_view(network, images, LABELS, normalize)
     assert network.modes == [False]
     assert network.training
 
@@ -63,12 +63,12 @@ def test_scores_that_are_not_finite_are_wrong(bad, place):
     scores = SCORES.clone()
     scores[0, place] = bad
     images, normalize = images_of(scores)
-    assert single_view.test(Scores(), images, LABELS, normalize).wrong == 3
+    assert single_view.test_single_view(Scores(), images, LABELS, normalize).wrong == 3
 
 
 def test_all_nan_is_an_error_of_100_percent():
     images, normalize = images_of(torch.full((4, 3), math.nan))
-    result = single_view.test(Scores(), images, torch.zeros(4, dtype=torch.int64), normalize)
+    result = single_view.test_single_view(Scores(), images, torch.zeros(4, dtype=torch.int64), normalize)
     assert result.as_json()["test_error"] == 100
     assert math.isnan(result.loss)
 
@@ -78,7 +78,7 @@ def test_testing_tracks_no_gradients():
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
     outputs = []
     linear.register_forward_hook(lambda *arguments: outputs.append(arguments[-1]))
-    single_view.test(linear, images, LABELS, normalize)
+    single_view.test_single_view(linear, images, LABELS, normalize)
     assert not outputs[0].requires_grad
 
 

@@ -22,21 +22,21 @@ def names(folder):
 
 @pytest.mark.parametrize("content", [CONTENT, b"", b"\x00\xff\r\n"])
 def test_a_record_comes_back_as_it_was_written(folder, content):
-    measurement.write(folder, NAME, content, ORIGIN)
-    found, provenance = measurement.read(folder, NAME)
+    measurement.write_measurement(folder, NAME, content, ORIGIN)
+    found, provenance = measurement.read_measurement(folder, NAME)
     assert found == content == (folder / NAME).read_bytes()
     assert provenance == {**ORIGIN, "outputs": {NAME: files.sha256(content)}}
     assert names(folder) == ["provenance.json", NAME]
 
 
 def test_nothing_there_is_no_record(folder):
-    assert measurement.read(folder, NAME) is None
+    assert measurement.read_measurement(folder, NAME) is None
     folder.mkdir(parents=True)
-    assert measurement.read(folder, NAME) is None
-    measurement.write(folder, NAME, CONTENT, ORIGIN)
-    assert measurement.read(folder, "responses.csv") is None
+    assert measurement.read_measurement(folder, NAME) is None
+    measurement.write_measurement(folder, NAME, CONTENT, ORIGIN)
+    assert measurement.read_measurement(folder, "responses.csv") is None
     (folder / NAME).unlink()
-    assert measurement.read(folder, NAME) is None
+    assert measurement.read_measurement(folder, NAME) is None
 
 
 def test_it_is_written_in_whole_files_and_the_data_last(folder, monkeypatch):
@@ -48,7 +48,7 @@ def test_it_is_written_in_whole_files_and_the_data_last(folder, monkeypatch):
         files.write_atomically(path, content)
 
     monkeypatch.setattr(measurement, "write_atomically", write)
-    measurement.write(folder, NAME, CONTENT, ORIGIN)
+    measurement.write_measurement(folder, NAME, CONTENT, ORIGIN)
     assert order == ["provenance.json", NAME]
 
 
@@ -70,67 +70,67 @@ def crash(monkeypatch):
 def test_a_crash_between_the_files_leaves_no_record(folder, crash):
     crash(NAME)
     with pytest.raises(OSError):
-        measurement.write(folder, NAME, CONTENT, ORIGIN)
+        measurement.write_measurement(folder, NAME, CONTENT, ORIGIN)
     assert names(folder) == ["provenance.json"]
-    assert measurement.read(folder, NAME) is None
+    assert measurement.read_measurement(folder, NAME) is None
 
 
 def test_a_crash_over_an_older_record_does_not_pass_for_the_new_one(folder, crash):
-    measurement.write(folder, NAME, CONTENT, ORIGIN)
+    measurement.write_measurement(folder, NAME, CONTENT, ORIGIN)
     crash(NAME)
     with pytest.raises(OSError):
-        measurement.write(folder, NAME, CONTENT + b"1,0\n", ORIGIN)
+        measurement.write_measurement(folder, NAME, CONTENT + b"1,0\n", ORIGIN)
     with pytest.raises(BadRecord, match="another hash"):
-        measurement.read(folder, NAME)
+        measurement.read_measurement(folder, NAME)
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT.replace(b"\n", b"\r\n")])
 def test_changed_data_are_not_believed(folder, content):
-    measurement.write(folder, NAME, CONTENT, ORIGIN)
+    measurement.write_measurement(folder, NAME, CONTENT, ORIGIN)
     (folder / NAME).write_bytes(content)
     with pytest.raises(BadRecord) as caught:
-        measurement.read(folder, NAME)
+        measurement.read_measurement(folder, NAME)
     message = str(caught.value)
     assert message.startswith(f"{folder / NAME}: was changed after it was made")
     assert "remove the folder to have it made again" in message and "\n" not in message
 
 
 def test_a_changed_hash_is_not_believed(folder):
-    measurement.write(folder, NAME, CONTENT, ORIGIN)
+    measurement.write_measurement(folder, NAME, CONTENT, ORIGIN)
     path = folder / "provenance.json"
     path.write_text(path.read_text().replace(files.sha256(CONTENT), files.sha256(b"")))
     with pytest.raises(BadRecord, match="was changed after it was made"):
-        measurement.read(folder, NAME)
+        measurement.read_measurement(folder, NAME)
 
 
 def test_data_without_provenance_are_not_believed(folder):
-    measurement.write(folder, NAME, CONTENT, ORIGIN)
+    measurement.write_measurement(folder, NAME, CONTENT, ORIGIN)
     (folder / "provenance.json").unlink()
     with pytest.raises(BadRecord, match=r"provenance.json is missing: .*remove the folder") as caught:
-        measurement.read(folder, NAME)
+        measurement.read_measurement(folder, NAME)
     assert str(folder) in str(caught.value)
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{", b"\xff\xfe", b"[]", b"{}", b'{"outputs": null}', b'{"outputs": {}}'])
 def test_garbage_is_no_provenance(folder, garbage):
-    measurement.write(folder, NAME, CONTENT, ORIGIN)
+    measurement.write_measurement(folder, NAME, CONTENT, ORIGIN)
     (folder / "provenance.json").write_bytes(garbage)
     with pytest.raises(BadRecord, match="not a provenance") as caught:
-        measurement.read(folder, NAME)
+        measurement.read_measurement(folder, NAME)
     assert str(folder / "provenance.json") in str(caught.value)
 
 
 def test_a_folder_in_the_place_of_the_data_is_said(folder):
     (folder / NAME).mkdir(parents=True)
     with pytest.raises(BadRecord, match=rf"{NAME}: Is a directory"):
-        measurement.read(folder, NAME)
+        measurement.read_measurement(folder, NAME)
     with pytest.raises(BadRecord, match="Not a directory"):
         (folder / "file").write_bytes(b"")
-        measurement.read(folder / "file", NAME)
+        measurement.read_measurement(folder / "file", NAME)
 
 
 def test_a_provenance_that_is_no_json_is_not_written(folder):
     """A loss that is no number must be given as text; then nothing is half written."""
     with pytest.raises(ValueError):
-        measurement.write(folder, NAME, CONTENT, {"loss": float("nan")})
+        measurement.write_measurement(folder, NAME, CONTENT, {"loss": float("nan")})
     assert not folder.exists()

@@ -142,7 +142,7 @@ def test_it_names_no_person_no_machine_and_no_folder(tmp_path, monkeypatch):
 
 def test_a_written_record_adds_the_hashes_of_its_outputs(tmp_path):
     metrics = {"status": "finished", "test_error": 6.5}
-    run.write(tmp_path, metrics, b"curve", gather())
+    run.write_record(tmp_path, metrics, b"curve", gather())
     written = json.loads((tmp_path / "provenance.json").read_text())
     assert written["outputs"] == {
         "metrics.json": hashlib.sha256((tmp_path / "metrics.json").read_bytes()).hexdigest(),

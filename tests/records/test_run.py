@@ -43,7 +43,7 @@ def provenance(**changes: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, **changes: Any) -> None:
-    run.write(folder, metrics(**changes), CURVE, provenance())
+    run.write_record(folder, metrics(**changes), CURVE, provenance())
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_run_has_a_folder_of_its_experiment_digest_and_seed(folder, tmp_path):
 
 def test_a_record_comes_back_as_it_was_written(folder):
     write(folder)
-    record = run.read(folder, EXPERIMENT, 3)
+    record = run.read_record(folder, EXPERIMENT, 3)
     assert record.metrics == metrics()
     assert record.path == folder / "metrics.json"
     assert record.test_error == 6.5
@@ -77,13 +77,13 @@ def test_a_record_comes_back_as_it_was_written(folder):
 
 def test_a_diverged_run_is_a_record_without_a_test_error(folder):
     write(folder, status="diverged", test_error=None, iterations=17)
-    assert run.read(folder, EXPERIMENT, 3).test_error is None
+    assert run.read_record(folder, EXPERIMENT, 3).test_error is None
 
 
 def test_there_is_no_record_where_none_was_written(folder):
-    assert run.read(folder, EXPERIMENT, 3) is None
+    assert run.read_record(folder, EXPERIMENT, 3) is None
     folder.mkdir(parents=True)
-    assert run.read(folder, EXPERIMENT, 3) is None
+    assert run.read_record(folder, EXPERIMENT, 3) is None
 
 
 def test_metrics_come_last(folder, monkeypatch):
@@ -100,7 +100,7 @@ def test_an_unfinished_run_leaves_a_partial_record_that_is_not_read(folder):
     assert names(folder) == {"partial"} | {
         f"partial/{name}" for name in ("metrics.json", "curve.csv", "provenance.json")
     }
-    assert run.read(folder, EXPERIMENT, 3) is None
+    assert run.read_record(folder, EXPERIMENT, 3) is None
 
 
 def test_the_partial_record_goes_when_the_run_finishes(folder):
@@ -121,7 +121,7 @@ def test_a_key_that_is_null_makes_no_other_record(folder):
     write(folder)
     newer = Experiment(EXPERIMENT.name, "demo", {**PARAMETERS, "network": {"depth": 20, "new": None}})
     assert newer.digest == EXPERIMENT.digest
-    assert run.read(folder, newer, 3).test_error == 6.5
+    assert run.read_record(folder, newer, 3).test_error == 6.5
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -130,7 +130,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def rewritten(**of_provenance: Any):
-    return lambda folder: run.write(folder, metrics(), CURVE, provenance(**of_provenance))
+    return lambda folder: run.write_record(folder, metrics(), CURVE, provenance(**of_provenance))
 
 
 OTHER = {**PARAMETERS, "recipe": {"iterations": 41}}
@@ -177,16 +177,16 @@ def test_a_record_that_is_not_what_its_place_says_is_not_believed(folder, spoil,
     write(folder)
     spoil(folder)
     with pytest.raises(run.BadRecord, match=reason) as caught:
-        run.read(folder, EXPERIMENT, 3)
+        run.read_record(folder, EXPERIMENT, 3)
     assert str(caught.value).startswith(f"{folder}: ") and "\n" not in str(caught.value)
 
 
 def test_a_record_is_not_one_of_another_experiment_or_seed(folder):
     write(folder)
     with pytest.raises(run.BadRecord, match="digest"):
-        run.read(folder, Experiment("digits-resnet20", "demo", OTHER), 3)
+        run.read_record(folder, Experiment("digits-resnet20", "demo", OTHER), 3)
     with pytest.raises(run.BadRecord, match="seed"):
-        run.read(folder, EXPERIMENT, 2)
+        run.read_record(folder, EXPERIMENT, 2)
 
 
 def test_a_file_is_written_as_a_whole_and_readable_by_all(tmp_path):
@@ -225,9 +225,9 @@ def test_a_failure_in_the_middle_of_a_record_leaves_no_metrics(folder, monkeypat
     with pytest.raises(OSError, match="no space left"):
         write(folder)
     monkeypatch.undo()
-    assert run.read(folder, EXPERIMENT, 3) is None
+    assert run.read_record(folder, EXPERIMENT, 3) is None
     write(folder)
-    assert run.read(folder, EXPERIMENT, 3).test_error == 6.5
+    assert run.read_record(folder, EXPERIMENT, 3).test_error == 6.5
 
 
 def test_a_number_that_is_none_is_not_written(folder):
@@ -245,18 +245,18 @@ def test_what_is_no_json_is_a_value_error(content):
 def test_a_record_that_is_gone_comes_back_from_its_copy(folder, tmp_path):
     write(folder)
     before = {name: (folder / name).read_bytes() for name in names(folder)}
-    run.keep_copy(folder, tmp_path / "checkpoints")
+    run.copy_record(folder, tmp_path / "checkpoints")
     for name in before:
         (folder / name).unlink()
-    assert run.restore(folder, tmp_path / "checkpoints", EXPERIMENT, 3)
+    assert run.restore_record(folder, tmp_path / "checkpoints", EXPERIMENT, 3)
     assert {name: (folder / name).read_bytes() for name in names(folder)} == before
 
 
 def test_a_copy_that_is_not_of_this_run_or_damaged_is_left(folder, tmp_path):
     write(folder)
-    run.keep_copy(folder, tmp_path / "checkpoints")
-    assert not run.restore(tmp_path / "other", tmp_path / "checkpoints", EXPERIMENT, 1), "another seed"
+    run.copy_record(folder, tmp_path / "checkpoints")
+    assert not run.restore_record(tmp_path / "other", tmp_path / "checkpoints", EXPERIMENT, 1), "another seed"
     edit(tmp_path / "checkpoints/record/curve.csv", "6.5", "6.4")
-    assert not run.restore(tmp_path / "other", tmp_path / "checkpoints", EXPERIMENT, 3)
-    assert not run.restore(tmp_path / "other", tmp_path / "nothing", EXPERIMENT, 3)
+    assert not run.restore_record(tmp_path / "other", tmp_path / "checkpoints", EXPERIMENT, 3)
+    assert not run.restore_record(tmp_path / "other", tmp_path / "nothing", EXPERIMENT, 3)
     assert not (tmp_path / "other").exists()

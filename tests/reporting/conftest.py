@@ -90,7 +90,7 @@ class Bench:
         }
         origin = {"params": {"resolved": experiment.parameters}, "seed": {"seed": seed}, **(provenance or {})}
         folder = self.folder(name, seed, scale, arithmetic)
-        run.write(folder, metrics, curve_of(done, error) if curve is None else curve, origin)
+        run.write_record(folder, metrics, curve_of(done, error) if curve is None else curve, origin)
         return folder
 
     def tables(self, scale: str = "paper") -> Path:

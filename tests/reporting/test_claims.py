@@ -223,7 +223,7 @@ def signals(bench, name: str, first: float, last: float, later: tuple[float, flo
         rows += [f"{iteration},{unit},16,32,1,{norm}" for unit, norm in ((0, norms[0]), (1, 7), (2, norms[1]))]
     content = "\n".join([*rows, ""]).encode()
     folder = get_signals_folder(bench.root / "results", experiment, iterations)
-    measurement.write(folder, SIGNALS_CSV, content, {"settings": {"digest": experiment.digest}})
+    measurement.write_measurement(folder, SIGNALS_CSV, content, {"settings": {"digest": experiment.digest}})
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_what_is_no_table_of_signals_is_said(bench, judge, content):
     signals(bench, IDENTITY, 1, 1)
     experiment = bench.project.resolve(GATE)
     folder = get_signals_folder(bench.root / "results", experiment, bench.project.scale("paper").signal_iterations)
-    measurement.write(folder, SIGNALS_CSV, content, {"settings": {"digest": experiment.digest}})
+    measurement.write_measurement(folder, SIGNALS_CSV, content, {"settings": {"digest": experiment.digest}})
     assert judge(claim(FIRST)).verdict == "not run"
     [problem] = judge.bad
     assert str(folder) in problem and "remove the folder" in problem

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -46,7 +47,7 @@ def count_only(bench, *names: str) -> None:
             experiment, **asdict(found), multiply_adds=found.multiply_adds
         )
     content = json_bytes({"format": measurement.COST_FORMAT, "networks": networks})
-    measurement.write(bench.root / "results/cost", measurement.COST_JSON, content, {})
+    measurement.write_measurement(bench.root / "results/cost", measurement.COST_JSON, content, {})
 
 
 # Cells
@@ -141,14 +142,22 @@ def test_the_stride_on_the_3x3_contradicts_the_paper(bench, grids):
     assert (round(cell["measured"] / 1e9, 2), cell["verdict"]) == (4.09, "differs")
 
 
+def write(path: Path, content: bytes) -> None:
+    measurement.write_measurement(path.parent, path.name, content, {})
+
+
 SPOIL = {
     "a count": lambda path: path.write_text(path.read_text().replace("3855925248", "3755925248")),
     "a space": lambda path: path.write_text(path.read_text() + " "),
     "garbage": lambda path: path.write_text("{"),
     "no provenance": lambda path: path.with_name("provenance.json").unlink(),
     "garbage as provenance": lambda path: path.with_name("provenance.json").write_text("[]"),
-    "another format": lambda path: measurement.write(path.parent, path.name, b'{"format": 0, "networks": {}}', {}),
-    "a list of networks": lambda path: measurement.write(path.parent, path.name, b'{"format": 1, "networks": [1]}', {}),
+    "another format": lambda path: measurement.write_measurement(
+        path.parent, path.name, b'{"format": 0, "networks": {}}', {}
+    ),
+    "a list of networks": lambda path: measurement.write_measurement(
+        path.parent, path.name, b'{"format": 1, "networks": [1]}', {}
+    ),
 }
 
 

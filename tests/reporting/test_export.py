@@ -65,7 +65,7 @@ def test_three_lines_give_the_network_back(made, name, tmp_path):
 
     network = build(experiment, root)
     kept = run.get_checkpoint_folder(options.results, experiment, 0) / run.WEIGHTS
-    network.load_state_dict(checkpoint.read(kept))
+    network.load_state_dict(checkpoint.read_saved(kept))
     mean = images.training.double().mean(0).float()
     with torch.no_grad():
         expected = network.eval()(images.test[:100].float() - mean)

@@ -373,7 +373,7 @@ def measured(bench, name: str, rows: list[str], kind: str = "signals", **provena
     else:
         folder, file = get_responses_folder(results, experiment, 0), RESPONSES_CSV
         header = "layer,name,standard_deviation"
-    measurement.write(folder, file, "\n".join([header, *rows, ""]).encode(), origin)
+    measurement.write_measurement(folder, file, "\n".join([header, *rows, ""]).encode(), origin)
 
 
 SIGNALS = ["0,0,16,32,2.5,0.5", "0,1,16,32,5,0.25", "20,0,16,32,3,0.125", "20,1,16,32,0,0.0625"]

@@ -36,26 +36,26 @@ def assert_is_state(loaded, number):
 
 
 def test_no_checkpoint(tmp_path):
-    assert checkpoint.load(tmp_path, CPU) is None
-    assert checkpoint.load(tmp_path / "no-such-folder", CPU) is None
+    assert checkpoint.load_checkpoint(tmp_path, CPU) is None
+    assert checkpoint.load_checkpoint(tmp_path / "no-such-folder", CPU) is None
 
 
 def test_saved_and_loaded_bit_by_bit(tmp_path):
-    path = checkpoint.save(tmp_path / "new", 7, state_of(7))
+    path = checkpoint.write_checkpoint(tmp_path / "new", 7, state_of(7))
     assert [path] == list((tmp_path / "new").iterdir())
-    assert_is_state(checkpoint.load(tmp_path / "new", CPU), 7)
+    assert_is_state(checkpoint.load_checkpoint(tmp_path / "new", CPU), 7)
 
 
 def test_the_newest_is_loaded_and_two_are_kept(tmp_path):
     """By iteration, not by name or time: 9, 10 and 100 in the order of numbers."""
-    paths = [checkpoint.save(tmp_path, number, state_of(number)) for number in (9, 10, 100)]
+    paths = [checkpoint.write_checkpoint(tmp_path, number, state_of(number)) for number in (9, 10, 100)]
     assert sorted(tmp_path.iterdir()) == sorted(paths[1:])
-    assert_is_state(checkpoint.load(tmp_path, CPU), 100)
+    assert_is_state(checkpoint.load_checkpoint(tmp_path, CPU), 100)
 
 
 def test_the_one_just_written_is_kept_even_if_others_say_they_are_newer(tmp_path):
     for number in (50, 60, 20):
-        path = checkpoint.save(tmp_path, number, state_of(number))
+        path = checkpoint.write_checkpoint(tmp_path, number, state_of(number))
     assert path.exists()
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -79,25 +79,25 @@ def flipped_at_the_end(content):
 
 @pytest.mark.parametrize("damage", [truncated, empty, flipped, flipped_at_the_end])
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_read(tmp_path, capsys, damage):
-    before = checkpoint.save(tmp_path, 1, state_of(1))
-    last = checkpoint.save(tmp_path, 2, state_of(2))
+    before = checkpoint.write_checkpoint(tmp_path, 1, state_of(1))
+    last = checkpoint.write_checkpoint(tmp_path, 2, state_of(2))
     content = damage(last.read_bytes())
     last.write_bytes(content)
-    assert_is_state(checkpoint.load(tmp_path, CPU), 1)
+    assert_is_state(checkpoint.load_checkpoint(tmp_path, CPU), 1)
     aside = last.with_suffix(".damaged")
     assert sorted(tmp_path.iterdir()) == sorted([before, aside])
     assert aside.read_bytes() == content
     message = capsys.readouterr().err
     assert message == f"{last}: damaged, not read; set aside as {aside.name}\n"
-    assert_is_state(checkpoint.load(tmp_path, CPU), 1)
+    assert_is_state(checkpoint.load_checkpoint(tmp_path, CPU), 1)
     assert capsys.readouterr().err == ""
 
 
 def test_all_damaged_is_no_checkpoint(tmp_path):
     for number in (1, 2):
-        path = checkpoint.save(tmp_path, number, state_of(number))
+        path = checkpoint.write_checkpoint(tmp_path, number, state_of(number))
         path.write_bytes(truncated(path.read_bytes()))
-    assert checkpoint.load(tmp_path, CPU) is None
+    assert checkpoint.load_checkpoint(tmp_path, CPU) is None
     assert len(list(tmp_path.glob("*.damaged"))) == 2
 
 
@@ -105,7 +105,7 @@ def test_whole_bytes_that_are_no_checkpoint_are_set_aside(tmp_path, capsys):
     """Its name has the right hash, but nothing can read it."""
     digest = hashlib.sha256(b"not a checkpoint").hexdigest()[:16]
     (tmp_path / f"checkpoint-00000001-{digest}.pt").write_bytes(b"not a checkpoint")
-    assert checkpoint.load(tmp_path, CPU) is None
+    assert checkpoint.load_checkpoint(tmp_path, CPU) is None
     assert "damaged" in capsys.readouterr().err
 
 
@@ -114,9 +114,9 @@ def test_other_files_are_left_alone(tmp_path):
     others = [tmp_path / "lock", tmp_path / ".checkpoint-00000009-0123456789abcdef.pt.xyz", tmp_path / "weights.pt"]
     for other in others:
         other.write_bytes(b"x")
-    checkpoint.save(tmp_path, 1, state_of(1))
-    assert_is_state(checkpoint.load(tmp_path, CPU), 1)
-    checkpoint.clear(tmp_path)
+    checkpoint.write_checkpoint(tmp_path, 1, state_of(1))
+    assert_is_state(checkpoint.load_checkpoint(tmp_path, CPU), 1)
+    checkpoint.remove_checkpoints(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(others)
 
 

@@ -70,7 +70,7 @@ def test_a_run_is_saved_before_its_provenance_is_gathered(short, run, tmp_path, 
         broken.setattr(provenance, "describe_run", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(experiment, "broken")
-    assert checkpoint.newest(place_of(tmp_path, "broken")) == json.loads(whole["metrics.json"])["iterations"]
+    assert checkpoint.find_newest(place_of(tmp_path, "broken")) == json.loads(whole["metrics.json"])["iterations"]
     no_step()
     assert run(experiment, "broken") == whole
     kept = [sorted(place_of(tmp_path, name).glob("*.pt")) for name in ("whole", "broken")]
@@ -109,7 +109,7 @@ def test_what_lies_beside_the_sources_costs_no_run_its_record(short, tmp_path, b
         os.mkfifo(root / "src/a")
         os.mkfifo(root / "requirements.lock")
     assert train(short(), 0, Options(results, root=root, device="cpu")) == 0
-    record = records.read(records.get_folder(results, short(), 0), short(), 0)
+    record = records.read_record(records.get_folder(results, short(), 0), short(), 0)
     assert record.metrics["status"] == "finished"
     unknown = record.provenance.get("unknown", [])
     if beside == "fifo":
@@ -182,7 +182,7 @@ def test_a_real_limit_of_the_file_system(short, run, tmp_path):
         "no checkpoint of iteration 12: File too large (the last one, of iteration 5, is kept)" in s for s in lines
     )
     assert lines[-1].startswith("identity-mappings: ") and "weights.pt: File too large: raise the limit" in lines[-1]
-    assert checkpoint.newest(place_of(tmp_path, "full")) == 5 and not partial_files(tmp_path / "full")
+    assert checkpoint.find_newest(place_of(tmp_path, "full")) == 5 and not partial_files(tmp_path / "full")
     assert run(short(), "full") == whole
 
 
@@ -277,7 +277,9 @@ def test_what_is_no_checkpoint_is_set_aside_though_its_hash_is_right(short, run,
     place = place_of(tmp_path, "results")
     [good] = place.glob("checkpoint-*.pt")
     bad = put(place, 8, ruin(good.read_bytes()))
-    assert checkpoint.load(place, CPU, {"digest": experiment.digest, "seed": 0})["progress"]["iteration"] == 4
+    assert (
+        checkpoint.load_checkpoint(place, CPU, {"digest": experiment.digest, "seed": 0})["progress"]["iteration"] == 4
+    )
     assert bad.with_suffix(".damaged").exists() and f"set aside as {bad.stem}.damaged" in capsys.readouterr().err
 
 

@@ -247,7 +247,7 @@ def test_more_than_there_is_is_refused(place):
 
 def test_a_grant_that_snakemake_cut_down_is_refused(place):
     with pytest.raises(UserError, match=r"wants 8 GPU\(s\), Snakemake grants 2"):
-        lease.run(8, 2, ["true"], 1)
+        lease.run_leased(8, 2, ["true"], 1)
 
 
 def test_impatience_names_the_holder(place):

@@ -106,7 +106,7 @@ def test_signals_at_initialization_only(short, tmp_path):
 def made_before(experiment, folder):
     """A record of signals that no training made."""
     target = get_signals_folder(folder, experiment, 2)
-    measurement.write(target, "signals.csv", b"of before\n", {})
+    measurement.write_measurement(target, "signals.csv", b"of before\n", {})
     return target
 
 
@@ -196,7 +196,7 @@ def test_responses_of_a_finished_run(runs):
         == folder / "runs" / experiment.folder / "seed0" / "responses"
     )
     weights = torch.load(only(folder, "weights.pt"), weights_only=True)
-    content, origin = measurement.read(target, "responses.csv")
+    content, origin = measurement.read_measurement(target, "responses.csv")
     assert content == expected_responses(experiment, folder, weights)
     header, *lines = content.decode().splitlines()
     assert header == "layer,name,standard_deviation"
@@ -210,8 +210,8 @@ def test_responses_of_a_finished_run(runs):
     assert origin["settings"]["images"] == 500
     before = content
     assert responses.measure_responses(experiment, 0, options(folder)) == target
-    assert measurement.read(target, "responses.csv")[0] == before
-    assert records.read(metrics.parent, experiment, 0) is not None  # the run's record is as it was
+    assert measurement.read_measurement(target, "responses.csv")[0] == before
+    assert records.read_record(metrics.parent, experiment, 0) is not None  # the run's record is as it was
 
 
 def test_responses_of_an_unfinished_run_are_partial(runs):
@@ -222,7 +222,7 @@ def test_responses_of_an_unfinished_run_are_partial(runs):
     assert target == get_responses_folder(folder, experiment, 1, finished=False) == seed1 / "partial" / "responses"
     assert not (seed1 / "responses").exists()
     saved = torch.load(only(folder, "checkpoint-*.pt"), weights_only=True)
-    content, origin = measurement.read(target, "responses.csv")
+    content, origin = measurement.read_measurement(target, "responses.csv")
     assert content == expected_responses(experiment, folder, saved["network"])
     digest = json.loads((seed1 / "partial/metrics.json").read_bytes())["weights_sha256"]
     assert origin["parents"] == {"weights": digest}
@@ -399,4 +399,4 @@ def test_checkpoints_stay_as_they_are(runs):
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     responses.measure_responses(experiment, 1, options(folder))
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
-    assert checkpoint.load(place, torch.device("cpu"))["progress"]["iteration"] == 7
+    assert checkpoint.load_checkpoint(place, torch.device("cpu"))["progress"]["iteration"] == 7

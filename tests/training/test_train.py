@@ -54,7 +54,7 @@ def test_a_run_leaves_its_record(short, run, tmp_path):
     assert [row[0] for row in rows] == ["iteration", "3", "6", "9", "12"]
     assert [bool(row[5]) for row in rows[1:]] == [False, True, False, True]
     assert float(rows[1][2]) == pytest.approx(sum(metrics["first_losses"][:3]) / 3, rel=1e-8)
-    assert records.read(tmp_path / "results/runs" / experiment.folder / "seed0", experiment, 0)
+    assert records.read_record(tmp_path / "results/runs" / experiment.folder / "seed0", experiment, 0)
 
 
 def test_the_same_run_twice_gives_the_same_bytes_and_another_seed_others(short, run):
@@ -172,10 +172,10 @@ def test_the_momentum_is_resumed_too(short, run, tmp_path):
     whole = run(short(), "whole")
     run(short(), "forgetful", stop_after=5)
     [folder] = (tmp_path / "forgetful/checkpoints").glob("*/seed0")
-    state = checkpoint.load(folder, torch.device("cpu"))
+    state = checkpoint.load_checkpoint(folder, torch.device("cpu"))
     for buffer in state["optimizer"]["momentum"]:
         buffer.zero_()
-    checkpoint.save(folder, 5, state)
+    checkpoint.write_checkpoint(folder, 5, state)
     for path in sorted(folder.glob("checkpoint-*.pt"), key=lambda path: path.stat().st_mtime)[:-1]:
         path.unlink()
     assert run(short(), "forgetful")["curve.csv"] != whole["curve.csv"]
@@ -392,8 +392,8 @@ def test_a_run_on_a_gpu_is_repeatable(short, tmp_path):
 def test_a_checkpoint_that_another_process_sets_aside_is_passed_over(short, run, tmp_path, monkeypatch):
     from identity_mappings.training import checkpoint
 
-    checkpoint.save(tmp_path, 1, {"a": torch.ones(1)})
+    checkpoint.write_checkpoint(tmp_path, 1, {"a": torch.ones(1)})
     gone = tmp_path / ("checkpoint-00000002-" + "0" * 16 + ".pt")
     listed = checkpoint._listed
     monkeypatch.setattr(checkpoint, "_listed", lambda folder: [(2, "0" * 16, gone), *listed(folder)])
-    assert checkpoint.load(tmp_path, torch.device("cpu"))["a"] == 1
+    assert checkpoint.load_checkpoint(tmp_path, torch.device("cpu"))["a"] == 1

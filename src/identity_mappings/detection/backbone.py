@@ -36,7 +36,7 @@ def load(experiment: Experiment, options: Options) -> tuple[dict[str, Tensor], d
     chosen = experiment.parameters["backbone"]
     if "imported" in chosen:
         wanted = chosen["weights_sha256"]
-        state = checkpoint.read(path := _get_imported_path(options.results, wanted))
+        state = checkpoint.read_saved(path := _get_imported_path(options.results, wanted))
         if checkpoint.weights_sha256(state) != wanted:
             raise UserError(f"{path}: not the weights of {experiment.name}: import them again (--backbone FILE)")
         return state, {"imported weights": wanted}
@@ -46,7 +46,7 @@ def load(experiment: Experiment, options: Options) -> tuple[dict[str, Tensor], d
             f"{weights}: {experiment.name} begins from {name}, whose weights are not here: train it first "
             f"(identity-mappings train {name} --scale {experiment.scale}), or copy the file from where it was trained"
         )
-    content, state = (record / run.METRICS).read_bytes(), checkpoint.read(weights)
+    content, state = (record / run.METRICS).read_bytes(), checkpoint.read_saved(weights)
     wanted = json.loads(content)["weights_sha256"]
     if checkpoint.weights_sha256(state) != wanted:
         raise UserError(f"{weights}: not the weights of {record}: restore them, or train {name} again")

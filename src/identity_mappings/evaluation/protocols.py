@@ -77,7 +77,8 @@ def scores(network: nn.Module, views: list[Tensor], normalize: Callable[[Tensor]
     """Scores (N, classes) of images by their views, uint8 (N, k, 3, H, W) for each scale.
 
     The linear layer's outputs, for a whole image the average of the score map; averaged over the scales; with "10-crop"
-    the logarithm of the softmax's average over the crops. So `count` serves all: the cross entropy of log p is -log p.
+    the logarithm of the softmax's average over the crops. So `count_by_image` serves all: the cross entropy of log p is
+    -log p.
 
     Args:
         network: in eval mode.
@@ -94,7 +95,7 @@ def scores(network: nn.Module, views: list[Tensor], normalize: Callable[[Tensor]
     return torch.stack(by_scale).mean(0)
 
 
-def count(scores: Tensor, labels: Tensor) -> Tensor:
+def count_by_image(scores: Tensor, labels: Tensor) -> Tensor:
     """Of scores (N, classes) and labels (N): wrong by the first, wrong by the first five, loss: float64 (3, N).
 
     Right is a label that is the first, or among the first five; of equal scores the class of the lower number goes
@@ -143,7 +144,7 @@ def batches(
     batch_size: int = 256,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """A share's views for `scores`; every image once. Arguments and errors: see `test`."""
+    """A share's views for `scores`; every image once. Arguments and errors: see `test_by_protocol`."""
     indices, definition, pixels = range(share[0], len(shards), share[1]), PROTOCOLS[protocol], batch_size * crop_size**2
 
     def load(position: int) -> tuple[int, list[Tensor]]:
@@ -166,7 +167,7 @@ def batches(
 
 
 @torch.no_grad()
-def test(
+def test_by_protocol(
     network: nn.Module,
     shards: Shards,
     protocol: str,
@@ -178,7 +179,7 @@ def test(
     batch_size: int = 256,
     share: tuple[int, int] = (0, 1),
 ) -> Result:
-    """Test a network by a protocol; leaves it in training mode, as `single_view.test` does.
+    """Test a network by a protocol; leaves it in training mode, as `single_view.test_single_view` does.
 
     Args:
         shards: of the validation images.
@@ -198,7 +199,7 @@ def test(
     network.eval()
     for positions, shown in batches(shards, protocol, crop_size, decoder, workers, batch_size, share):
         on_device, positions = [scale.to(device) for scale in shown], positions.to(device)
-        counts[:, positions] = count(scores(network, on_device, normalize, protocol), labels[positions])
+        counts[:, positions] = count_by_image(scores(network, on_device, normalize, protocol), labels[positions])
     network.train()
     wrong, wrong_top_5, loss = counts.sum(1).tolist()
     return Result(int(wrong), int(wrong_top_5), len(labels), loss)

@@ -36,14 +36,14 @@ class Result(NamedTuple):
         return numbers
 
 
-def count(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def count_errors(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Of scores (N, classes) and labels (N): number of wrong predictions, and sum of the losses."""
     correct = (scores.argmax(1) == labels) & scores.isfinite().all(1)
     return (~correct).sum(), F.cross_entropy(scores, labels, reduction="sum")
 
 
 @torch.no_grad()
-def test(
+def test_single_view(
     network: nn.Module,
     images: Tensor,
     labels: Tensor,
@@ -54,13 +54,13 @@ def test(
     """Test error over `images`, uint8 (N, C, H, W), with `labels` (N); leaves the network in training mode.
 
     Args:
-        counted: `count` of the network's scores for images and labels, where that is done in a way of its own.
+        counted: `count_errors` of the network's scores for images and labels, where that is done in a way of its own.
     """
     network.eval()
     wrong = torch.zeros((), dtype=torch.int64, device=labels.device)
     loss = torch.zeros((), dtype=torch.float64, device=labels.device)
     for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        found = counted(x, y) if counted else count(network(normalize(x)).float(), y)
+        found = counted(x, y) if counted else count_errors(network(normalize(x)).float(), y)
         wrong += found[0]
         loss += found[1]
     network.train()

@@ -23,13 +23,13 @@ def get_responses_folder(results: Path, experiment: Experiment, seed: int, finis
     return (run if finished else run / PARTIAL) / RESPONSES
 
 
-def write(folder: Path, name: str, content: bytes, provenance: dict[str, Any]) -> None:
+def write_measurement(folder: Path, name: str, content: bytes, provenance: dict[str, Any]) -> None:
     """Write the record's data to folder/name, behind provenance.json, which holds its hash."""
     write_atomically(folder / PROVENANCE, json_bytes({**provenance, "outputs": {name: sha256(content)}}))
     write_atomically(folder / name, content)
 
 
-def read(folder: Path, name: str) -> tuple[bytes, dict[str, Any]] | None:
+def read_measurement(folder: Path, name: str) -> tuple[bytes, dict[str, Any]] | None:
     """The data and the provenance of a record, or None if there is none.
 
     Raises:
@@ -55,9 +55,9 @@ def read_experiment(folder: Path, name: str, experiment: Experiment) -> bytes | 
     """The data of a record of one experiment, or None if there is none.
 
     Raises:
-        BadRecord: as `read`; or it is of another experiment.
+        BadRecord: as `read_measurement`; or it is of another experiment.
     """
-    if (found := read(folder, name)) is None:
+    if (found := read_measurement(folder, name)) is None:
         return None
     content, provenance = found
     settings = provenance.get("settings")
@@ -85,7 +85,7 @@ def read_costs(results: Path) -> dict[str, dict[str, Any]] | None:
         BadRecord: it is there, but is not what its provenance states.
     """
     path = results / COST / COST_JSON
-    if (found := read(path.parent, path.name)) is None:
+    if (found := read_measurement(path.parent, path.name)) is None:
         return None
     with reading(path, "a cost record"):
         record = parse_json(found[0])

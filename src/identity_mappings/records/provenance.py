@@ -114,7 +114,7 @@ def describe_run(
     weights_sha256: str | None,
     log: Path | None,
 ) -> dict[str, Any]:
-    """The provenance of a run, without its outputs' hashes, which `run.write` adds.
+    """The provenance of a run, without its outputs' hashes, which `run.write_record` adds.
 
     Args:
         sessions: start, end and iterations of each process that worked on the run. "git" is of the last beginning, if

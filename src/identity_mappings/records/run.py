@@ -64,7 +64,7 @@ def get_imported_path(results: Path, name: str, protocol: str) -> Path:
     return get_evaluation_path(results / IMPORTED / name, protocol)
 
 
-def write(folder: Path, metrics: dict[str, Any], curve: bytes, provenance: dict[str, Any]) -> None:
+def write_record(folder: Path, metrics: dict[str, Any], curve: bytes, provenance: dict[str, Any]) -> None:
     """Write a record. metrics.json comes last: where it is, the rest is.
 
     The record of an unfinished run goes to the folder's `partial/`, where no table and no rule looks for it.
@@ -84,7 +84,7 @@ def write(folder: Path, metrics: dict[str, Any], curve: bytes, provenance: dict[
             (folder / PARTIAL).rmdir()
 
 
-def keep_copy(folder: Path, checkpoints: Path) -> None:
+def copy_record(folder: Path, checkpoints: Path) -> None:
     """Copy a finished record beside the weights.
 
     A scheduler may call a job failed that ended just behind its training; then Snakemake removes its outputs.
@@ -92,10 +92,10 @@ def keep_copy(folder: Path, checkpoints: Path) -> None:
     _copy(folder, checkpoints / COPY)
 
 
-def restore(folder: Path, checkpoints: Path, experiment: Experiment, seed: int) -> bool:
+def restore_record(folder: Path, checkpoints: Path, experiment: Experiment, seed: int) -> bool:
     """Put a finished record that is gone back from its copy; False if there is none, or none to be believed."""
     try:
-        found = read(checkpoints / COPY, experiment, seed)
+        found = read_record(checkpoints / COPY, experiment, seed)
     except BadRecord:
         return False
     if found:
@@ -137,7 +137,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise BadRecord(f"{path}: not {kind} ({type(error).__name__}: {error})") from None
 
 
-def read(folder: Path, experiment: Experiment, seed: int, partial: bool = False) -> Record | None:
+def read_record(folder: Path, experiment: Experiment, seed: int, partial: bool = False) -> Record | None:
     """The record of a run, or None if there is none.
 
     Args:

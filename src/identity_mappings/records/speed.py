@@ -151,7 +151,7 @@ def _read(folder: Path) -> tuple[Experiment, Spent]:
     with run.reading(folder, "a record of a run"):
         metrics, origin = (parse_json((folder / name).read_bytes()) for name in (run.METRICS, run.PROVENANCE))
         experiment = Experiment(metrics["experiment"], metrics["scale"], origin["params"]["resolved"])
-        record = run.read(folder, experiment, metrics["seed"])
+        record = run.read_record(folder, experiment, metrics["seed"])
         if record is None:
             raise run.BadRecord(f"{folder}: gone meanwhile")
         return experiment, read_spent(record)

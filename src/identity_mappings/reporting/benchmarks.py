@@ -30,7 +30,7 @@ def read_records(results: Path) -> Records:
     """
     found: Records = {}
     for path in list_records(results):
-        content, provenance = measurement.read(path.parent, RECORD)
+        content, provenance = measurement.read_measurement(path.parent, RECORD)
         found.setdefault(path.parts[-3], []).append({**parse_json(content), "settings": provenance["settings"]})
     return {device: sorted(entries, key=lambda e: (e["layers"], e["experiment"])) for device, entries in found.items()}
 
@@ -102,7 +102,7 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 def check_record(path: Path, history: History) -> str:
     """Check that a record is what its provenance states, and that a commit has the sources that made it."""
-    _, origin = measurement.read(path.parent, path.name)
+    _, origin = measurement.read_measurement(path.parent, path.name)
     return check_code(path, origin, history)
 
 

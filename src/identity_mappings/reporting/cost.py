@@ -74,7 +74,7 @@ def record(scale: str, root: Path = Path()) -> Path:
     command = f"identity-mappings cost --scale {scale} --record"
     settings = {"counter": "torch.utils.flop_counter.FlopCounterMode"}
     origin = provenance.describe_measurement("cost", command, root, parents={}, settings=settings)
-    measurement.write(folder, measurement.COST_JSON, json_bytes(content), origin)
+    measurement.write_measurement(folder, measurement.COST_JSON, json_bytes(content), origin)
     print(f"{folder / measurement.COST_JSON}: {len(counted)} networks")
     return folder / measurement.COST_JSON
 

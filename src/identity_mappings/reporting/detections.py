@@ -20,7 +20,7 @@ def read_backbone(project: Project, record: run.Record) -> run.Record:
     runs = record.path.parents[3 if record.metrics["status"] in run.FINAL else 4] / "runs"
     folder = runs / f"{chosen['experiment']}-{chosen['digest']}" / f"seed{chosen['seed']}"
     experiment = project.resolve(chosen["experiment"], record.metrics["scale"])
-    backbone = experiment and run.read(folder, experiment, chosen["seed"])
+    backbone = experiment and run.read_record(folder, experiment, chosen["seed"])
     if not backbone:
         raise run.BadRecord(f"{record.path.parent}: its backbone's record {folder} is missing")
     expected = {"weights": backbone.metrics["weights_sha256"], run.METRICS: sha256(backbone.path.read_bytes())}
@@ -39,7 +39,7 @@ def read_imported_detection(folder: Path) -> run.Record:
         metrics, origin = (json.loads((folder / name).read_bytes()) for name in (run.METRICS, run.PROVENANCE))
         parameters: dict[str, Any] = origin["params"]["resolved"]
         _ = parameters["backbone"]["imported"], parameters["backbone"]["source"], metrics["test"]["map_50"]
-        return run.read(folder, Experiment(metrics["experiment"], metrics["scale"], parameters), metrics["seed"])
+        return run.read_record(folder, Experiment(metrics["experiment"], metrics["scale"], parameters), metrics["seed"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise run.BadRecord(f"{folder}: not a record of a detection ({type(error).__name__}: {error})") from None
 

@@ -210,7 +210,7 @@ def _check_curve(need: Need, path: Path, found: dict[str, Any], recipe: dict[str
 def check_responses(project: Project, record: run.Record, history: History) -> str:
     """Check the layer responses of a run, finished or not."""
     path, made = record.path.parent / RESPONSES / RESPONSES_CSV, record.metrics
-    _, origin = measurement.read(path.parent, path.name)
+    _, origin = measurement.read_measurement(path.parent, path.name)
     need, settings = _check_settings(project, path, origin)
     need(all(settings[key] == made[key] for key in ("digest", "seed")), OTHER)
     if made["status"] == "finished":
@@ -221,7 +221,7 @@ def check_responses(project: Project, record: run.Record, history: History) -> s
 
 def check_signals(project: Project, scale: str, folder: Path, experiment: Experiment, history: History) -> str:
     """Check a record of signals of an experiment, whose digest was compared when it was read."""
-    _, origin = measurement.read(folder, SIGNALS_CSV)
+    _, origin = measurement.read_measurement(folder, SIGNALS_CSV)
     need, settings = _check_settings(project, folder / SIGNALS_CSV, origin)
     need(identity(settings["params"]["resolved"]) == identity(experiment.parameters), "of other parameters")
     iterations = project.scale(scale).signal_iterations
@@ -240,7 +240,7 @@ def _check_settings(project: Project, path: Path, origin: dict[str, Any]) -> tup
 def check_cost(project: Project, scale: str, folder: Path, history: History) -> str:
     """Check the cost record: every network is counted again."""
     path = folder / measurement.COST_JSON
-    content, origin = measurement.read(folder, path.name)
+    content, origin = measurement.read_measurement(folder, path.name)
     entries = parse_json(content)["networks"]
     for digest, counted in count_all(project, scale).items():
         entry = entries.get(digest, counted)

@@ -104,7 +104,7 @@ def _summarize_seeds(experiment: Experiment, record: run.Record) -> dict[str, An
     for folder in sorted(record.path.parents[1].glob("seed*")):
         seed = folder.name.removeprefix("seed")
         try:
-            found = run.read(folder, experiment, int(seed)) if seed.isdecimal() else None
+            found = run.read_record(folder, experiment, int(seed)) if seed.isdecimal() else None
         except run.BadRecord:
             continue
         if found and found.test_error is not None:

@@ -130,7 +130,7 @@ def _find_seeds(results: Path, experiment: Experiment) -> set[int]:
 def _find_unwanted(records: Records, experiment: Experiment, seed: int) -> RunState:
     """A run with a seed that no table wants; a bad record of it is passed over."""
     with contextlib.suppress(run.BadRecord):
-        if record := run.read(run.get_folder(records.results, experiment, seed), experiment, seed):
+        if record := run.read_record(run.get_folder(records.results, experiment, seed), experiment, seed):
             return RunState(experiment, seed, record.metrics["status"], record)
     return _find(records, experiment, seed)
 

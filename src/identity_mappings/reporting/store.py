@@ -55,7 +55,7 @@ class Records:
         return self._read(run.get_folder(self.results, experiment, seed) / run.PARTIAL, experiment, seed, partial=True)
 
     def _read(self, folder: Path, experiment: Experiment, seed: int, partial: bool = False) -> run.Record | None:
-        record = self.try_reading(lambda: run.read(folder, experiment, seed, partial))
+        record = self.try_reading(lambda: run.read_record(folder, experiment, seed, partial))
         if record:
             self.runs[record.path] = record
         return record

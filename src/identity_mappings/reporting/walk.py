@@ -100,7 +100,7 @@ class Walks:
     def _facts(self, cell: Filled) -> dict[str, str]:
         experiment, best, count = cell.experiment, cell.best, {}
         if path := cell.cost_record:
-            _, origin = measurement.read(path.parent, path.name)
+            _, origin = measurement.read_measurement(path.parent, path.name)
             count = {
                 "exactly": f"{cell.measured:,}" if isinstance(cell.measured, int) else f"{cell.measured:.2f} %",
                 "record": path.relative_to(self.project.root).as_posix(),

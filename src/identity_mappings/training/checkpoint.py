@@ -39,7 +39,7 @@ def to_bytes(state: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def save(folder: Path, iteration: int, state: dict[str, Any]) -> Path:
+def write_checkpoint(folder: Path, iteration: int, state: dict[str, Any]) -> Path:
     """Write a checkpoint, whose name carries the hash of its bytes, and remove all but the last ones."""
     content = to_bytes(state)
     path = folder / f"checkpoint-{iteration:08d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
@@ -49,7 +49,7 @@ def save(folder: Path, iteration: int, state: dict[str, Any]) -> Path:
     return path
 
 
-def load(folder: Path, device: torch.device, run: dict[str, Any] | None = None) -> dict[str, Any] | None:
+def load_checkpoint(folder: Path, device: torch.device, run: dict[str, Any] | None = None) -> dict[str, Any] | None:
     """The newest checkpoint that is whole, or None. A damaged one is renamed to *.damaged with a message.
 
     Args:
@@ -80,7 +80,7 @@ def load(folder: Path, device: torch.device, run: dict[str, Any] | None = None) 
     return None
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_saved(path: Path) -> dict[str, Any]:
     """Read a checkpoint, the weights.pt of a run, or the .safetensors file of an export.
 
     Raises:
@@ -130,18 +130,18 @@ def read_trained(experiment: Experiment, record: run.Record, results: Path, root
             f"{kept}: the trained weights are not here; they stay where the run was trained: fetch them, or export it "
             "there and `dvc pull models`"
         )
-    weights = read(path)
+    weights = read_saved(path)
     if weights_sha256(weights) != record.metrics["weights_sha256"]:
         raise UserError(f"{path}: not the weights of the record {record.path}: remove the file and train the run again")
     return weights
 
 
-def newest(folder: Path) -> int | None:
+def find_newest(folder: Path) -> int | None:
     """Iteration of the newest checkpoint in a folder."""
     return next((iteration for iteration, *_ in _listed(folder)), None)
 
 
-def clear(folder: Path) -> None:
+def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints of a run that has its record."""
     for *_, path in _listed(folder):
         path.unlink()

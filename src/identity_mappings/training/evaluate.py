@@ -37,7 +37,7 @@ def evaluate(experiment: Experiment, seed: int, protocols: Sequence[str], option
         raise UserError(f"{experiment.name}: a detection is tested at the end of its training: its record has the mAP")
     protocols = run.choose_protocols(experiment.name, experiment.parameters["network"].get("family"), protocols)
     folder = run.get_folder(options.results, experiment, seed)
-    if (record := run.read(folder, experiment, seed)) is None:
+    if (record := run.read_record(folder, experiment, seed)) is None:
         raise UserError(f"{folder}: no finished record: train the run first")
     copied = ("experiment", "digest", "seed", "arithmetic", "weights_sha256")
     head = {"format": run.FORMAT, **{key: record.metrics[key] for key in copied}}
@@ -66,7 +66,7 @@ def evaluate_checkpoint(
         UserError: the file is no checkpoint, or is of another run or network.
     """
     protocols = run.choose_protocols(experiment.name, experiment.parameters["network"].get("family"), protocols)
-    saved = checkpoint.read(file)
+    saved = checkpoint.read_saved(file)
     if "progress" not in saved or saved.get("run") != {"digest": experiment.digest, "seed": seed}:
         raise UserError(f"{file}: no checkpoint of {experiment.folder}, seed {seed}: name one of its folder")
     weights, iteration = saved["network"], saved["progress"]["iteration"]

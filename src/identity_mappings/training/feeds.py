@@ -51,7 +51,7 @@ class Resident:
     def test(self, network: nn.Module, counted: Counted) -> single_view.Result:
         """Test error of the network as it is."""
         normalize = self.augmentation.normalize
-        return single_view.test(network, self.test_images, self.test_labels, normalize, counted=counted)
+        return single_view.test_single_view(network, self.test_images, self.test_labels, normalize, counted=counted)
 
     def statistics(self, network: nn.Module) -> None:
         """Take batch norm's statistics from training images, in views that come after those of the training."""

@@ -89,7 +89,7 @@ def test_imported(
     workers = count_workers(device, Group()) if options.workers is None else options.workers
     written = []
     for protocol in wanted:
-        found = protocols.test(network, shards, protocol, normalize, crop_size, DECODER, device, workers)
+        found = protocols.test_by_protocol(network, shards, protocol, normalize, crop_size, DECODER, device, workers)
         record = {
             "format": run.FORMAT,
             "kind": run.IMPORTED_KIND,

@@ -135,7 +135,7 @@ def acquire(count: int, environment: Mapping[str, str], patience: float) -> list
         time.sleep(random.uniform(0.1, 0.3))  # so that two that want several do not meet for ever
 
 
-def run(count: int, granted: int | None, command: Sequence[str], patience: float) -> None:
+def run_leased(count: int, granted: int | None, command: Sequence[str], patience: float) -> None:
     """Become `command`, with `count` devices leased and CUDA_VISIBLE_DEVICES naming them. Does not return.
 
     Args:

@@ -77,7 +77,7 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
                 if not is_lost_worker(error, group):
                     raise
                 interrupted.ignored = True  # torchrun sends SIGTERM to the others; they report first
-                last = checkpoint.newest(runs[0].checkpoints)
+                last = checkpoint.find_newest(runs[0].checkpoints)
                 saved = "no checkpoint yet" if last is None else f"a checkpoint of iteration {last}"
                 gone = f"{runs[0].name}: another process of this run is gone ({first_line(error)})"
                 raise UserError(f"{gone}; there is {saved}: rerun to resume") from None
@@ -91,7 +91,7 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
         # Checkpoints are kept until all runs have their records: Snakemake removes the outputs of a killed job.
         for status, checkpoints in ended if group.leads else ():
             if status != "unfinished":
-                checkpoint.clear(checkpoints)
+                checkpoint.remove_checkpoints(checkpoints)
         unfinished = len(ended) < len(wanted) or any(status == "unfinished" for status, _ in ended)
         return 128 + interrupted.signal if unfinished and interrupted.signal else 0
 
@@ -99,14 +99,14 @@ def train(experiments: Experiment | Sequence[Experiment], seeds: int | Sequence[
 def _has_record(experiment: Experiment, seed: int, options: Options) -> bool:
     folder = run_records.get_folder(options.results, experiment, seed)
     try:
-        finished = run_records.read(folder, experiment, seed) is not None
+        finished = run_records.read_record(folder, experiment, seed) is not None
     except run_records.BadRecord as error:
         raise UserError(f"{error}: not trained again over it: move the folder away") from None
     if finished:
         say(f"{folder}: finished before; nothing to do")
         return True
     checkpoints = run_records.get_checkpoint_folder(options.results, experiment, seed)
-    if run_records.restore(folder, checkpoints, experiment, seed):
+    if run_records.restore_record(folder, checkpoints, experiment, seed):
         say(f"{folder}: finished before, restored from {checkpoints}: remove both folders to train it again")
         return True
     return False

@@ -92,7 +92,7 @@ def measure_responses(experiment: Experiment, seed: int, options: Options, file:
     kept = run.get_checkpoint_folder(options.results, experiment, seed)
     name, last = f"{experiment.name}, seed {seed}", experiment.parameters["recipe"]["iterations"]
     path = file or run.find_weights(options.results, experiment, seed, options.root)
-    saved = checkpoint.read(path) if path else checkpoint.load(kept, torch.device("cpu"))
+    saved = checkpoint.read_saved(path) if path else checkpoint.load_checkpoint(kept, torch.device("cpu"))
     if saved is None:
         raise UserError(f"{kept}: no weights and no checkpoint here; they stay where the run was trained: fetch them")
     weights, iteration = saved.get("network", saved), last
@@ -102,7 +102,7 @@ def measure_responses(experiment: Experiment, seed: int, options: Options, file:
             raise UserError(f"{path}: of another run ({saved['run']}) than {name}: name that one")
     parents = {"weights": checkpoint.weights_sha256(weights)}
     if iteration == last:
-        record = run.read(run.get_folder(options.results, experiment, seed), experiment, seed)
+        record = run.read_record(run.get_folder(options.results, experiment, seed), experiment, seed)
         if record is None or record.metrics["weights_sha256"] != parents["weights"]:
             cure = "train the run, or name the experiment and seed that they are of"
             raise UserError(f"{path}: not the weights of a finished record of {name}: {cure}")

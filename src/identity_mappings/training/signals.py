@@ -102,7 +102,7 @@ def write_measured(
     }
     command = f"identity-mappings {rule} {experiment.name} --scale {experiment.scale} {arguments}"
     origin = provenance.describe_measurement(rule, command, options.root, parents=parents, settings=settings)
-    measurement.write(folder, f"{rule}.csv", content, origin)
+    measurement.write_measurement(folder, f"{rule}.csv", content, origin)
 
 
 def measure_signals(experiment: Experiment, iterations: int, options: Options) -> Path:
@@ -119,7 +119,7 @@ def measure_signals(experiment: Experiment, iterations: int, options: Options) -
     """
     check_measurable(experiment)
     folder = get_signals_folder(options.results, experiment, iterations)
-    if measurement.read(folder, SIGNALS_CSV) is not None:
+    if measurement.read_measurement(folder, SIGNALS_CSV) is not None:
         return folder
     trainer = Trainer(experiment, SEED, devices.set_up(options.device, experiment, options.root), options)
     rows, losses = [], {}

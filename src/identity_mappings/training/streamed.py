@@ -127,7 +127,7 @@ class Streamed:
         share, recipe = (self.group.rank, self.group.size), self.recipe
         how = recipe.crop_size, recipe.decoder, self.device, self.workers
         with devices.autocast(self.device, recipe.arithmetic):
-            result = protocols.test(network, self.validation, protocol, self.normalize, *how, share=share)
+            result = protocols.test_by_protocol(network, self.validation, protocol, self.normalize, *how, share=share)
         total = torch.tensor(result, dtype=torch.float64, device=self.device)
         wrong, wrong_top_5, images, loss = self.group.sum(total).tolist()
         return single_view.Result(int(wrong), int(images), loss / images, int(wrong_top_5))

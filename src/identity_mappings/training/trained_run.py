@@ -76,7 +76,7 @@ class Run:
         self.sessions: list[dict[str, Any]] = []  # of the processes before; the present one's is `session`
         with self.on_stream():
             self.trainer = (options.make_trainer or Trainer)(experiment, seed, device, options, group=group)
-            saved = checkpoint.load(self.checkpoints, device, self.trainer.run_key)
+            saved = checkpoint.load_checkpoint(self.checkpoints, device, self.trainer.run_key)
             if saved is not None:
                 self.trainer.restore(saved)
                 vars(self).update({name: saved["progress"][name] for name in PROGRESS})
@@ -227,9 +227,9 @@ class Run:
         progress = {name: getattr(self, name) for name in PROGRESS} | {"sessions": self._list_sessions()}
         state = {**self.trainer.state(), "progress": progress, "run": self.trainer.run_key}
         try:
-            checkpoint.save(self.checkpoints, self.iteration, state)
+            checkpoint.write_checkpoint(self.checkpoints, self.iteration, state)
         except OSError as error:
-            newest = checkpoint.newest(self.checkpoints)
+            newest = checkpoint.find_newest(self.checkpoints)
             kept = "there is none yet" if newest is None else f"the last one, of iteration {newest}, is kept"
             self.say(f"no checkpoint of iteration {self.iteration}: {error.strerror} ({kept}): free some room")
 
@@ -260,9 +260,9 @@ class Run:
         diverged = self.status == "diverged"
         digest = None if diverged else checkpoint.weights_sha256(self.trainer.network.state_dict())
         metrics, origin = self._describe_results(digest), self._describe_origin(digest)
-        run_records.write(self.folder, metrics, self.format_curve(), origin)
+        run_records.write_record(self.folder, metrics, self.format_curve(), origin)
         if over:
-            run_records.keep_copy(self.folder, self.checkpoints)
+            run_records.copy_record(self.folder, self.checkpoints)
             heartbeat.remove_heartbeat(self.checkpoints)
 
     def _say_outcome(self) -> None:

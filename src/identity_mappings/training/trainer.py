@@ -247,7 +247,7 @@ class Trainer:
     def _count_errors(self, _: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), devices.autocast(self.device, self.recipe.arithmetic):
             scores = self.network(self.feed.augmentation.normalize(images)).float()
-        return single_view.count(scores, labels)
+        return single_view.count_errors(scores, labels)
 
     def state(self) -> dict:
         """What a checkpoint holds. No generator's state: each random number follows from the seed and the iteration."""

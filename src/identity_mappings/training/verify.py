@@ -97,7 +97,7 @@ def read_record(folder: Path, root: Path) -> tuple[Experiment, run.Record]:
         raise UserError(f"{path}: not a record of a run ({type(error).__name__}: {error})") from None
     experiment = Experiment(name, scale, parameters, custom_source=_find_shortcut(name, root) if custom else None)
     try:
-        found = run.read(path, experiment, seed, partial=path != folder)
+        found = run.read_record(path, experiment, seed, partial=path != folder)
     except run.BadRecord as error:
         raise UserError(f"{error}: not verified") from None
     if found is None:
