@@ -65,6 +65,8 @@ def parse_whole(text: str, least: int = 0) -> int:
 
 parse_positive = partial(parse_whole, least=1)
 
+SCALE = option("--scale", default="paper", help="a scale of params/scales (default: paper)")
+
 
 def resolve_experiment(arguments: argparse.Namespace, name: str) -> Experiment:
     """The experiment of this name: of a resolved parameter file, or of params/ at the scale that is asked for."""

@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from . import commands  # noqa: F401  adds them to the parser
+from . import commands, report_commands  # noqa: F401  they add themselves to the parser
 from .arguments import RESTART_EAGER, parser
 from .errors import RecordingFailed, UserError
 from .records import git

@@ -1,4 +1,4 @@
-"""The commands of the command line: the options of each stand above its function, whose docstring is the help text.
+"""The commands that compute: the options of each stand above its function, whose docstring is the help text.
 
 A command imports what it needs when it is called: torch alone takes two seconds.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import (
+    SCALE,
     command,
     make_options,
     option,
@@ -28,7 +29,6 @@ from .records.run import CIFAR_PROTOCOLS, IMAGENET_PROTOCOLS
 
 NAMED_BY = "name of an experiment, or a .json file made by `resolve`"
 EXPERIMENT = option("experiment", help=NAMED_BY)
-SCALE = option("--scale", default="paper", help="a scale of params/scales (default: paper)")
 ARITHMETIC = option("--arithmetic", choices=ARITHMETICS, help="(default: the recipe's)")
 DIGEST = option("--digest", help="refuse unless the parameters have this digest")
 RESULTS = option("--results", type=Path, help="folder of records (default: the scale's)")
@@ -309,79 +309,6 @@ def doctor(arguments: argparse.Namespace) -> int:
     from . import doctor
 
     return doctor.show(arguments.json, arguments.data)
-
-
-@command(SCALE)
-def tables(arguments: argparse.Namespace) -> None:
-    """make the tables from the records that are there"""
-    from .reporting import tables
-
-    tables.write(arguments.scale)
-
-
-@command(SCALE)
-def figures(arguments: argparse.Namespace) -> None:
-    """make the figures from the records that are there"""
-    from .reporting import figures
-
-    figures.write(arguments.scale)
-
-
-@command(SCALE)
-def report(arguments: argparse.Namespace) -> None:
-    """make report.html, the page of tables and figures, from the records that are there"""
-    from .reporting import page
-
-    page.write(arguments.scale)
-
-
-@command(SCALE)
-def diff(arguments: argparse.Namespace) -> int:
-    """compare with the papers; exit status 1 if a cell contradicts them"""
-    from .reporting.explain import show_differences
-
-    return show_differences(arguments.scale)
-
-
-@command(SCALE)
-def audit(arguments: argparse.Namespace) -> int:
-    """trace every number of the tables to its records; exit status 1 at the first gap"""
-    from .reporting import audit
-
-    return audit.audit(arguments.scale)
-
-
-@command(
-    SCALE,
-    option("--watch", action="store_true", help="show it every few seconds, until Ctrl-C"),
-    option("--json", action="store_true", help="for programs; docs/monitoring.md explains the keys"),
-)
-def status(arguments: argparse.Namespace) -> None:
-    """what is done, running, interrupted, failed and waiting, and how long the rest takes"""
-    from .reporting import status
-
-    status.show(arguments.scale, arguments.watch, arguments.json)
-
-
-@command(
-    SCALE,
-    option("table", help='for example "Table 1", or "he2016, Table 1"'),
-    option("row", nargs="?", help="its name, or a part of it (default: all)"),
-    option("column", nargs="?", help="(default: all that fit)"),
-)
-def explain(arguments: argparse.Namespace) -> int:
-    """trace a table's cell to its runs, commit, data and parameters"""
-    from .reporting import explain
-
-    return explain.show(arguments.scale, arguments.table, arguments.row, arguments.column)
-
-
-@command(SCALE, option("output", type=Path, metavar="OUT", help="a new folder, or a file that ends in .zip"))
-def rocrate(arguments: argparse.Namespace) -> None:
-    """write results, parameters, workflow and provenance as an RO-Crate, for an archive"""
-    from .reporting import archive
-
-    archive.write(arguments.scale, arguments.output)
 
 
 @command()
