@@ -12,7 +12,8 @@ from ..errors import UserError
 from ..parameters import Project, load
 from ..parameters.reading import nearest
 from . import reproductions, verdict
-from .cells import Filled, Records, fill
+from .cells import Filled, fill
+from .store import Records
 from .walk import Run, Walk, Walks
 
 COLOURS = {verdict.AGREES: "green", verdict.DIFFERS: "red", verdict.UNDECIDED: "yellow", verdict.CUT_OFF: "yellow"}

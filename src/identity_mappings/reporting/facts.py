@@ -21,6 +21,7 @@ def rebuild(
     comparable = records.settings.published
     errors = [tested.read_value(cell) for tested in tests]
     median = verdict.median(errors)
+    value: float | str
     if cell.metric == SPLIT:
         data = tests[0].record.provenance.get("data") or {}
         if not {"training_images", "test_images"} <= data.keys():
@@ -47,7 +48,8 @@ def rebuild(
 def _judge_bound(records: Records, cell: Cell, experiment: Experiment, errors: list[float | None]) -> str:
     """A run that diverged lies above every bound."""
     reporting, value = records.reporting, verdict.median(errors)
-    above, bound = cell.published[0] == ">", float(cell.published[1:])
+    published = str(cell.published)
+    above, bound = published[0] == ">", float(published[1:])
     if value is None:
         return verdict.AGREES if above else verdict.DIFFERS
     if value > bound if above else value < bound:

@@ -88,7 +88,8 @@ def slug(text: str) -> str:
 
 def _join_cells(project: Project, reports: dict[str, ScaleReport]) -> dict[tuple[int, str, str], PageCell]:
     """The cells of all scales by the identity of their table, row and column."""
-    ids, cells = Counter(), {}
+    ids: Counter[str] = Counter()
+    cells = {}
     for together in zip(*(report.cells for report in reports.values()), strict=True):
         cell = together[0]
         name = slug(f"{cell.table.paper} {cell.table.table} {cell.row.name} {cell.column}")
@@ -174,7 +175,7 @@ def _describe_pair(pair: Pair) -> dict[str, Any]:
 
 
 def _describe_printed(pair: Pair) -> dict[str, Any]:
-    sides = [[name, format_published(value)] for name, _, value in pair.both]
+    sides = [[name, format_published(value)] for name, _, value in pair.both if value is not None]
     return {"sides": sides, "difference": "", "verdict": pair.on_paper}
 
 

@@ -26,9 +26,9 @@ def draw_curve(curve: Sequence[tuple[int, float | None, float | None]]) -> Marku
     """Training error (dashed) and test error of a run, by (iteration, training error, test error)."""
     lines = []
     for style, column in (("dashed", 1), ("solid", 2)):
-        rows = [row for row in curve if row[column] is not None]
+        rows = [(row[0], error) for row in curve if (error := row[column]) is not None]
         rows = rows[: -1 : len(rows) // 40 + 1] + rows[-1:]  # no more can be told apart at this size
-        points = " ".join(f"{160 * row[0] / curve[-1][0]:.0f},{58 - 0.58 * row[column]:.0f}" for row in rows)
+        points = " ".join(f"{160 * iteration / curve[-1][0]:.0f},{58 - 0.58 * error:.0f}" for iteration, error in rows)
         lines.append(f'<polyline class="{style}" points="{points}"/>')
     title = "<title>training error (dashed) and test error, from 0 to 100 %</title>"
     return Markup(f'<svg class="curve" viewBox="0 0 160 58" role="img">{title}{"".join(lines)}</svg>' if curve else "")

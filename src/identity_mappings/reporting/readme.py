@@ -7,10 +7,11 @@ from ..parameters import Project
 from ..parameters.reports import TEST_ERROR
 from ..records.files import write_atomically
 from . import claims, reproductions
-from .cells import Filled, Records, count_cells, fill
+from .cells import Filled, count_cells, fill
 from .claims import CONTRADICTED, HOLDS, UNDECIDED, Judged, join_counts
 from .rendering import format_grid
 from .rendering import render as render_template
+from .store import Records
 
 NAME = "README.md"
 BEGIN = "<!-- made from the records by `identity-mappings tables`: do not edit -->\n"
@@ -64,18 +65,15 @@ def _join_verdict(verdict: str, counts: Counter[str]) -> str:
 
 def _tabulate_errors(cells: list[Filled]) -> str:
     """Each trained experiment once, by the first cell that shows its test error."""
-    shown: dict[str, Filled] = {}
+    rows: dict[str, dict[str, str]] = {}
     for cell in cells:
-        if cell.cell.metric == TEST_ERROR and cell.records:
-            shown.setdefault(cell.experiment.name, cell)
-    return format_grid([
-        {
-            "experiment": f"`{name}`",
-            "dataset": cell.experiment.parameters["dataset"]["name"],
-            "runs": str(len(cell.records)),
-            "rebuilt": cell.text,
-            "sd": "" if cell.deviation is None else f"± {cell.deviation:.2f}",
-            "published, at scale `paper`": "" if cell.cell.published is None else str(cell.cell.published),
-        }
-        for name, cell in shown.items()
-    ])  # fmt: skip
+        if cell.experiment and cell.cell.metric == TEST_ERROR and cell.records and cell.experiment.name not in rows:
+            rows[cell.experiment.name] = {
+                "experiment": f"`{cell.experiment.name}`",
+                "dataset": cell.experiment.parameters["dataset"]["name"],
+                "runs": str(len(cell.records)),
+                "rebuilt": cell.text,
+                "sd": "" if cell.deviation is None else f"± {cell.deviation:.2f}",
+                "published, at scale `paper`": "" if cell.cell.published is None else str(cell.cell.published),
+            }
+    return format_grid(list(rows.values()))

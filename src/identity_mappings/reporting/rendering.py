@@ -56,7 +56,7 @@ def format_hours(seconds: float) -> str:
 def environment() -> Environment:
     found = Environment(
         loader=PackageLoader("identity_mappings.reporting"),
-        autoescape=lambda name: bool(name) and name.endswith(".html.jinja"),
+        autoescape=lambda name: name is not None and name.endswith(".html.jinja"),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

@@ -150,7 +150,7 @@ def compare_in_reports(project: Project, claim: Claim) -> Iterator[Compared]:
         )
         for report in (name for name in lower if name in higher):
             sides = (lower[report], higher[report])
-            values = tuple(side.number.value for side in sides)
+            values = (sides[0].number.value, sides[1].number.value)
             priors = [reporting.prior_deviation[dataset] for dataset in datasets]
             error = math.sqrt(sum(map(_get_variance, sides, priors)))
             found = judge_values(values, error, limits, reporting.differs_beyond, margin)
@@ -160,8 +160,8 @@ def compare_in_reports(project: Project, claim: Claim) -> Iterator[Compared]:
 def _get_variance(found: Found, prior: float) -> float:
     """Of the reported number; by the prior deviation where no spread of enough runs is reported."""
     runs, deviation = found.report.runs or 1, found.number.deviation
-    known = deviation is not None and runs >= verdict.ENOUGH
-    return verdict.median_variance(deviation if known else prior, runs, found.report.summary != "median")
+    known = prior if deviation is None or runs < verdict.ENOUGH else deviation
+    return verdict.median_variance(known, runs, found.report.summary != "median")
 
 
 def judge_together(counts: Container[str]) -> str:

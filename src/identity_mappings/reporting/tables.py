@@ -12,10 +12,10 @@ from ..parameters.reports import Row
 from ..records import run
 from ..records.files import json_bytes, write_atomically
 from . import claims, detections, findings, readme, reproductions, verdict
-from .cells import Filled, Records, count_cells, fill, round_numbers
+from .cells import Filled, count_cells, fill, round_numbers
 from .claims import Judged
 from .rendering import format_padded, pad_columns, render
-from .store import describe_outdated_records
+from .store import Records, describe_outdated_records
 
 ORIGIN = "tables.json"
 COUNTED_VERDICTS = (verdict.AGREES, verdict.CUT_OFF, verdict.DIFFERS, verdict.UNDECIDED)
@@ -38,11 +38,11 @@ def render_tables(records: Records, cells: list[Filled]) -> tuple[str, str]:
     datasets = {each.parameters["dataset"]["name"] for each in records.project.list_to_train(records.scale)}
     fails = {name: limit for name, limit in records.reporting.fail_above.items() if name in datasets}
     values = {"scale": records.scale, "settings": records.settings, "titles": TITLES, "fails": fails}
-    rebuilt, published = (
+    rebuilt_page, published_page = (
         render("tables.md.jinja", **values, tables=[(table, format_padded(texts[version])) for table, texts in tables])
         for version in (0, 1)
     )
-    return rebuilt, published
+    return rebuilt_page, published_page
 
 
 def _fill_in(row: Row, text: str, cells: dict[tuple[str, str], Filled], attribute: str) -> str:

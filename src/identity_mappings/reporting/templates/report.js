@@ -69,9 +69,8 @@ function describeCell(cell) {
 
 // The comparisons behind a verdict on a claim.
 function describeComparison(found) {
-  const [lower, higher] = found.sides.map(([name, text]) => [make("code", {}, name), text && ` ${text}`]);
-  const between = (text) => make("i", {}, ` ${text} `);
-  return make("p", { className: "found" }, badge(found.verdict), " ", lower, between("said to be below"), higher, found.difference && [between("difference"), found.difference],
+  const [lower, higher] = found.sides.map(([name, text], index) => make("div", {}, index && make("i", {}, "said to be below "), make("code", {}, name), ` ${text}`));
+  return make("div", { className: "found" }, badge(found.verdict), found.difference && [make("i", {}, " difference "), found.difference], lower, higher,
     found.source && make("small", {}, describeSource(found.source)));
 }
 
