@@ -93,13 +93,18 @@ def two(short, tmp_path):
     return train_two(short, tmp_path)
 
 
+LONG: list = []  # is trained once for all
+
+
 @pytest.fixture
 def long(short, tmp_path):
     """Nothing is read for eight steps."""
-    return train_two(short, tmp_path, iterations=8, evaluate_every=8, log_every=8)
+    if not LONG:
+        LONG.extend(train_two(short, tmp_path, iterations=8, evaluate_every=8, log_every=8))
+    return LONG
 
 
-@pytest.mark.parametrize("policy", ["late", "side", 1])
+@pytest.mark.parametrize("policy", ["late", 1])
 def test_runs_at_once_with_tests_and_a_resume_between(two, tmp_path, policy):
     experiments, plain = two
     assert train_here(experiments, tmp_path / "gpu", policy, stop_after=7)[0] == 0
@@ -240,7 +245,7 @@ def test_what_is_taken_away_is_found(long, tmp_path, monkeypatch, what):
         monkeypatch.setattr(loop, "Run", changed.Run)
     changed = changed if module is loop else loop
     eager = "is made" in what  # a recording waits for all streams
-    for number, (policy, count) in enumerate(itertools.product(POLICIES, (1, 2))):  # runs alone and at once
+    for number, (count, policy) in enumerate(itertools.product((1, 2), ("late", "side"))):
         results, trained = tmp_path / str(number), experiments[:count]
         try:
             _, gpu = train_here(trained, results, policy, changed, eager=eager)
