@@ -383,7 +383,9 @@ def test_the_keyboard_does_what_the_pointer_does(opened):
 def test_every_figure_is_drawn_with_its_own_shapes(opened):
     """Ids of several figures do not meet: a tick or a clip path is that of its figure."""
     for scale in ("paper", "weekend"):
-        opened.find_element("css selector", f"input[name=figures][value={scale}] + span").click()
+        switch = opened.find_element("css selector", f"input[name=figures][value={scale}] + span")
+        assert switch.text == scale
+        switch.click()
         drawn = [svg for svg in opened.find_elements("css selector", ".drawing svg") if svg.is_displayed()]
         assert len(drawn) == len(list((ROOT / "params/figures").iterdir()))
         for svg in drawn:

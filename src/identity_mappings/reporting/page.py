@@ -259,6 +259,7 @@ def render_report(project: Project, scale: str) -> bytes:
         runs=runs,
         count_cells=count_cells,
         labels=data["labels"],
+        figure_labels={name: name for name in reports},
         others=project.reproductions,
         titles=TITLES,
         tables=project.tables.values(),
