@@ -1,6 +1,8 @@
 """docs/reliability.md: each fault names the test that repeats it."""
 
 import ast
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -19,3 +21,13 @@ def test_every_test_that_the_page_names_exists():
     rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
     assert rows and all(re.search(r"\| `tests/[^`]+` \|$", row) for row in rows), "a row without its test"
     assert len(named) == len(rows)
+
+
+def test_every_message_that_the_page_quotes_is_in_the_code():
+    """Piece by piece: between them stand names and numbers."""
+    files = [*ROOT.glob("src/**/*.py"), *ROOT.glob("workflow/scripts/*.py")]
+    code = " ".join(re.sub(r'"\s*\n\s*f?"', "", file.read_text()) for file in files) + os.strerror(errno.ENOSPC)
+    rows = [line.split(" | ") for line in TEXT.split("## Faults")[1].split("###")[0].splitlines()]
+    quoted = [message for row in rows if len(row) == 5 for message in re.findall(r'"([^"]+)"', row[3])]
+    pieces = [piece.strip() for message in quoted for piece in re.split(r"\.\.\.|\bN\b|[():;,]", message)]
+    assert len(quoted) > 10 and [piece for piece in pieces if piece not in code] == []

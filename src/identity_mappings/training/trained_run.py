@@ -268,7 +268,7 @@ class Run:
     def _say_outcome(self) -> None:
         after, last = f"after {self.iteration} iterations", self.last or {}
         if self.status == "unfinished":
-            self.say(f"unfinished {after}; rerun to resume")
+            self.say(f"unfinished after {self.iteration} iterations; rerun to resume")
         elif self.status == "diverged":
             self.say(f"diverged: the loss of iteration {self.diverged_at} is not finite")
         elif "mean_average_precision" in last:
