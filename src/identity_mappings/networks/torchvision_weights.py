@@ -52,8 +52,10 @@ def describe_network(depth: int) -> dict[str, Any]:
 def build_network(network: Mapping[str, Any], classes: int, device: str = "cpu") -> nn.Module:
     arguments = {**network, "classes": classes}
     family = arguments.pop("family")
+    if family == "vgg":
+        arguments["dropout"] = VGG_DROPOUT
     with torch.device(device):
-        return FAMILIES[family](**arguments, **({"dropout": VGG_DROPOUT} if family == "vgg" else {}))
+        return FAMILIES[family](**arguments)
 
 
 def infer_depth(state: Mapping[str, Tensor]) -> int:
