@@ -1,1 +1,1 @@
-"""Training a network by a recipe. Needs torch alone: no Snakemake, no DVC, no pydantic."""
+"""Training a network by a recipe."""
