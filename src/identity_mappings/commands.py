@@ -236,9 +236,9 @@ def cost(arguments: argparse.Namespace) -> int:
     from .reporting import cost
 
     if arguments.record:
-        cost.record(arguments.scale)
+        cost.record_costs(arguments.scale)
         return 0
-    return cost.show(arguments.scale)
+    return cost.print_costs(arguments.scale)
 
 
 @command(*OF_EXPERIMENT, option("--output", "-o", type=Path, metavar="FILE.json"))

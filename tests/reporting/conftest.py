@@ -127,7 +127,7 @@ def cost_record(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("counted")
     shutil.copytree(ROOT / "params", root / "params")
     shutil.copytree(ROOT / "examples", root / "examples")
-    return cost.record("paper", root).parent
+    return cost.record_costs("paper", root).parent
 
 
 @pytest.fixture

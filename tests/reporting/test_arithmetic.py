@@ -4,7 +4,7 @@ import pytest
 
 from identity_mappings.records.experiment import ARITHMETICS
 from identity_mappings.reporting.cells import Records
-from identity_mappings.reporting.curves import load_curves
+from identity_mappings.reporting.figures import read_curves
 
 NAME = "cifar10-resnet110-dropout"
 
@@ -53,5 +53,5 @@ def test_a_record_of_another_arithmetic_is_not_taken_for_float32(bench):
 def test_curves_name_it_too(bench):
     curve = bench.project.figures["he2016-figure3"].panels[0].curves[0]
     bench.record(curve.experiment, 7.5, arithmetic="bfloat16")
-    label = load_curves(Records(bench.project, "paper"), curve)[2]
+    label = read_curves(Records(bench.project, "paper"), curve)[2]
     assert label == f"{curve.label}: 7.50 % (bfloat16)"

@@ -36,7 +36,7 @@ def made(project_copy, tmp_path_factory) -> Path:
     done = project.command("train", NAME, "--scale", "tiny", "--device", "cpu")
     assert done.returncode == 0, done.stdout
     tables.write("tiny", project.root)
-    figures.write("tiny", project.root)
+    figures.write_figures("tiny", project.root)
     return project.root
 
 
@@ -176,7 +176,7 @@ def test_a_module_may_be_renamed(root, capsys, monkeypatch):
     forge(root, lambda m, p, c: p["git"].update(commit=head.stdout.strip()))
     assert f"{old} is another file in commit" in gap(root, capsys)
     forge(root, lambda m, p, c: p["source"].update({new: p["source"].pop(old)}))
-    figures.write("tiny", root)
+    figures.write_figures("tiny", root)
     assert audit("tiny", root) == 0, "a record of the renamed module"
     forge(root, lambda m, p, c: p["source"].pop(new))
     assert "renamed.py is not among its sources" in gap(root, capsys)
@@ -241,8 +241,8 @@ def test_an_honest_unfinished_run_is_believed(made, blank_figures, tmp_path, cap
     assert audit("tiny", root) == 0
     assert "used in 0 cell(s)" in capsys.readouterr().out
     assert train(experiment, 0, Options(root / "results/tiny", root / "data", root, "cpu")) == 0
-    for report in (tables, figures):
-        report.write("tiny", root)
+    tables.write("tiny", root)
+    figures.write_figures("tiny", root)
     assert audit("tiny", root) == 0, "finished in several sessions"
 
 
@@ -260,8 +260,8 @@ def test_an_honest_diverged_run_is_believed(made, blank_figures, tmp_path, capsy
     monkeypatch.setattr(Trainer, "step", broken)
     options = Options(root / "results/tiny", root / "data", root, "cpu")
     assert train(load(root).resolve(NAME, "tiny"), 0, options) == 0
-    for report in (tables, figures):
-        report.write("tiny", root)
+    tables.write("tiny", root)
+    figures.write_figures("tiny", root)
     assert audit("tiny", root) == 0, capsys.readouterr().out
 
 
@@ -322,9 +322,9 @@ def measured(made, tmp_path_factory) -> Path:
     for name in names:
         options = Options(root / "results/tiny", root / "data", root, "cpu")
         measure_signals(load(root).resolve(name, "tiny"), 2, options)
-    counting.record("tiny", root)
+    counting.record_costs("tiny", root)
     tables.write("tiny", root)
-    figures.write("tiny", root)
+    figures.write_figures("tiny", root)
     return root
 
 
@@ -380,7 +380,7 @@ def tested(made, tmp_path_factory) -> Path:
     options, experiment = Options(root / "results/tiny", root / "data", root, "cpu"), load(root).resolve(NAME, "tiny")
     measure_responses(experiment, 0, options)
     evaluate(experiment, 0, ["single-view-recomputed"], options)
-    figures.write("tiny", root)
+    figures.write_figures("tiny", root)
     tables.write("tiny", root)
     return root
 
@@ -515,5 +515,5 @@ def test_sources_with_other_line_ends_are_the_same(root, blank_figures, capsys):
             provenance["source"][name] = sha256(content.replace(b"\n", b"\r\n"))
 
     forge(root, with_cr)
-    figures.write("tiny", root)
+    figures.write_figures("tiny", root)
     assert audit("tiny", root) == 0, capsys.readouterr().out

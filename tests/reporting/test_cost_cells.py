@@ -176,13 +176,13 @@ def test_a_cost_record_that_is_not_believed_is_named_and_fills_no_cell(counted, 
 
 
 def test_a_scale_that_is_not_the_papers_is_not_judged(bench):
-    counting.record("demo", bench.root)
+    counting.record_costs("demo", bench.root)
     bench.tables("demo")
     cell = bench.cell("Table 6", "ResNet-20", "parameters", "demo", "he2015")
     assert (cell["verdict"], cell["records"]) == ("not comparable", ["results/demo/cost/networks.json"])
     assert cell["measured"] > 0
     assert bench.cell("Table 1", "50-layer", "flops", "demo", "he2015")["verdict"] == "no counterpart"
-    assert counting.show("demo", bench.root) == 0
+    assert counting.print_costs("demo", bench.root) == 0
 
 
 # Errors by the papers' other metrics and protocols
@@ -268,7 +268,7 @@ def show(small, capsys):
 
     def call() -> tuple[int, str]:
         capsys.readouterr()
-        status = counting.show("paper", small.root)
+        status = counting.print_costs("paper", small.root)
         shown = capsys.readouterr()
         return status, " ".join((shown.err + shown.out).split())
 
@@ -317,14 +317,14 @@ def test_cost_takes_the_record_until_the_code_of_the_networks_changes(small):
 
 
 def test_cost_takes_no_record_of_other_networks(small, show):
-    counting.record("paper", small.root)
+    counting.record_costs("paper", small.root)
     stride_on_3x3(small)
     status, words = show()
     assert status == 1 and "counted now" in words
 
 
 def test_cost_does_not_believe_a_record_that_was_edited(small, show):
-    counting.record("paper", small.root)
+    counting.record_costs("paper", small.root)
     small.copy.edit(RECORD, "3857973248", "3757973248")
     _, words = show()
     assert "invalid record: " in words and "3,857,973,248" in words
@@ -349,7 +349,7 @@ def test_the_record_says_what_it_is_of(cost_record, small):
         else:
             assert asdict(expected).items() <= entry.items(), entry["experiment"]
     assert uncounted == {"cifar10-resnet110-convolutional-gate"}, "a custom shortcut has no closed form"
-    counted = json.loads(counting.record("paper", small.root).read_text())["networks"]
+    counted = json.loads(counting.record_costs("paper", small.root).read_text())["networks"]
     assert len(counted) == 7 and counted.items() <= record["networks"].items(), "what is counted now is what is there"
     for entry in record["networks"].values():
         assert entry["multiply_adds"] == entry["convolution"] + entry["linear"]

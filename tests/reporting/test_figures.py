@@ -29,7 +29,7 @@ def curve(*rows: str) -> bytes:
 
 def draw(bench, name: str = "he2016-figure6", scale: str = "paper"):
     project = bench.project
-    return figures.draw(Records(project, scale), project.figures[name])
+    return figures.draw_figure(Records(project, scale), project.figures[name])
 
 
 def axes(drawing, panel: int = 0):
@@ -109,7 +109,7 @@ def test_a_run_that_diverged_before_its_first_test_or_row(bench):
     left, right = axes(draw(bench)[0])
     assert labels(right) == ["110, original: diverged", "110, BN after add: diverged"]
     assert [points(line) for line in left.get_lines()] == [[(100, 2.5)], []]
-    figures.write("paper", bench.root)
+    figures.write_figures("paper", bench.root)
 
 
 def test_a_figure_without_records_is_made_and_says_so(bench):
@@ -178,7 +178,7 @@ def test_a_place_without_a_panel_is_empty(bench):
 def test_the_csv_holds_what_is_drawn(bench, blank_figures):
     only(bench, "he2016-figure6")
     bench.record(RESNET, 6.5, 0, curve=curve("10,0.1,2.5,60,,", "20,0.01,0.5,20,1.5,6.5"))
-    figures.write("paper", bench.root)
+    figures.write_figures("paper", bench.root)
     table = content(bench)["he2016-figure6.csv"]
     assert b"\r" not in table
     rows = list(csv.reader(io.StringIO(table.decode())))
@@ -217,11 +217,11 @@ def test_the_same_records_give_the_same_bytes(bench):
     """In this process twice, and in another with another order of hashes and another clock."""
     only(bench, "he2016-figure1", "he2016-figure6")
     some_records(bench)
-    figures.write("paper", bench.root)
+    figures.write_figures("paper", bench.root)
     first = content(bench)
     names = {f"he2016-figure{number}.{form}" for number in (1, 6) for form in ("svg", "png", "csv")}
     assert set(first) == names
-    figures.write("paper", bench.root)
+    figures.write_figures("paper", bench.root)
     assert content(bench) == first
     answer = bench.copy.command("figures", PYTHONHASHSEED="7", SOURCE_DATE_EPOCH="86400")
     assert answer.returncode == 0, answer.stdout
@@ -237,11 +237,11 @@ def test_the_same_records_give_the_same_bytes(bench):
 def test_another_record_changes_the_figures_that_show_it(bench):
     only(bench, "he2016-figure1", "he2016-figure6")
     some_records(bench)
-    figures.write("paper", bench.root)
+    figures.write_figures("paper", bench.root)
     before = content(bench)
     folder = bench.folder("cifar10-resnet1001")
     bench.record("cifar10-resnet1001", 8.1, curve=(folder / run.CURVE).read_bytes())
-    figures.write("paper", bench.root)
+    figures.write_figures("paper", bench.root)
     changed = {name for name, picture in content(bench).items() if picture != before[name]}
     assert changed == {"he2016-figure1.svg", "he2016-figure1.png"}
 
@@ -323,7 +323,7 @@ def test_units_are_drawn_as_the_paper_draws_them(bench, name, panel):
 
 def test_the_csv_of_units_holds_what_is_drawn(bench, blank_figures):
     only(bench, "he2016-figure4")
-    figures.write("paper", bench.root)
+    figures.write_figures("paper", bench.root)
     table = content(bench)["he2016-figure4.csv"].decode()
     rows = list(csv.DictReader(io.StringIO(table)))
     assert list(rows[0]) == ["panel", "operation", "label", "branch", "unit", "inputs"]
@@ -452,7 +452,7 @@ def test_a_measurement_that_is_not_believed_is_named_and_not_drawn(
     measured(bench, "cifar10-resnet56", rows, kind)
     folder = file_of(bench, f"{kind}.csv").parent
     spoil(bench, f"{kind}.csv")
-    figures.write("paper", bench.root)
+    figures.write_figures("paper", bench.root)
     assert content(bench)[f"{figure}.csv"].count(b"\n") == 1, "the column names alone"
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("invalid record: ")]
     assert str(folder) in line
@@ -463,7 +463,7 @@ def test_a_measurement_of_something_else_is_named_once(bench, blank_figures, cap
     """ResNet-110 stands in three panels: it is still one file, and a reader must find it."""
     only(bench, "own-signals")
     measured(bench, RESNET, SIGNALS, **provenance)
-    figures.write("paper", bench.root)
+    figures.write_figures("paper", bench.root)
     assert content(bench)["own-signals.csv"].count(b"\n") == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("invalid record: ")]
     assert lines and all(str(file_of(bench, SIGNALS_CSV).parent) in line for line in lines)
@@ -484,7 +484,7 @@ def test_units_signals_and_responses_are_the_same_bytes_twice(bench):
     only(bench, "he2016-figure2", "he2015-figure7", "own-signals")
     measured(bench, "cifar10-resnet56", SIGNALS)
     measured(bench, "cifar10-resnet56", RESPONSES, "responses")
-    figures.write("paper", bench.root)
+    figures.write_figures("paper", bench.root)
     first = content(bench)
     assert len(first) == 9
     answer = bench.copy.command("figures", PYTHONHASHSEED="7", SOURCE_DATE_EPOCH="86400")

@@ -61,7 +61,7 @@ def count_all(project: Project, scale: str) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def record(scale: str, root: Path = Path()) -> Path:
+def record_costs(scale: str, root: Path = Path()) -> Path:
     """Count every network of a scale and write the cost record."""
     project = load(root)
     folder = root / project.scale(scale).results / measurement.COST
@@ -96,7 +96,7 @@ def _read_or_count(project: Project, scale: str) -> tuple[dict[str, dict[str, An
     return count_all(project, scale), "counted now"
 
 
-def show(scale: str, root: Path = Path()) -> int:
+def print_costs(scale: str, root: Path = Path()) -> int:
     """Print every network of a scale with the papers' figures; 1 if one of these contradicts the count, else 0.
 
     Takes the cost record where it has these networks and is newer than their code; otherwise counts them.

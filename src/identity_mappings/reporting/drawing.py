@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Drawing
 
-from .cells import Records, name_place
+from .cells import name_place
+from .store import Records
 
 COLOURS = (
     "#3b6fb6", "#c0392b", "#2e8b57", "#8e5ea2", "#d08a1d", "#17a2a2", "#7f5539", "#d45a9b", "#6b7a8f", "#9aa520",

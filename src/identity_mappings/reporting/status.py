@@ -131,7 +131,7 @@ def _count_at_once(runs: list[RunState], left: Left) -> int:
     return len(query_driver().usable)
 
 
-def show(scale: str, watch: bool = False, as_json: bool = False, root: Path = Path()) -> None:
+def print_status(scale: str, watch: bool = False, as_json: bool = False, root: Path = Path()) -> None:
     """Print the status of a scale.
 
     Args:

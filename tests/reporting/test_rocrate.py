@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from identity_mappings.errors import UserError
-from identity_mappings.reporting import archive
+from identity_mappings.reporting import rocrate
 
 pytest.importorskip("rocrate", reason="the extra `archive` is not installed")
 NAME = "cifar10-resnet110"
@@ -32,12 +32,12 @@ def committed(bench):
 
 
 def test_the_crate_has_workflow_results_and_the_way_of_each_run(committed, tmp_path):
-    archive.write("paper", tmp_path / "crate", committed.root)
+    rocrate.write_crate("paper", tmp_path / "crate", committed.root)
     graph = json.loads((tmp_path / "crate/ro-crate-metadata.json").read_bytes())["@graph"]
     entities = {entity["@id"]: entity for entity in graph}
     root = entities["./"]
-    assert {one["@id"] for one in root["conformsTo"]} == set(archive.PROFILES)
-    assert root["license"]["@id"] == archive.LICENCE and root["mainEntity"]["@id"] == "Snakefile"
+    assert {one["@id"] for one in root["conformsTo"]} == set(rocrate.PROFILES)
+    assert root["license"]["@id"] == rocrate.LICENCE and root["mainEntity"]["@id"] == "Snakefile"
     assert set(entities["Snakefile"]["@type"]) == {"File", "SoftwareSourceCode", "ComputationalWorkflow"}
     files = {one["@id"] for one in root["hasPart"]}
     assert all((tmp_path / "crate" / name).is_file() for name in files)
@@ -59,7 +59,7 @@ def test_the_crate_has_workflow_results_and_the_way_of_each_run(committed, tmp_p
 
 
 def test_a_zip_is_one_file_to_upload(committed, tmp_path):
-    archive.write("paper", tmp_path / "crate.zip", committed.root)
+    rocrate.write_crate("paper", tmp_path / "crate.zip", committed.root)
     names = zipfile.ZipFile(tmp_path / "crate.zip").namelist()
     assert {"ro-crate-metadata.json", "Snakefile", "results/tables.md"} <= set(names)
     assert not [name for name in names if "checkpoints" in name or name.startswith(".git/")]
@@ -68,6 +68,6 @@ def test_a_zip_is_one_file_to_upload(committed, tmp_path):
 def test_what_is_missing_is_said(committed, bench, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="is there already"):
-        archive.write("paper", tmp_path / "there", committed.root)
+        rocrate.write_crate("paper", tmp_path / "there", committed.root)
     with pytest.raises(UserError, match="identity-mappings tables --scale tiny"):
-        archive.write("tiny", tmp_path / "crate", committed.root)
+        rocrate.write_crate("tiny", tmp_path / "crate", committed.root)

@@ -33,7 +33,7 @@ NAMES = {"report.html": "Tables, figures and claims, to open in a browser", "tab
 COMPLETED = "http://schema.org/CompletedActionStatus"
 
 
-def write(scale: str, output: Path, root: Path = Path()) -> None:
+def write_crate(scale: str, output: Path, root: Path = Path()) -> None:
     """Write the crate of a scale to a folder, or to a .zip.
 
     Raises:

@@ -11,8 +11,9 @@ from ..networks.residual import ResidualNetwork
 from ..networks.unit_graph import GATE, RESIDUAL, TRUNK, Operation, operations
 from ..parameters.reports import Drawn, Units
 from ..training.assembly import build
-from .cells import NO_COUNTERPART, Records
+from .cells import NO_COUNTERPART
 from .drawing import new_drawing
+from .store import Records
 
 COLUMNS = {GATE: -1.35, TRUNK: 0.0, RESIDUAL: 1.35}
 FILL = {"conv": "#dbe7f5", "BN": "#f3e3c8", "ReLU": "#f6d5d0", "": "#e4e4e4"}
