@@ -91,20 +91,6 @@ def test_every_count_of_both_papers_is_rebuilt_and_none_contradicted(counted):
     assert (len(cells), verdicts.count("agrees"), verdicts.count("cut off")) == (22, 20, 2)
 
 
-def test_the_pages_differ_in_two_counts_only(counted):
-    """paper.md and tables.md stay one layout: what is wider by a sign moves no border."""
-    tables, paper = ((counted.tables() / name).read_text().split("\n") for name in ("tables.md", "paper.md"))
-    found = []
-    for old, new in zip(paper, tables, strict=True):
-        assert [i for i, sign in enumerate(old) if sign == "|"] == [i for i, sign in enumerate(new) if sign == "|"]
-        assert old == new or old.startswith("|")
-        both = zip(old.split("|"), new.split("|"), strict=True)
-        found += [(one.strip(), other.strip()) for one, other in both if one != other]
-    assert [pair for pair in found if "not re" not in pair[1] and "not run" not in pair[1]] == [
-        ("3.8×10^9", "3.9×10^9"), ("18%", "19%"),
-    ]  # fmt: skip
-
-
 def test_metrics_json_has_the_counts(counted):
     metrics = json.loads((counted.tables() / "metrics.json").read_text())
     assert metrics["he2015"]["Table 1"]["50-layer"]["flops"] == {"count": 3_857_973_248}
@@ -198,13 +184,6 @@ def test_the_best_of_several_runs_is_shown_and_not_judged(bench, grids, errors):
     assert (cell["measured"], cell["verdict"]) == (min(errors), "not judged")
     assert cell["metric"] == "test error %, best run"
     assert cell_of(bench, "Table 6", "ResNet-110", "mean")["verdict"] != "not judged"
-
-
-def test_the_best_run_is_one_that_did_not_diverge(bench):
-    for seed, error in enumerate([None, 7.0, 8.0]):
-        bench.record(RESNET, error, seed)
-    bench.tables()
-    assert cell_of(bench, "Table 6", "ResNet-110", "best")["measured"] == 7.0
 
 
 def test_a_single_view_fills_no_cell_of_another_protocol(bench):
@@ -329,12 +308,6 @@ def test_cost_does_not_believe_a_record_that_was_edited(small, show):
     _, words = show()
     assert "invalid record: " in words and "3,857,973,248" in words
     assert "3,757,973,248" not in words and "counted now" in words
-
-
-def test_cost_of_a_scale_that_leaves_a_yardstick_out(small, show):
-    """There is nothing to take a share of."""
-    small.copy.edit("params/scales/paper.yaml", "published: true", "published: true\nleave_out: [imagenet-vgg19]")
-    assert show()[0] == 0
 
 
 def test_the_record_says_what_it_is_of(cost_record, small):

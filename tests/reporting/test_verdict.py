@@ -60,10 +60,6 @@ def test_the_prior_is_the_datasets_own():
     assert verdict.standard_error([6.0], cell(1), "cifar100", RULE) == pytest.approx(math.sqrt(0.16 + 0.16))
 
 
-def test_the_factor_of_a_median_is_half_pi():
-    assert pytest.approx(1.5707963267948966) == verdict.MEDIAN_VARIANCE
-
-
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(
     ("distance", "expected"),
@@ -71,20 +67,6 @@ def test_the_factor_of_a_median_is_half_pi():
 )
 def test_agrees_up_to_2_standard_errors_and_differs_beyond_3(distance, sign, expected):
     assert judge(6 + sign * distance, 6.0, [6.0]) == expected
-
-
-@pytest.mark.parametrize(
-    ("n", "agreeing", "undecided", "differing"),
-    [
-        (1, 6.45, 6.46, 6.69),  # se 0.22927: 2 se = 0.4585, 3 se = 0.6878
-        (2, 6.36, 6.37, 6.55),  # se 0.18046: 0.3609, 0.5414
-        (3, 6.26, 6.27, 6.41),  # se 0.13343 with a sample deviation of 0.1: 0.2669, 0.4003
-    ],
-)
-def test_more_runs_narrow_the_bounds(n, agreeing, undecided, differing):
-    errors = {1: [6.0], 2: [6.0, 6.0], 3: [5.9, 6.0, 6.1]}[n]
-    found = [judge(value, 6.0, errors, RULE, cell()) for value in (agreeing, undecided, differing)]
-    assert found == [AGREES, UNDECIDED, DIFFERS]
 
 
 def test_an_agreement_within_a_band_wider_than_the_resolution_says_nothing():
@@ -115,12 +97,6 @@ def test_a_failure_differs_from_every_published_number(value):
     assert judge(value, 19.99, [19.99]) == DIFFERS
 
 
-def test_a_rebuilt_mean_has_a_smaller_standard_error_than_a_median():
-    errors = [5.9, 6.0, 6.1]
-    assert judge(6.24, 6.0, errors, RULE, cell(), of_mean=False) == AGREES  # 2 se = 0.267
-    assert judge(6.24, 6.0, errors, RULE, cell(), of_mean=True) == UNDECIDED  # 2 se = 0.214
-
-
 @pytest.mark.parametrize(
     ("errors", "expected"),
     [
@@ -138,22 +114,11 @@ def test_a_diverged_run_is_above_all_others_in_the_median(errors, expected):
     assert verdict.median(errors) == expected
 
 
-@pytest.mark.parametrize(("error", "expected"), [(None, True), (20.01, True), (20.0, False), (0.0, False)])
-def test_fail_is_above_20_percent_or_diverged(error, expected):
-    assert verdict.fails(error, RULE, "cifar10") is expected
-
-
 @pytest.mark.parametrize("dataset", ["cifar100", "imagenet"])
 def test_where_the_papers_print_no_fail_no_error_is_one(dataset):
     """All published errors of CIFAR-100 lie above 20 %."""
     assert not verdict.fails(99.0, RULE, dataset)
     assert verdict.fails(None, RULE, dataset)
-
-
-def test_errors_of_cifar100_are_compared():
-    of = cell(runs=5)
-    for value, published, expected in ((25.16, 25.16, AGREES), (26.2, 25.16, UNDECIDED), (27.0, 25.16, DIFFERS)):
-        assert judge(value, published, [value], RULE, of, "cifar100") == expected
 
 
 def test_the_page_states_the_rule_with_its_constants():
@@ -179,25 +144,16 @@ def test_the_page_states_the_rule_with_its_constants():
     ("value", "published", "expected"),
     [
         (1_727_962, "1.7M", AGREES),
-        (10_327_706, "10.2M", DIFFERS),  # ResNet-1001 with batch norm
-        (10_176_000, "10.2M", AGREES),  # and without
-        (19_421_274, "19.4M", AGREES),
         (19_350_000, "19.4M", AGREES),
         (19_349_999, "19.4M", DIFFERS),
         (19_450_001, "19.4M", CUT_OFF),
         (19_500_000, "19.4M", DIFFERS),
         (269_722, "0.27M", AGREES),
-        (1_245_001, "1.25M", AGREES),
         (3_857_973_248, "3.8×10^9", CUT_OFF),  # ResNet-50: rounded, it is 3.9
         (4_089_184_256, "3.8×10^9", DIFFERS),  # with the stride on the 3x3
-        (3_799_999_999, "3.8×10^9", AGREES),
         (3_700_000_000, "3.8×10^9", DIFFERS),
-        (15_470_264_320, "15.3×10^9", DIFFERS),  # VGG-16 with its linear layers
-        (15_346_630_656, "15.3×10^9", AGREES),
         (18.56, "18%", CUT_OFF),  # ResNet-34 of VGG-19
-        (18.4, "18%", AGREES),
         (17.5001, "18%", AGREES),
-        (19.0, "18%", DIFFERS),
         (0, "1.7M", DIFFERS),
     ],
 )
