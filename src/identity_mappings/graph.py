@@ -259,7 +259,7 @@ class Graph:
         chosen, results = experiment.parameters["backbone"], self.project.scale(experiment.scale).results
         folder = f"{results}/checkpoints/{chosen['experiment']}-{chosen['digest']}/seed{chosen['seed']}"
         backbone = self.project.resolve(chosen["experiment"], experiment.scale)
-        return self._exists(f"{folder}/{run.WEIGHTS}") or self._has_data(backbone)
+        return self._exists(f"{folder}/{run.WEIGHTS}") or (backbone is not None and self._has_data(backbone))
 
     @staticmethod
     def _stamps(experiment: Experiment) -> list[str]:

@@ -20,7 +20,7 @@ from identity_mappings.networks import vgg
 from identity_mappings.parameters import load
 from identity_mappings.records import run
 from identity_mappings.reporting import detections
-from identity_mappings.reporting.cells import Records
+from identity_mappings.reporting.store import Records
 from identity_mappings.reporting.tables import render_imported
 from identity_mappings.training import checkpoint, verify
 from identity_mappings.training.loop import train

@@ -3,8 +3,8 @@
 import pytest
 
 from identity_mappings.records.experiment import ARITHMETICS
-from identity_mappings.reporting.cells import Records
 from identity_mappings.reporting.figures import read_curves
+from identity_mappings.reporting.store import Records
 
 NAME = "cifar10-resnet110-dropout"
 

@@ -135,7 +135,7 @@ FORGED = {
     "no process": (lambda m, p, c: p["seed"].update(world_size=0), "trained by no process"),
     "a session of changes in no commit": (
         lambda m, p, c: p["sessions"][0]["git"].update(dirty=True),
-        "a session of uncommitted changes",
+        "trained from uncommitted code",
     ),
     "a session without times": (lambda m, p, c: p["sessions"][0].pop("seconds"), "not a record (KeyError"),
     "a session at no time": (lambda m, p, c: p["sessions"][0].update(started="yesterday"), "not a record (ValueError"),

@@ -9,7 +9,7 @@ from identity_mappings.parameters.claims import Claim
 from identity_mappings.records import measurement
 from identity_mappings.records.measurement import SIGNALS_CSV, get_signals_folder
 from identity_mappings.reporting import claims
-from identity_mappings.reporting.cells import Records
+from identity_mappings.reporting.store import Records
 
 IDENTITY, GATE, DROPOUT = "cifar10-resnet110", "cifar10-resnet110-exclusive-gate-b6", "cifar10-resnet110-dropout"
 EARLY, FIRST = "gradient after the first iterations", "gradient at initialization"
@@ -28,7 +28,7 @@ def judge(bench):
         project = bench.project
         object.__setattr__(project, "claims", project.claims.model_copy(update={"claims": [one]}))
         records = Records(project, scale)
-        [found] = claims.judge(records)
+        [found] = claims.judge_claims(records)
         judged.bad = records.bad
         return found
 

@@ -12,7 +12,8 @@ from identity_mappings.parameters import load
 from identity_mappings.records import measurement
 from identity_mappings.records.files import json_bytes
 from identity_mappings.reporting import cost as counting
-from identity_mappings.reporting.cells import Records, fill
+from identity_mappings.reporting.cells import fill
+from identity_mappings.reporting.store import Records
 
 RESNET, IMAGENET = "cifar10-resnet110", "params/experiments/imagenet.yaml"
 RESNET50 = (

@@ -9,7 +9,7 @@ import pytest
 from identity_mappings.records import measurement, run
 from identity_mappings.records.measurement import RESPONSES_CSV, SIGNALS_CSV, get_responses_folder, get_signals_folder
 from identity_mappings.reporting import figures
-from identity_mappings.reporting.cells import Records
+from identity_mappings.reporting.store import Records
 
 RESNET, BN = "cifar10-resnet110", "cifar10-resnet110-bn-after-addition"
 COLUMNS = ["panel", "curve", "seed", "iteration", "learning_rate", "training_loss", "training_error"]

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from identity_mappings.parameters import load
-from identity_mappings.reporting.cells import Records, fill
+from identity_mappings.reporting.cells import fill
+from identity_mappings.reporting.store import Records
 from identity_mappings.reporting.tables import documents
 
 ROOT = Path(__file__).parents[2]

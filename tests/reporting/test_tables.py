@@ -10,7 +10,8 @@ import pytest
 
 from identity_mappings.parameters import load
 from identity_mappings.reporting import explain
-from identity_mappings.reporting.cells import Records, fill
+from identity_mappings.reporting.cells import fill
+from identity_mappings.reporting.store import Records
 
 RESNET, GATE = "cifar10-resnet110", "cifar10-resnet110-exclusive-gate-b6"
 DEEP = "cifar10-resnet1001-full-pre-activation"

@@ -6,9 +6,9 @@ import pytest
 
 from identity_mappings.records.speed import CPU, GPU, Speeds, Spent, read_speeds, read_spent
 from identity_mappings.reporting import times
-from identity_mappings.reporting.cells import Records
 from identity_mappings.reporting.findings import time_runs
 from identity_mappings.reporting.run_states import RunState, list_runs
+from identity_mappings.reporting.store import Records
 
 RESNET20, PLAIN20, RESNET110 = "cifar10-resnet20", "cifar10-plain20", "cifar10-resnet110"
 H200, H100 = ({"cpu": "a cpu", "gpu": {"model": f"NVIDIA {name}"}} for name in ("H200", "H100"))

@@ -33,7 +33,7 @@ def cell(runs: int = 5, deviation: float | None = None) -> Cell:
 
 def judge(value, published=6.0, errors=None, rule=QUARTER, of=None, dataset="cifar10", of_mean=False):
     of = of or cell(runs=1, deviation=0.0)
-    return verdict.judge(value, published, [value] if errors is None else errors, of, dataset, rule, of_mean)
+    return verdict.judge_error(value, published, [value] if errors is None else errors, of, dataset, rule, of_mean)
 
 
 @pytest.mark.parametrize(
@@ -176,4 +176,4 @@ def test_a_count_agrees_if_it_rounds_to_the_published_one_and_is_cut_off_if_that
     ],
 )
 def test_a_count_is_printed_in_the_papers_unit_and_rounded_to_its_decimals(value, published, text):
-    assert verdict.count_text(value, published) == text
+    assert verdict.format_count(value, published) == text

@@ -51,6 +51,17 @@ def read_measurement(folder: Path, name: str) -> tuple[bytes, dict[str, Any]] | 
     return content, provenance
 
 
+def read_required(folder: Path, name: str) -> tuple[bytes, dict[str, Any]]:
+    """The same of a record that must be there.
+
+    Raises:
+        BadRecord: as `read`, or it is missing.
+    """
+    if (found := read(folder, name)) is None:
+        raise BadRecord(f"{folder / name}: missing")
+    return found
+
+
 def read_experiment(folder: Path, name: str, experiment: Experiment) -> bytes | None:
     """The data of a record of one experiment, or None if there is none.
 

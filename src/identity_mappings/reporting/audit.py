@@ -11,8 +11,8 @@ from ..records.files import canonical
 from ..records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, get_signals_folder
 from ..records.run import BadRecord
 from . import benchmarks, detections, evidence, figures, page, readme
-from .cells import Records
 from .evidence import Gap, History
+from .store import Records
 from .tables import ScaleReport, make_report
 
 

@@ -15,27 +15,27 @@ BEGIN = "<!-- made from results/bench/ by `make bench`: do not edit -->\n"
 END = "<!-- end of what is made from results/bench/ -->\n"
 AGAIN = "restore it (git checkout), or make the pages again: make bench BENCH_ARGS=--show"
 
-Records = dict[str, list[dict[str, Any]]]  # by device, the shallow networks first
+ByDevice = dict[str, list[dict[str, Any]]]  # by device, the shallow networks first
 
 
 def list_records(results: Path) -> list[Path]:
     return sorted((results / BENCH).glob(f"*/*/{RECORD}"))
 
 
-def read_records(results: Path) -> Records:
+def read_records(results: Path) -> ByDevice:
     """All records of benchmarks.
 
     Raises:
         BadRecord: one of them is not what its provenance says.
     """
-    found: Records = {}
+    found: ByDevice = {}
     for path in list_records(results):
-        content, provenance = measurement.read_measurement(path.parent, RECORD)
+        content, provenance = measurement.read_required(path.parent, RECORD)
         found.setdefault(path.parts[-3], []).append({**parse_json(content), "settings": provenance["settings"]})
     return {device: sorted(entries, key=lambda e: (e["layers"], e["experiment"])) for device, entries in found.items()}
 
 
-def render_tables(found: Records) -> str:
+def render_tables(found: ByDevice) -> str:
     """Steps and views of each device in Markdown."""
     parts = []
     for device, entries in found.items():
@@ -52,7 +52,8 @@ def render_tables(found: Records) -> str:
 
 def _tabulate_steps(entry: dict[str, Any]) -> list[dict[str, str]]:
     """A line for each implementation, behind our step that it was measured with."""
-    lines, ours = [], None
+    lines: list[dict[str, str]] = []
+    ours: list[float] = []
     for row in entry["rows"]:
         seconds, at_once = median(row["seconds"]), row["runs_at_once"]
         ratio = ""
@@ -81,7 +82,7 @@ def _tabulate_views(views: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def render_page(text: str, found: Records) -> str:
+def render_page(text: str, found: ByDevice) -> str:
     """docs/speed.md with the tables of the records.
 
     Raises:
@@ -102,17 +103,15 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 def check_record(path: Path, history: History) -> str:
     """Check that a record is what its provenance states, and that a commit has the sources that made it."""
-    _, origin = measurement.read_measurement(path.parent, path.name)
+    _, origin = measurement.read_required(path.parent, path.name)
     return check_code(path, origin, history)
 
 
 def check_pages(root: Path, results: Path) -> None:
     """Check that pages and records are those of the manifest, and that docs/speed.md says what the records say."""
     folder, page = results / BENCH, root / PAGE
-    found, stated = hash_files(folder), {}
-    if found:
-        path = folder / MANIFEST
-        stated = parse_json(path.read_bytes()) if path.is_file() else {}
+    found, path = hash_files(folder), folder / MANIFEST
+    stated: dict[str, str] = parse_json(path.read_bytes()) if path.is_file() else {}
     for name in sorted(found.keys() | stated.keys()):
         if found.get(name) != stated.get(name):
             raise Gap(f"{folder / name}: not the file of {MANIFEST}: {AGAIN}")

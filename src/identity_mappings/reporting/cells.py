@@ -53,9 +53,18 @@ class Filled:
         return f"{name_place(self.table.paper, self.table.table)} · {self.row.name} · {self.column}"
 
     @property
+    def name(self) -> str:
+        """Of the experiment; of one that is not rebuilt at this scale, of the first that the table names."""
+        return self.experiment.name if self.experiment else next(iter(self.cell.experiments), "")
+
+    @property
+    def digest(self) -> str:
+        return self.experiment.digest if self.experiment else ""
+
+    @property
     def published_text(self) -> str:
         """As it stands in paper.md."""
-        return format_published(self.cell)
+        return format_published_cell(self.cell)
 
     @property
     def is_to_be_rebuilt(self) -> bool:
@@ -70,12 +79,17 @@ class Filled:
         return [tested.read_value(self.cell) for tested in self.tests]
 
     @property
+    def finite(self) -> list[float]:
+        """The errors of the runs that did not diverge."""
+        return [error for error in self.errors if error is not None]
+
+    @property
     def mean(self) -> float | None:
-        return statistics.fmean(self.errors) if self.errors and None not in self.errors else None
+        return statistics.fmean(self.finite) if self.finite and None not in self.errors else None
 
     @property
     def deviation(self) -> float | None:
-        return statistics.stdev(self.errors) if self.mean is not None and len(self.errors) > 1 else None
+        return statistics.stdev(self.finite) if self.mean is not None and len(self.errors) > 1 else None
 
     @property
     def best(self) -> float | None:
@@ -97,11 +111,12 @@ class Filled:
 
     @property
     def difference(self) -> float | None:
-        numbers = isinstance(self.measured, float) and isinstance(self.cell.published, (int, float))
-        return self.measured - self.cell.published if numbers and not self.cell.is_cost else None
+        measured, published = self.measured, self.cell.published
+        if isinstance(measured, float) and isinstance(published, (int, float)) and not self.cell.is_cost:
+            return measured - published
+        return None
 
     def as_json(self, root: Path) -> dict[str, Any]:
-        name = self.experiment.name if self.experiment else next(iter(self.cell.experiments), None)
         return round_numbers({
             "paper": self.table.paper,
             "table": self.table.table,
@@ -109,7 +124,7 @@ class Filled:
             "column": self.column,
             "dataset": self.experiment.parameters["dataset"]["name"] if self.experiment else self.cell.dataset,
             "network": self.cell.network,
-            "experiment": name,
+            "experiment": self.name or None,
             "metric": self.cell.metric,
             "protocol": self.cell.tested_by,
             "counted": self.cell.counted,
@@ -139,14 +154,14 @@ def _format(value: float, cell: Cell) -> str:
     return f"{value:.{cell.decimals}f}"
 
 
-def format_published(cell: Cell) -> str:
+def format_published_cell(cell: Cell) -> str:
     if cell.published is None:
         return "-"
     text = _format(cell.published, cell) if isinstance(cell.published, (int, float)) else cell.published
     return f"{text} (quoted)" if cell.quoted else text
 
 
-def parse_published(cell: Cell) -> tuple[float | str, Cell]:
+def parse_published(cell: Cell) -> tuple[float | str | None, Cell]:
     """A published error as a number (or "fail"), and the cell with the deviation that stands beside a mean."""
     if cell.metric == MEAN and isinstance(cell.published, str) and cell.published != verdict.FAIL:
         mean, deviation = cell.published.split("±")
@@ -189,7 +204,7 @@ def fill(records: Records) -> Iterator[Filled]:
 
 def _fill(records: Records, cell: Cell, make_cell: Callable[..., Filled]) -> Filled:
     if cell.quoted:
-        return make_cell(None, [], format_published(cell), None, QUOTED)
+        return make_cell(None, [], format_published_cell(cell), None, QUOTED)
     resolved = (records.project.resolve(name, records.scale) for name in cell.experiments)
     experiments = [experiment for experiment in resolved if experiment]
     if not experiments:
@@ -219,9 +234,10 @@ def _fill_count(records: Records, cell: Cell, make_cell: Callable[..., Filled]) 
     value = find_count(records.project, records.scale, cell, records.costs)
     if value is None:
         return make_cell(NOT_COUNTED, None, NOT_COUNTED)
-    comparable = records.settings.published and cell.published is not None
-    judged = verdict.judge_count(value, cell.published) if comparable else NOT_COMPARABLE
-    text = verdict.count_text(value, cell.published)
+    judged = NOT_COMPARABLE
+    if records.settings.published and cell.published is not None:
+        judged = verdict.judge_count(value, cell.published)
+    text = verdict.format_count(value, cell.published)
     return make_cell(text, value, judged, records.results / measurement.COST / measurement.COST_JSON)
 
 
@@ -239,18 +255,18 @@ def _judge_error(
         value = min(finite)
     elif of_mean and len(finite) == len(errors):
         value = statistics.fmean(finite)
-    if verdict.fails(value, reporting, dataset):
-        measured, text = verdict.FAIL, verdict.FAIL
-    else:
+    measured: float | str = verdict.FAIL
+    text = verdict.FAIL
+    if value is not None and not verdict.fails(value, reporting, dataset):
         measured, text = float(value), _format(value, cell)
         if of_mean:
             text += f"±{_format(statistics.stdev(finite), cell)}" if len(finite) > 1 else "±-"
     arithmetic = tests[0].record.metrics["arithmetic"]
     text += "" if arithmetic == ARITHMETICS[0] else f" ({arithmetic})"  # the papers' own is not named
-    if not records.settings.published or cell.published is None:
+    published, cell_of_rule = parse_published(cell)
+    if not records.settings.published or published is None:
         return text, measured, NOT_COMPARABLE
     if cell.metric == BEST_RUN:  # chosen among the runs by the test set
         return text, measured, verdict.NOT_JUDGED
-    published, cell_of_rule = parse_published(cell)
-    judged = verdict.judge(value, published, errors, cell_of_rule, dataset, reporting, of_mean)
+    judged = verdict.judge_error(value, published, errors, cell_of_rule, dataset, reporting, of_mean)
     return text, measured, verdict.UNDECIDED if judged == verdict.AGREES and not complete else judged

@@ -17,7 +17,8 @@ from ..records import measurement, run
 from ..records.experiment import ARITHMETICS, Experiment
 from ..records.measurement import SIGNALS_CSV, get_signals_folder
 from . import verdict
-from .cells import NO_COUNTERPART, Records
+from .cells import NO_COUNTERPART
+from .store import Records
 
 HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN = "holds", "contradicted", "undecided", "not run"
 OPEN = "open"  # of a claim: nothing contradicts it, and not all of it was run
@@ -64,7 +65,7 @@ class Side:
         if diverged := len(self.values) - len(self.finite):
             text += f" ({diverged} diverged)"
         elif len(self.values) > 1:
-            text += f" ± {statistics.stdev(self.values):{form}}"
+            text += f" ± {statistics.stdev(self.finite):{form}}"
         return text if self.arithmetic in ("", ARITHMETICS[0]) else f"{text} ({self.arithmetic})"
 
 
@@ -98,6 +99,12 @@ class Pair:
     def both(self) -> list[tuple[str, Side | None, float | str | None]]:
         """Name, measurement and published number of the lower and the higher network."""
         return list(zip(self.names, (self.lower, self.higher), self.published, strict=True))
+
+    @property
+    def printed(self) -> list[float | str]:
+        """The published errors of both; empty where one is not printed."""
+        values = [value for value in self.published if value is not None]
+        return values if len(values) == 2 else []
 
     @property
     def difference(self) -> str:
@@ -140,39 +147,39 @@ class Judged:
         return UNDECIDED if counts[UNDECIDED] else HOLDS
 
 
-def judge(records: Records) -> Iterator[Judged]:
+def judge_claims(records: Records) -> Iterator[Judged]:
     """Every claim, in order."""
     for claim in records.project.claims.claims:
-        yield Judged(claim, [_compare(records, claim, names) for names in claim.pairs()])
+        yield Judged(claim, [_compare_networks(records, claim, names) for names in claim.pairs()])
 
 
-def _compare(records: Records, claim: Claim, names: tuple[str, str]) -> Pair:
+def _compare_networks(records: Records, claim: Claim, names: tuple[str, str]) -> Pair:
     reporting = records.reporting
-    experiments = [records.project.resolve(name, records.scale) for name in names]
+    lower, higher = (records.project.resolve(name, records.scale) for name in names)
     cells = [_find_printed(records.project, name) if claim.metric == TEST_ERROR else None for name in names]
-    published = tuple(cell and cell.published for cell in cells)
+    published = cells[0].published if cells[0] else None, cells[1].published if cells[1] else None
     # Two names may be one network at a smaller scale: there is nothing to compare.
-    if None in experiments or experiments[0].digest == experiments[1].digest:
+    if lower is None or higher is None or lower.digest == higher.digest:
         return Pair(names, None, None, published, None, None, NO_COUNTERPART)
-    datasets = [experiment.parameters["dataset"]["name"] for experiment in experiments]
-    on_paper = None if None in published else _judge_published(reporting, cells, datasets)
-    sides = [measure_side(records, claim.metric, experiment) for experiment in experiments]
-    error = None
-    if None in sides:
-        found = NOT_RUN
-    elif claim.metric in GRADIENTS:
-        found = _judge_gradients(*(side.value for side in sides), reporting.gradient_factor)
-    else:
-        of_test = claim.metric == TEST_ERROR
-        if of_test or min(len(side.finite) for side in sides) >= verdict.ENOUGH:  # else no spread is known
-            priors = [reporting.prior_deviation[name] for name in datasets]
-            error = math.sqrt(sum(map(verdict.variance, (side.values for side in sides), priors)))
-        limits = [verdict.limit(reporting, name) if of_test else math.inf for name in datasets]
-        margin = reporting.resolution[datasets[1]] if claim.is_no_worse(*names) else 0.0
-        found = judge_values([side.value for side in sides], error, limits, reporting.differs_beyond, margin)
-        if sides[0].arithmetic != sides[1].arithmetic:
-            found = UNDECIDED
-    return Pair(names, *sides, published, on_paper, error, found)
+    datasets = [experiment.parameters["dataset"]["name"] for experiment in (lower, higher)]
+    printed = [cell for cell in cells if cell]
+    on_paper = _judge_published(reporting, printed, datasets) if len(printed) == 2 else None
+    low, high = (measure_side(records, claim.metric, experiment) for experiment in (lower, higher))
+    if low is None or high is None:
+        return Pair(names, low, high, published, on_paper, None, NOT_RUN)
+    if claim.metric in GRADIENTS:
+        found = _judge_gradients(low.value, high.value, reporting.gradient_factor)
+        return Pair(names, low, high, published, on_paper, None, found)
+    of_test, error = claim.metric == TEST_ERROR, None
+    if of_test or min(len(low.finite), len(high.finite)) >= verdict.ENOUGH:  # else no spread is known
+        priors = [reporting.prior_deviation[name] for name in datasets]
+        error = math.sqrt(verdict.variance(low.values, priors[0]) + verdict.variance(high.values, priors[1]))
+    limits = [verdict.limit(reporting, name) if of_test else math.inf for name in datasets]
+    margin = reporting.resolution[datasets[1]] if claim.is_no_worse(*names) else 0.0
+    found = judge_values([low.value, high.value], error, limits, reporting.differs_beyond, margin)
+    if low.arithmetic != high.arithmetic:
+        found = UNDECIDED
+    return Pair(names, low, high, published, on_paper, error, found)
 
 
 def _find_printed(project: Project, name: str) -> Cell | None:
@@ -183,7 +190,7 @@ def _find_printed(project: Project, name: str) -> Cell | None:
 
 def _judge_published(reporting: Reporting, cells: Sequence[Cell], datasets: Sequence[str]) -> str:
     """The verdict on two published numbers; "fail" is above all others."""
-    values = [None if cell.published == verdict.FAIL else float(cell.published) for cell in cells]
+    values = [None if cell.published == verdict.FAIL else float(cell.published or 0) for cell in cells]
     priors = [reporting.prior_deviation[dataset] for dataset in datasets]
     error = math.sqrt(sum(map(verdict.published_variance, cells, priors)))
     return judge_values(values, error, [math.inf] * 2, reporting.differs_beyond)

@@ -135,8 +135,8 @@ def _find_published(
                 continue
             places[place] = None
             if cell.is_cost and cell.published is not None:
-                value = find_count(project, scale, cell, networks)
-                comparable = value is not None and project.scale(scale).published
-                judged = verdict.judge_count(value, cell.published) if comparable else ""
-                figures[place, f"{cell.published} {CONVENTIONS[cell.counted]}", judged] = None
+                value, judged = find_count(project, scale, cell, networks), ""
+                if value is not None and project.scale(scale).published:
+                    judged = verdict.judge_count(value, cell.published)
+                figures[place, f"{cell.published} {CONVENTIONS[cell.counted or '']}", judged] = None
     return list(figures) or [("; ".join(places), "", "")]

@@ -18,7 +18,7 @@ COLOURS = (
     "#1b1b1b",
 )  # fmt: skip
 DPI = 150  # of PNG, whose text is wider than that of SVG: the layout has room for both
-STYLE = {
+STYLE: dict[Any, Any] = {  # keys of matplotlib.rcParams
     "svg.hashsalt": "identity-mappings",  # the same identifiers every time
     "svg.fonttype": "none",  # text as text, which is small, and which a reader can search and copy
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
@@ -47,14 +47,16 @@ def to_files(drawing: Drawing, name: str) -> dict[str, bytes]:
     The layout is computed once for both, and rounded: its last digits are not the same every time.
     """
     drawing.set_dpi(DPI)
-    drawing.get_layout_engine().execute(drawing)
+    if layout := drawing.get_layout_engine():
+        layout.execute(drawing)
     drawing.set_layout_engine("none")
     for axes in drawing.axes:
-        axes.set_position([round(value, 4) for value in axes.get_position(original=True).bounds])
+        left, bottom, width, height = (round(value, 4) for value in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height))
     titles = {}
     for number, line in enumerate(line for axes in drawing.axes for line in axes.get_lines()):
         line.set_gid(f"line-{number}")
-        titles[line.get_gid()] = str(line.get_label())
+        titles[f"line-{number}"] = str(line.get_label())
     svg, png = io.BytesIO(), io.BytesIO()  # `savefig` would draw each of them twice
     FigureCanvasSVG(drawing).print_svg(svg, metadata={"Date": None, "Creator": None})
     drawing.set_dpi(DPI)

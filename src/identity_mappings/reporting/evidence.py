@@ -111,7 +111,7 @@ def check_test(project: Project, record: run.Record, path: Path, history: Histor
     """Check a run, and that a test after its training is of the same weights."""
     made_of = check_run(project, record, history)
     protocol = path.stem.removeprefix("evaluation-")
-    found = run.read_evaluation(record, protocol)
+    found = run.read_evaluation(record, protocol) or {}
     same = found["weights_sha256"] == record.metrics["weights_sha256"]
     require(path, "", same, "of other weights than the run's: test the run again")
     needed = SINGLE_VIEW_SOURCES if protocol in run.CIFAR_PROTOCOLS else TEST_SOURCES
@@ -171,9 +171,9 @@ def _check_sessions(
         need(seconds <= (end - begin).total_seconds() + LEEWAY, "a session took longer than from its start to its end")
         if made := session.get("git"):  # older ones do not say
             of_session = partial(require, f"{folder}: session from iteration {session['from_iteration']}", "")
-            of_session(not made.get("dirty"), f"a session of uncommitted changes: {AGAIN}")
+            of_session(not made.get("dirty"), f"trained from uncommitted code: {AGAIN}")
             reason = history.explain_missing(made["commit"]) if made.get("commit") else None
-            of_session(not reason, reason)
+            of_session(not reason, reason or "")
             need(made.get("commit") or made.get("unknown"), "a session that names no commit")
 
 
@@ -210,7 +210,7 @@ def _check_curve(need: Need, path: Path, found: dict[str, Any], recipe: dict[str
 def check_responses(project: Project, record: run.Record, history: History) -> str:
     """Check the layer responses of a run, finished or not."""
     path, made = record.path.parent / RESPONSES / RESPONSES_CSV, record.metrics
-    _, origin = measurement.read_measurement(path.parent, path.name)
+    _, origin = measurement.read_required(path.parent, path.name)
     need, settings = _check_settings(project, path, origin)
     need(all(settings[key] == made[key] for key in ("digest", "seed")), OTHER)
     if made["status"] == "finished":
@@ -221,7 +221,7 @@ def check_responses(project: Project, record: run.Record, history: History) -> s
 
 def check_signals(project: Project, scale: str, folder: Path, experiment: Experiment, history: History) -> str:
     """Check a record of signals of an experiment, whose digest was compared when it was read."""
-    _, origin = measurement.read_measurement(folder, SIGNALS_CSV)
+    _, origin = measurement.read_required(folder, SIGNALS_CSV)
     need, settings = _check_settings(project, folder / SIGNALS_CSV, origin)
     need(identity(settings["params"]["resolved"]) == identity(experiment.parameters), "of other parameters")
     iterations = project.scale(scale).signal_iterations
@@ -240,7 +240,7 @@ def _check_settings(project: Project, path: Path, origin: dict[str, Any]) -> tup
 def check_cost(project: Project, scale: str, folder: Path, history: History) -> str:
     """Check the cost record: every network is counted again."""
     path = folder / measurement.COST_JSON
-    content, origin = measurement.read_measurement(folder, path.name)
+    content, origin = measurement.read_required(folder, path.name)
     entries = parse_json(content)["networks"]
     for digest, counted in count_all(project, scale).items():
         entry = entries.get(digest, counted)
@@ -251,9 +251,8 @@ def check_cost(project: Project, scale: str, folder: Path, history: History) -> 
 
 def _check_parameters(need: Need, project: Project, params: dict[str, Any], data_hash: str | None) -> None:
     """Check that the parameters are those of their hash, and the data those that are pinned."""
-    parameters = params.get("resolved")
-    whole = parameters is not None and params.get("sha256") == sha256(canonical(parameters))
-    need(whole, "the parameters are not those of their hash")
+    parameters = params.get("resolved") or {}
+    need(params.get("sha256") == sha256(canonical(parameters)), "the parameters are not those of their hash")
     dataset = identity(parameters["dataset"])
     need(dataset == identity(project.resolve_dataset(dataset["name"])), "made of other data than is pinned")
     need(data_hash == dataset["md5"], "its data have another hash than its parameters")
@@ -283,10 +282,10 @@ def check_code(path: Path, origin: dict[str, Any], history: History, needed: Col
 def _find_commit(path: Path, origin: dict[str, Any], history: History) -> str:
     """The commit that a record was made of."""
     unknown, made = origin.get("unknown") or (), origin.get("git") or {}
-    commit, need = made.get("commit"), partial(require, path, "")
+    commit, need = made.get("commit") or "", partial(require, path, "")
     need(not made.get("dirty"), f"made with uncommitted changes: {AGAIN}")
     told = commit and (unknown or made.get("dirty") is False)
     need(told, f"made outside of any commit ({', '.join(unknown)}): {AGAIN}")
     reason = history.explain_missing(commit)
-    need(not reason, reason)
+    need(not reason, reason or "")
     return commit

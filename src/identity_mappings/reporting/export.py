@@ -75,7 +75,7 @@ def _find_normalization(experiment: Experiment, seed: int, options: Options) -> 
         from ..training.streamed import Streamed  # needs torchvision and Pillow
 
         feed = Streamed(dataset, recipe, seed, cpu, Group(), options.data_folder, options.workers)
-        mean = feed.normalize.image[0].contiguous()
+        mean = torch.as_tensor(feed.normalize.image)[0].contiguous()
         feed.close()
         return mean, deviation
     images = data.load(dataset, options.data_folder)

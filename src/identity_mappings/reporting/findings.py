@@ -9,10 +9,11 @@ from ..parameters.reports import TEST_ERROR
 from ..records import run
 from ..records.speed import Speeds, read_spent
 from . import claims, verdict
-from .cells import NO_COUNTERPART, Filled, Records, name_place
+from .cells import NO_COUNTERPART, Filled, name_place
 from .claims import NOT_RUN, Judged, Pair
 from .rendering import format_hours, render
 from .run_states import RECORDED_STATES, RunState, list_runs
+from .store import Records
 from .times import Left, Times, choose_devices, gather_speeds, tabulate_times
 
 NAME = "README.md"
@@ -77,15 +78,15 @@ def _find_pictures(records: Records) -> dict[str, str]:
 
 def _error_rows(cells: list[Filled], published: bool) -> list[dict[str, str]]:
     """Each rebuilt error once, with the places where it stands."""
-    places: dict[tuple, list[Filled]] = {}
+    places: dict[tuple[Any, ...], list[Filled]] = {}
     for cell in cells:
-        key = (cell.experiment.digest, cell.cell.metric, cell.cell.tested_by, cell.cell.published)
+        key = (cell.digest, cell.cell.metric, cell.cell.tested_by, cell.cell.published)
         if cell.cell.published is None:  # a row of our own repeats a number of the papers' tables
             key = next((known for known in places if known[:3] == key[:3]), key)
         places.setdefault(key, []).append(cell)
     return [
         {
-            "experiment": f"`{cell.experiment.name}`",
+            "experiment": f"`{cell.name}`",
             "metric": cell.cell.metric,
             "stands in": "; ".join(dict.fromkeys(name_place(same.table.paper, same.table.table) for same in group)),
             "published": cell.published_text if published else "",
@@ -123,10 +124,11 @@ def _comparison_rows(judged: Judged, published: bool) -> list[list[str]]:
     headers += ["published", "on paper"] if of_test else []
 
     def row(pair: Pair) -> list[str]:
-        texts = [text for name, side, _ in pair.both for text in (f"`{name}`", side.text, str(len(side.values)))]
+        sides = [(f"`{name}`", side.text, str(len(side.values))) for name, side, _ in pair.both if side]
+        texts = [text for side in sides for text in side]
         texts += [pair.difference, pair.verdict]
         if of_test:
-            both = "" if None in pair.published else " and ".join(map(claims.format_published, pair.published))
+            both = " and ".join(map(claims.format_published, pair.printed))
             texts += [both, pair.on_paper or ""]
         return texts
 
@@ -140,11 +142,11 @@ def _find_differing(cells: list[Filled]) -> dict[str, list[str]]:
     for cell in cells:
         if cell.verdict == verdict.DIFFERS and cell.cell.is_error:
             text = f"{cell.text} where {cell.published_text} was published"
-            differing.setdefault(cell.experiment.name, {})[text] = None
+            differing.setdefault(cell.name, {})[text] = None
     return {name: list(texts) for name, texts in differing.items()}
 
 
-def _test_suspicions(records: Records, name: str, metric: str) -> list[dict[str, str]]:
+def _test_suspicions(records: Records, name: str, metric: str) -> list[dict[str, Any]]:
     """The suspicions that params/claims.yaml names for an experiment or claim, and what their tests gave."""
     tested = []
     for suspicion in (each for each in records.project.claims.suspicions if each.of == name):
@@ -154,7 +156,7 @@ def _test_suspicions(records: Records, name: str, metric: str) -> list[dict[str,
             side = claims.measure_side(records, metric, experiment) if experiment else None
             sides.append(side)
             texts.append(f"`{name_of_side}` " + (f"{side.text} (n = {len(side.values)})" if side else "not run"))
-        difference = "" if None in sides else claims.difference_text(*sides) or "no difference to be told"
+        difference = "" if None in sides else claims.difference_text(sides[0], sides[1]) or "no difference to be told"
         tested.append({"says": suspicion.says, "texts": texts[::-1], "difference": difference})
     return tested
 
@@ -178,7 +180,7 @@ def _time_row(row: Times) -> dict[str, str]:
         "done": str(row.done or ""),
         "device": row.device,
         "steps/s": "" if each is None else f"{1 / each:.3g}",
-        "hours a run": "" if each is None else format_hours(each * row.iterations),
+        "hours a run": "" if each is None else format_hours(each * (row.iterations or 0)),
         "memory, GiB": "" if row.peak_memory is None else f"{row.peak_memory / 2**30:.2f}",
         "hours spent": format_hours(row.seconds) if row.seconds else "",
         "hours to go": describe_left(row.left),

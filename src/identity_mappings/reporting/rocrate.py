@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UserError
 from ..parameters import load
 from ..records import run
-from .cells import Records
+from .store import Records
 from .tables import make_report
 
 PROFILES = {

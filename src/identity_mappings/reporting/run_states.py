@@ -99,8 +99,8 @@ def read_state(records: Records, experiment: Experiment, seed: int) -> RunState:
         if record.metrics["seed"] == seed:
             return RunState(choices[0], seed, record.metrics["status"], record)
     for alternative in choices:
-        if record := records.read_unfinished(alternative, seed):
-            return RunState(alternative, seed, INTERRUPTED, record, checkpoint=record.metrics["iterations"])
+        if partial := records.read_unfinished(alternative, seed):
+            return RunState(alternative, seed, INTERRUPTED, partial, checkpoint=partial.metrics["iterations"])
     return RunState(choices[0], seed, WAITING)
 
 

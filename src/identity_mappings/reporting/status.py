@@ -18,6 +18,7 @@ from rich.text import Text
 from ..durations import format_duration
 from ..errors import UserError
 from ..parameters import Project, load
+from ..records.heartbeat import Heartbeat
 from ..records.machine import count_cores
 from ..records.provenance import find_cpu_model
 from ..records.speed import CPU, name_device, read_speeds
@@ -87,9 +88,12 @@ class Status:
         }
 
     def _run_as_json(self, run: RunState) -> dict[str, Any]:
-        metrics, running = run.record.metrics if run.record else {}, run.state == RUNNING
-        beat = run.beat
+        metrics, beat = run.record.metrics if run.record else {}, run.beat
         losses = metrics if run.is_done or not beat else vars(beat)
+        rate, left, silent = None, None, None
+        if beat and run.written and run.state == RUNNING:
+            rate, left = beat.images_per_second, beat.seconds_left
+            silent = max(0.0, self.when.timestamp() - run.written)
         return {
             "experiment": run.experiment.name,
             "digest": run.experiment.digest,
@@ -101,9 +105,9 @@ class Status:
             "training_loss": losses.get("training_loss"),
             "test_error": losses.get("test_error"),
             "device": run.device,
-            "images_per_second": beat.images_per_second and round(beat.images_per_second, 2) if running else None,
-            "seconds_left": beat.seconds_left and round(beat.seconds_left, 1) if running else None,
-            "seconds_since_heartbeat": round(max(0.0, self.when.timestamp() - run.written), 1) if running else None,
+            "images_per_second": rate and round(rate, 2),
+            "seconds_left": left and round(left, 1),
+            "seconds_since_heartbeat": silent and round(silent, 1),
             "seconds_spent": round(run.seconds_spent, 1),
             "log": run.log and run.log.as_posix(),
             "message": run.message,
@@ -163,18 +167,18 @@ def _layout(status: Status, whole: bool = False) -> Group:
     """Of a terminal; `whole`: with the runs that are done and waiting, by experiment."""
     tables = [_tabulate_experiments(status)] if whole else []
     begun = ("experiment", "seed", "iteration")
-    running = [run for run in (*status.runs, *status.others) if run.beat and run.state == RUNNING]
+    running = [(run, run.beat) for run in (*status.runs, *status.others) if run.beat and run.state == RUNNING]
     columns = (*begun, "loss", "test error", "images/s", "left", "device")
-    tables.append(_tabulate("running", "green", columns, map(_describe_running, running)))
+    tables.append(_tabulate("running", "green", columns, (_describe_running(*each) for each in running)))
     interrupted = status.of_state(INTERRUPTED)
     heard = [f"{datetime.fromtimestamp(run.written):%d %b %H:%M}" if run.written else "" for run in interrupted]
-    rows = ((*_begin(run), f"{run.checkpoint or 0:,}", when) for run, when in zip(interrupted, heard, strict=True))
+    rows = [(*_begin(run), f"{run.checkpoint or 0:,}", when) for run, when in zip(interrupted, heard, strict=True)]
     tables.append(_tabulate("interrupted", "yellow", (*begun, "resumes at", "last heartbeat"), rows))
-    rows = (
+    failed = [
         (*_begin(run)[:2], f"{run.log.as_posix() if run.log else 'no log'}: {run.message or 'no message'}")
         for run in status.of_state(FAILED)
-    )
-    tables.append(_tabulate("failed", "red", (*begun[:2], "log and its last line"), rows))
+    ]
+    tables.append(_tabulate("failed", "red", (*begun[:2], "log and its last line"), failed))
     summary = render("status.txt.jinja", status=status, states=STATES, format_duration=format_duration).splitlines()
     parts: list[Any] = [part for table in tables if table.rows for part in (table, "")]
     return Group(
@@ -208,8 +212,7 @@ def _begin(run: RunState) -> tuple[str, str, str]:
     return run.experiment.name, str(run.seed), f"{run.iteration:,} of {run.iterations:,}"
 
 
-def _describe_running(run: RunState) -> tuple[str, ...]:
-    beat = run.beat
+def _describe_running(run: RunState, beat: Heartbeat) -> tuple[str, ...]:
     rate, left = beat.images_per_second, beat.seconds_left
     shared = f", {beat.runs_at_once} runs at once" if beat.runs_at_once > 1 else ""
     return (

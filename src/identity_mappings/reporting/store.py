@@ -60,14 +60,14 @@ class Records:
             self.runs[record.path] = record
         return record
 
-    def read_tests(self, experiment: Experiment, protocol: str) -> list["Tested"]:
+    def read_tests(self, experiment: Experiment, protocol: str | None) -> list["Tested"]:
         """The finished runs of an experiment that were tested by a protocol."""
         tests = []
         for record in self.read_finished(experiment):
             path = record.path
             if protocol in run.DETECTION_PROTOCOLS:
                 numbers = record.metrics["test"] or {}
-            elif protocol == SINGLE_VIEW:
+            elif protocol in (SINGLE_VIEW, None):
                 numbers = {"test_error": record.test_error}
             else:
                 numbers = self.try_reading(partial(run.read_evaluation, record, protocol))

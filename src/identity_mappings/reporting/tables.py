@@ -136,7 +136,7 @@ class ScaleReport:
 def make_report(project: Project, scale: str) -> ScaleReport:
     """tables.md, paper.md, comparison.md, README.md, metrics.json and tables.json of a scale."""
     records = Records(project, scale)
-    cells, judged = list(fill(records)), list(claims.judge(records))
+    cells, judged = list(fill(records)), list(claims.judge_claims(records))
     rebuilt, published = render_tables(records, cells)
     rebuilt += render_imported(records)
     findings_page = findings.render_findings(records, cells, judged)  # notes bad records, which the comparison lists

@@ -20,13 +20,13 @@ UNITS = {"M": 10**6, "×10^9": 10**9, "%": 1}  # of published counts
 Errors = Sequence[float | None]  # test errors of runs in %; None: the run diverged
 
 
-def _parse_count(published: str) -> tuple[float, int, str]:
+def _parse_count(published: str | float) -> tuple[float, int, str]:
     """Value, decimals and unit of a published count: "1.7M" is 1.7e6 with 1 decimal and M."""
-    number, unit = re.fullmatch(r"([\d.]+)(\D.*)", published).groups()
+    [(number, unit)] = re.findall(r"^([\d.]+)(\D.*)$", str(published))
     return float(number) * UNITS[unit], len(number.partition(".")[2]), unit
 
 
-def count_text(value: float, published: str | None) -> str:
+def format_count(value: float, published: str | float | None) -> str:
     """A count as the paper would print it: in its unit, rounded to its decimals."""
     if published is None:
         return f"{value:,}"
@@ -34,10 +34,10 @@ def count_text(value: float, published: str | None) -> str:
     return f"{value / UNITS[unit]:.{decimals}f}{unit}"
 
 
-def judge_count(value: float, published: str) -> str:
+def judge_count(value: float, published: str | float) -> str:
     """The verdict on a count, by the rule for counts."""
     expected, decimals, unit = _parse_count(published)
-    if count_text(value, published) == count_text(expected, published):
+    if format_count(value, published) == format_count(expected, published):
         return AGREES
     step = UNITS[unit] / 10**decimals
     return CUT_OFF if math.floor(value / step) == round(expected / step) else DIFFERS
@@ -83,7 +83,7 @@ def standard_error(errors: Errors, cell: Cell, dataset: str, reporting: Reportin
     return math.sqrt(variance(errors, prior, of_mean) + published_variance(cell, prior, of_mean))
 
 
-def judge(
+def judge_error(
     value: float | None,
     published: float | str,
     errors: Errors,
@@ -93,7 +93,7 @@ def judge(
     of_mean: bool = False,
 ) -> str:
     """The verdict on a rebuilt median or mean `value` (None: diverged) of the runs' `errors`."""
-    if fails(value, reporting, dataset):
+    if value is None or fails(value, reporting, dataset):
         return AGREES if published == FAIL else DIFFERS
     se = standard_error(errors, cell, dataset, reporting, of_mean)
     if published == FAIL:

@@ -17,9 +17,10 @@ from ..records import measurement, run
 from ..records.experiment import ARITHMETICS, Experiment
 from ..records.speed import Speeds, read_spent
 from . import verdict
-from .cells import NOT_COMPARABLE, Filled, Records, Tested, parse_published
+from .cells import NOT_COMPARABLE, Filled, parse_published
 from .rendering import render_macro
 from .run_states import RunState, list_runs, read_state
+from .store import Records, Tested
 from .times import choose_devices, estimate_left, gather_speeds
 
 SECOND_RESULTS = "again"  # a folder for a second training beside the records
@@ -100,7 +101,7 @@ class Walks:
     def _facts(self, cell: Filled) -> dict[str, str]:
         experiment, best, count = cell.experiment, cell.best, {}
         if path := cell.cost_record:
-            _, origin = measurement.read_measurement(path.parent, path.name)
+            _, origin = measurement.read_required(path.parent, path.name)
             count = {
                 "exactly": f"{cell.measured:,}" if isinstance(cell.measured, int) else f"{cell.measured:.2f} %",
                 "record": path.relative_to(self.project.root).as_posix(),
@@ -122,13 +123,12 @@ class Walks:
     def _reason(self, cell: Filled) -> str:
         """Why the verdict is what it is, in the words of reasons.md.jinja."""
         judged, settings, reporting = {}, self.records.settings, self.records.reporting
-        published, cell_of_rule = parse_published(cell.cell)
-        numbers = isinstance(published, float | int) and isinstance(cell.measured, float)
-        if numbers and cell.cell.is_error and settings.published:
+        (published, cell_of_rule), measured = parse_published(cell.cell), cell.measured
+        is_judged = cell.cell.is_error and settings.published
+        if is_judged and cell.experiment and isinstance(published, float | int) and isinstance(measured, float):
             dataset, of_mean = cell.experiment.parameters["dataset"]["name"], cell.cell.metric == MEAN
             error = verdict.standard_error(cell.errors, cell_of_rule, dataset, reporting, of_mean)
-            size, resolution = abs(cell.measured - published), reporting.resolution[dataset]
-            judged = {"size": size, "error": error, "resolution": resolution}
+            judged = {"size": abs(measured - published), "error": error, "resolution": reporting.resolution[dataset]}
         experiments = self.project.resolve_all(cell.cell.experiments, self.scale)
         complete = all(self.records.read_tests(experiment, cell.cell.tested_by) for experiment in experiments)
         return render_macro("reasons.md.jinja", "reason", cell, judged, complete, self.scale, settings, reporting)
@@ -199,10 +199,8 @@ def read_curve(content: bytes) -> list[CurvePoint]:
 
 
 def _commit(git: dict[str, Any] | None) -> str:
-    commit = (git or {}).get("commit")
-    if not commit:
-        return ""
-    return f"{commit} (with uncommitted changes)" if git.get("dirty") else commit
+    made = git or {}
+    return f"{made.get('commit') or ''}{' (with uncommitted changes)' if made.get('dirty') else ''}"
 
 
 def _commands(folder: str, metrics: dict[str, Any], origin: dict[str, Any]) -> dict[str, str]:
