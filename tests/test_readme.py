@@ -90,5 +90,5 @@ def test_an_edited_number_is_found_and_mended(tmp_path):
     assert text != README
     (tmp_path / "README.md").write_text(text)
     assert not readme.is_current(project)
-    readme.write(project)
+    readme.write_readme(project)
     assert (tmp_path / "README.md").read_text() == README

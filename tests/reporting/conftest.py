@@ -95,7 +95,7 @@ class Bench:
 
     def tables(self, scale: str = "paper") -> Path:
         """Make the tables; returns their folder."""
-        tables.write(scale, self.root)
+        tables.write_tables(scale, self.root)
         return self.root / self.project.scale(scale).results
 
     def cell(

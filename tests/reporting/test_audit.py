@@ -35,7 +35,7 @@ def made(project_copy, tmp_path_factory) -> Path:
         subprocess.run([*GIT, *words], cwd=project.root, check=True)
     done = project.command("train", NAME, "--scale", "tiny", "--device", "cpu")
     assert done.returncode == 0, done.stdout
-    tables.write("tiny", project.root)
+    tables.write_tables("tiny", project.root)
     figures.write_figures("tiny", project.root)
     return project.root
 
@@ -65,7 +65,7 @@ def forge(root: Path, change: Callable[[dict, dict, list[str]], object], pages: 
     for name, content in {**contents, run.PROVENANCE: json_bytes(provenance)}.items():
         (record / name).write_bytes(content)
     if pages:
-        tables.write("tiny", root)
+        tables.write_tables("tiny", root)
 
 
 def gap(root: Path, capsys) -> str:
@@ -170,7 +170,7 @@ def test_a_module_may_be_renamed(root, capsys, monkeypatch):
     for words in (("mv", old, new), ("commit", "-q", "-m", "a rename")):
         subprocess.run([*GIT, *words], cwd=root, check=True)
     monkeypatch.setattr(evidence, "RUN_SOURCES", (*evidence.RUN_SOURCES, "training/renamed.py"))
-    tables.write("tiny", root)
+    tables.write_tables("tiny", root)
     assert audit("tiny", root) == 0, "the record of before"
     head = subprocess.run([*GIT, "rev-parse", "HEAD"], cwd=root, check=True, capture_output=True, text=True)
     forge(root, lambda m, p, c: p["git"].update(commit=head.stdout.strip()))
@@ -222,7 +222,7 @@ def test_one_run_under_two_seeds_is_found(root, capsys):
     provenance["outputs"][run.METRICS] = sha256(content)
     (record / run.METRICS).write_bytes(content)
     (record / run.PROVENANCE).write_bytes(json_bytes(provenance))
-    tables.write("tiny", root)
+    tables.write_tables("tiny", root)
     assert "the same run as" in gap(root, capsys)
 
 
@@ -236,12 +236,12 @@ def test_an_honest_unfinished_run_is_believed(made, blank_figures, tmp_path, cap
     for stop in stops:
         options = Options(root / "results/tiny", root / "data", root, "cpu", stop_after=stop)
         assert train(experiment, 0, options) == 0
-    tables.write("tiny", root)  # which shows no figure of an unfinished run
+    tables.write_tables("tiny", root)  # which shows no figure of an unfinished run
     capsys.readouterr()
     assert audit("tiny", root) == 0
     assert "used in 0 cell(s)" in capsys.readouterr().out
     assert train(experiment, 0, Options(root / "results/tiny", root / "data", root, "cpu")) == 0
-    tables.write("tiny", root)
+    tables.write_tables("tiny", root)
     figures.write_figures("tiny", root)
     assert audit("tiny", root) == 0, "finished in several sessions"
 
@@ -260,7 +260,7 @@ def test_an_honest_diverged_run_is_believed(made, blank_figures, tmp_path, capsy
     monkeypatch.setattr(Trainer, "step", broken)
     options = Options(root / "results/tiny", root / "data", root, "cpu")
     assert train(load(root).resolve(NAME, "tiny"), 0, options) == 0
-    tables.write("tiny", root)
+    tables.write_tables("tiny", root)
     figures.write_figures("tiny", root)
     assert audit("tiny", root) == 0, capsys.readouterr().out
 
@@ -275,7 +275,7 @@ def test_an_unfinished_run_is_walked_too(root, capsys):
     (folder(root) / run.PARTIAL).mkdir()
     for name in (run.METRICS, run.PROVENANCE, run.CURVE):
         (folder(root) / name).rename(folder(root) / run.PARTIAL / name)
-    tables.write("tiny", root)
+    tables.write_tables("tiny", root)
     assert "its sessions did not run to its end" in gap(root, capsys)
 
 
@@ -283,7 +283,7 @@ def test_a_swapped_seed_is_found(root, capsys):
     scale = root / "params/scales/tiny.yaml"
     scale.write_text(scale.read_text().replace("runs: 1", "runs: 2"))
     shutil.copytree(folder(root), folder(root, 1))
-    tables.write("tiny", root)
+    tables.write_tables("tiny", root)
     assert "seed does not match: 0, expected 1" in gap(root, capsys)
 
 
@@ -299,7 +299,7 @@ PAGES = {
 def test_an_edited_page_is_found(made, tmp_path, capsys, name, command):
     """And one that is missing; but nobody has to have report.html."""
     root = duplicate(made, tmp_path)
-    page.write("tiny", root)
+    page.write_page("tiny", root)
     assert audit("tiny", root) == 0
     path = root / "results/tiny" / name
     path.write_text(path.read_text() + " ")
@@ -323,7 +323,7 @@ def measured(made, tmp_path_factory) -> Path:
         options = Options(root / "results/tiny", root / "data", root, "cpu")
         measure_signals(load(root).resolve(name, "tiny"), 2, options)
     counting.record_costs("tiny", root)
-    tables.write("tiny", root)
+    tables.write_tables("tiny", root)
     figures.write_figures("tiny", root)
     return root
 
@@ -337,7 +337,7 @@ def changed(root: Path, name: str, change: Callable[[dict, bytes], bytes | None]
     (path.parent / file).write_bytes(content)
     provenance["outputs"][file] = sha256(content)
     path.write_bytes(json_bytes(provenance))
-    tables.write("tiny", root)
+    tables.write_tables("tiny", root)
     return path.parent
 
 
@@ -381,7 +381,7 @@ def tested(made, tmp_path_factory) -> Path:
     measure_responses(experiment, 0, options)
     evaluate(experiment, 0, ["single-view-recomputed"], options)
     figures.write_figures("tiny", root)
-    tables.write("tiny", root)
+    tables.write_tables("tiny", root)
     return root
 
 

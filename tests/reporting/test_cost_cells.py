@@ -12,7 +12,7 @@ from identity_mappings.parameters import load
 from identity_mappings.records import measurement
 from identity_mappings.records.files import json_bytes
 from identity_mappings.reporting import cost as counting
-from identity_mappings.reporting.cells import fill
+from identity_mappings.reporting.cells import fill_cells
 from identity_mappings.reporting.store import Records
 
 RESNET, IMAGENET = "cifar10-resnet110", "params/experiments/imagenet.yaml"
@@ -87,7 +87,9 @@ def test_cells_of_costs_are_filled_from_the_record(counted, grids):
 
 
 def test_every_count_of_both_papers_is_rebuilt_and_none_contradicted(counted):
-    cells = [cell for cell in fill(Records(counted.project, "paper")) if cell.cell.is_cost and not cell.cell.quoted]
+    cells = [
+        cell for cell in fill_cells(Records(counted.project, "paper")) if cell.cell.is_cost and not cell.cell.quoted
+    ]
     verdicts = [cell.verdict for cell in cells]
     assert (len(cells), verdicts.count("agrees"), verdicts.count("cut off")) == (22, 20, 2)
 

@@ -7,7 +7,7 @@ import pytest
 from identity_mappings.errors import UserError
 from identity_mappings.reporting import explain
 from identity_mappings.reporting.pictures import draw_curve
-from identity_mappings.reporting.walk import read_curve
+from identity_mappings.reporting.trace import read_curve
 
 RESNET = "cifar10-resnet110"
 ORIGIN = {
@@ -24,7 +24,7 @@ def told(bench, capsys):
     """What is printed for some words."""
 
     def call(table: str, row: str | None = None, column: str | None = None, scale: str = "paper") -> str:
-        assert explain.show(scale, table, row, column, bench.root) == 0
+        assert explain.print_traces(scale, table, row, column, bench.root) == 0
         return capsys.readouterr().out
 
     return call

@@ -25,7 +25,7 @@ ORIGIN = {
 
 
 def write(bench, scale: str = "paper") -> str:
-    page.write(scale, bench.root)
+    page.write_page(scale, bench.root)
     return (bench.root / bench.project.scale(scale).results / page.NAME).read_text()
 
 
@@ -213,7 +213,7 @@ def test_words_of_parameters_are_no_markup(drawn):
 
 def test_without_figures_it_says_what_to_do(counted):
     with pytest.raises(UserError, match=r"he2015-figure6.svg.*identity-mappings figures --scale paper"):
-        page.write("paper", counted.root)
+        page.write_page("paper", counted.root)
 
 
 def test_with_every_run_it_stays_small(drawn, monkeypatch):
@@ -241,7 +241,7 @@ def test_a_scale_of_its_own_has_its_own_page(drawn, figure_files):
     text = write(drawn, "demo")
     assert list(read_data(text)["labels"].values()) == ["Published", "Demo", "Others"]
     assert not (drawn.root / "results" / page.NAME).exists()
-    page.write("paper", drawn.root)
+    page.write_page("paper", drawn.root)
     assert (drawn.root / "results" / page.NAME).is_file()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from identity_mappings.parameters import load
 from identity_mappings.reporting import explain
-from identity_mappings.reporting.cells import fill
+from identity_mappings.reporting.cells import fill_cells
 from identity_mappings.reporting.store import Records
 
 RESNET, GATE = "cifar10-resnet110", "cifar10-resnet110-exclusive-gate-b6"
@@ -303,7 +303,7 @@ def insert(values: dict[str, str], text: str) -> str:
 def test_the_pages_differ_in_cells_only(bench):
     some_records(bench)
     tables, paper = ((bench.tables() / name).read_text().split("\n") for name in ("tables.md", "paper.md"))
-    cells = list(fill(Records(load(bench.root), "paper")))
+    cells = list(fill_cells(Records(load(bench.root), "paper")))
     rows = {}
     for cell in cells:
         rows.setdefault((cell.table.paper, cell.table.table, cell.row.name), []).append(cell)

@@ -71,7 +71,7 @@ def test_a_run_is_recorded_and_audited_and_stands_in_no_table_of_errors(project)
     assert train(experiment, 0, options) == 0
     metrics = json.loads((run.get_folder(options.results, experiment, 0) / run.METRICS).read_bytes())
     assert metrics["test"]["images"] == 297 and "297 held-out" in metrics["protocol"]
-    tables.write("tiny", root)
+    tables.write_tables("tiny", root)
     cells = json.loads((root / "results/tiny/tables.json").read_bytes())["cells"]
     shown = [cell for cell in cells if cell["records"] and cell["experiment"] == NAME]
     assert {cell["metric"]: cell["measured"] for cell in shown} == {

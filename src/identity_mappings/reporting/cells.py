@@ -32,7 +32,7 @@ NOT_TO_BE_REBUILT = (QUOTED, NO_COUNTERPART, NOT_REBUILT)
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledCell:
     """A cell of a table with what was measured for it."""
 
     table: Table
@@ -188,21 +188,21 @@ def find_count(project: Project, scale: str, cell: Cell, costs: dict[str, dict[s
     return 100 * value / whole if whole else None
 
 
-def count_cells(cells: Iterable[Filled]) -> tuple[int, int]:
+def count_cells(cells: Iterable[FilledCell]) -> tuple[int, int]:
     """How many cells have a rebuilt number, and how many are to have one: the same wherever it is said."""
     wanted = [cell for cell in cells if cell.is_to_be_rebuilt]
     return sum(cell.measured is not None for cell in wanted), len(wanted)
 
 
-def fill(records: Records) -> Iterator[Filled]:
+def fill_cells(records: Records) -> Iterator[FilledCell]:
     """Every cell of every table, in order."""
     for table in records.project.tables.values():
         for row in table.rows:
             for column, cell in row.cells.items():
-                yield _fill(records, cell, partial(Filled, table, row, column, cell))
+                yield _fill(records, cell, partial(FilledCell, table, row, column, cell))
 
 
-def _fill(records: Records, cell: Cell, make_cell: Callable[..., Filled]) -> Filled:
+def _fill(records: Records, cell: Cell, make_cell: Callable[..., FilledCell]) -> FilledCell:
     if cell.quoted:
         return make_cell(None, [], format_published_cell(cell), None, QUOTED)
     resolved = (records.project.resolve(name, records.scale) for name in cell.experiments)
@@ -230,7 +230,7 @@ def _fill(records: Records, cell: Cell, make_cell: Callable[..., Filled]) -> Fil
     return make_cell(experiment, tests, *fact, others=others)
 
 
-def _fill_count(records: Records, cell: Cell, make_cell: Callable[..., Filled]) -> Filled:
+def _fill_count(records: Records, cell: Cell, make_cell: Callable[..., FilledCell]) -> FilledCell:
     value = find_count(records.project, records.scale, cell, records.costs)
     if value is None:
         return make_cell(NOT_COUNTED, None, NOT_COUNTED)

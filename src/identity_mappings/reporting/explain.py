@@ -21,7 +21,7 @@ BARS = "▁▂▃▄▅▆▇█"
 MOST_CELLS = 6  # more cells than these are listed only
 
 
-def find_cells(cells: list[Filled], table: str, row: str | None, column: str | None) -> list[Filled]:
+def find_cells(cells: list[FilledCell], table: str, row: str | None, column: str | None) -> list[FilledCell]:
     """The cells that words name: exactly, or else by a part of the name.
 
     Raises:
@@ -45,7 +45,7 @@ def find_cells(cells: list[Filled], table: str, row: str | None, column: str | N
     return cells
 
 
-def draw_bars(run: Run, width: int = 48) -> str:
+def draw_bars(run: TracedRun, width: int = 48) -> str:
     """The test error over the iterations as a line of bars, on a logarithmic scale from its lowest to its highest."""
     tests = [math.log(max(test, 0.01)) for _, _, test in run.curve if test is not None]
     chosen = [tests[index * len(tests) // width] for index in range(width)] if len(tests) > width else tests
@@ -53,11 +53,11 @@ def draw_bars(run: Run, width: int = 48) -> str:
     return "".join(BARS[round((value - low) / span * (len(BARS) - 1))] for value in chosen)
 
 
-def show(scale: str, table: str, row: str | None, column: str | None, root: Path = Path()) -> int:
+def print_traces(scale: str, table: str, row: str | None, column: str | None, root: Path = Path()) -> int:
     """Print the way back from each cell that the words name, and what else is known of it; of many only a list."""
     project = load(root)
     records = Records(project, scale)
-    cells = find_cells(list(fill(records)), table, row, column)
+    cells = find_cells(list(fill_cells(records)), table, row, column)
     console = Console(highlight=False) if sys.stdout.isatty() else Console(width=140, highlight=False, no_color=True)
     if len(cells) > 1:
         console.print(f"{len(cells)} cells:")
@@ -67,12 +67,12 @@ def show(scale: str, table: str, row: str | None, column: str | None, root: Path
     if len(cells) > MOST_CELLS:
         console.print("Name a row, and a column where there are several, to trace one cell.")
         return 0
-    walks = Walks(records)
+    tracer = Tracer(records)
     others = [name for name in project.reporting.list_beside(scale) if name != scale]
-    beside = {name: {cell.place: cell for cell in fill(Records(project, name))} for name in others}
+    beside = {name: {cell.place: cell for cell in fill_cells(Records(project, name))} for name in others}
     for cell in cells:
         console.print()
-        _print(console, walks.walk(cell))
+        _print(console, tracer.trace(cell))
         for name, same in beside.items():
             _say(console, {f"scale {name}": f"{same[cell.place].text}{_count_runs(same[cell.place])}"})
         _print_others(console, project, cell)
@@ -87,30 +87,30 @@ def _say(console: Console, texts: dict[str, str], indent: int = 2) -> None:
             console.print(f"{'':{indent}}{name + ':':{24 - indent}} {text}", markup=False, soft_wrap=True)
 
 
-def _count_runs(cell: Filled) -> str:
+def _count_runs(cell: FilledCell) -> str:
     return f" (n = {len(cell.records)})" if cell.records else ""
 
 
-def _print(console: Console, walk: Walk) -> None:
-    say, texts = partial(_say, console), walk.texts
-    console.print(walk.cell.place, style="bold", markup=False)
+def _print(console: Console, trace: Trace) -> None:
+    say, texts = partial(_say, console), trace.texts
+    console.print(trace.cell.place, style="bold", markup=False)
     say({name: texts[name] for name in ("published", "rebuilt", "difference")} | {"mean ± deviation": texts["spread"]})
-    console.print(f"  {'verdict:':22} [{COLOURS.get(walk.cell.verdict, 'dim')}]{walk.cell.verdict}[/]")
-    say({"why": walk.reason, **walk.facts})
-    say(walk.shared)
-    for run in walk.runs:
+    console.print(f"  {'verdict:':22} [{COLOURS.get(trace.cell.verdict, 'dim')}]{trace.cell.verdict}[/]")
+    say({"why": trace.reason, **trace.facts})
+    say(trace.shared)
+    for run in trace.runs:
         error = "diverged" if run.error is None else f"{run.error:.2f} %"
         console.print(f"  seed {run.seed}: {error}", style="bold", markup=False)
         say({"test error": draw_bars(run), **run.facts, **run.commands}, 4)
-    if walk.missing:
-        console.print(f"  {walk.missing.runs} run(s) to go", style="bold")
-        say({"time to go": walk.missing.time}, 4)
-        for command in walk.missing.commands:
+    if trace.missing:
+        console.print(f"  {trace.missing.runs} run(s) to go", style="bold")
+        say({"time to go": trace.missing.time}, 4)
+        for command in trace.missing.commands:
             say({"train": command}, 4)
-    say({name: ", ".join(text.splitlines()) for name, text in walk.parameters.items()})
+    say({name: ", ".join(text.splitlines()) for name, text in trace.parameters.items()})
 
 
-def _print_others(console: Console, project: Project, cell: Filled) -> None:
+def _print_others(console: Console, project: Project, cell: FilledCell) -> None:
     """What others report of a cell: their medians, and each number with its source."""
     found = reproductions.find_numbers(project, cell.cell)
     if not found:
@@ -128,7 +128,7 @@ def _print_others(console: Console, project: Project, cell: Filled) -> None:
 def show_differences(scale: str, root: Path = Path()) -> int:
     """Print published and rebuilt values; 1 if any cell contradicts the paper, else 0."""
     records = Records(load(root), scale)
-    cells = list(fill(records))
+    cells = list(fill_cells(records))
     console = Console() if sys.stdout.isatty() else Console(width=120)
     for table in records.project.tables.values():
         shown = Table(title=f"{table.paper}, {table.table}", title_justify="left", show_edge=False)

@@ -9,7 +9,7 @@ from ..parameters.reports import TEST_ERROR
 from ..records import run
 from ..records.speed import Speeds, read_spent
 from . import claims, verdict
-from .cells import NO_COUNTERPART, Filled, name_place
+from .cells import NO_COUNTERPART, FilledCell, name_place
 from .claims import NOT_RUN, Judged, Pair
 from .rendering import format_hours, render
 from .run_states import RECORDED_STATES, RunState, list_runs
@@ -19,7 +19,7 @@ from .times import Left, Times, choose_devices, gather_speeds, tabulate_times
 NAME = "README.md"
 
 
-def render_findings(records: Records, cells: list[Filled], judged: list[Judged]) -> str:
+def render_findings(records: Records, cells: list[FilledCell], judged: list[Judged]) -> str:
     """The page as Markdown."""
     runs = list_runs(records)
     times = time_runs(records, runs)
@@ -76,9 +76,9 @@ def _find_pictures(records: Records) -> dict[str, str]:
     }
 
 
-def _error_rows(cells: list[Filled], published: bool) -> list[dict[str, str]]:
+def _error_rows(cells: list[FilledCell], published: bool) -> list[dict[str, str]]:
     """Each rebuilt error once, with the places where it stands."""
-    places: dict[tuple[Any, ...], list[Filled]] = {}
+    places: dict[tuple[Any, ...], list[FilledCell]] = {}
     for cell in cells:
         key = (cell.digest, cell.cell.metric, cell.cell.tested_by, cell.cell.published)
         if cell.cell.published is None:  # a row of our own repeats a number of the papers' tables
@@ -136,7 +136,7 @@ def _comparison_rows(judged: Judged, published: bool) -> list[list[str]]:
     return [headers, *rows] if rows else []
 
 
-def _find_differing(cells: list[Filled]) -> dict[str, list[str]]:
+def _find_differing(cells: list[FilledCell]) -> dict[str, list[str]]:
     """{experiment: what differs from the paper}."""
     differing: dict[str, dict[str, None]] = {}
     for cell in cells:

@@ -17,14 +17,14 @@ from ..parameters import Project, load
 from ..parameters.reports import Row, Table, Units
 from ..records.files import write_atomically
 from . import findings, reproductions, verdict
-from .cells import NO_COUNTERPART, NOT_RUN, Filled, count_cells, name_place
+from .cells import NO_COUNTERPART, NOT_RUN, QUOTED, FilledCell, count_cells, name_place
 from .claims import CONTRADICTED, HOLDS, UNDECIDED, Judged, Pair, format_published, join_counts
 from .pictures import draw_curve, embed_figure
 from .rendering import render
 from .reproductions import Compared, Found, judge_together
 from .run_states import list_runs
 from .tables import TITLES, ScaleReport, make_report
-from .walk import Walk, Walks
+from .trace import Trace, Tracer
 
 NAME = "report.html"
 LARGEST = 5 * 2**19  # bytes
@@ -50,11 +50,11 @@ class PageCell:
     """A cell of a table with what each scale, the first of which is the largest, and others have for it."""
 
     id: str
-    scales: dict[str, Filled]
+    scales: dict[str, FilledCell]
     found: list[Found]
 
     @property
-    def first(self) -> Filled:
+    def first(self) -> FilledCell:
         return next(iter(self.scales.values()))
 
     @property
@@ -110,7 +110,7 @@ def _split(cells: dict[tuple[int, str, str], PageCell], table: Table, row: Row, 
             yield part
 
 
-def _describe_cell(project: Project, cell: PageCell, walks: dict[str, Walks], pool: Pool) -> dict[str, Any]:
+def _describe_cell(project: Project, cell: PageCell, tracers: dict[str, Tracer], pool: Pool) -> dict[str, Any]:
     """What a click on a cell shows."""
     summaries = reproductions.summarize(cell.found)
     return {
@@ -118,7 +118,7 @@ def _describe_cell(project: Project, cell: PageCell, walks: dict[str, Walks], po
         "row": cell.first.row.name,
         "column": cell.first.column,
         "published": cell.first.published_text,
-        "scales": {name: _describe_walk(walks[name].walk(filled), pool) for name, filled in cell.scales.items()},
+        "scales": {name: _describe_trace(tracers[name].trace(filled), pool) for name, filled in cell.scales.items()},
         "sources": reproductions.count_independent(cell.found),
         "summaries": [
             [reproductions.name_statistic(*key) or "last epoch", each.text] for key, each in summaries.items()
@@ -136,10 +136,10 @@ def _describe_number(project: Project, one: Found) -> dict[str, Any]:
     }
 
 
-def _describe_walk(walk: Walk, pool: Pool) -> dict[str, Any]:
+def _describe_trace(trace: Trace, pool: Pool) -> dict[str, Any]:
     """The way back from what a scale has for a cell."""
-    found: dict[str, Any] = {"text": walk.cell.text, "verdict": walk.cell.verdict, "reason": walk.reason}
-    if walk.cell.verdict == NO_COUNTERPART or walk.cell.cell.quoted:
+    found: dict[str, Any] = {"text": trace.cell.text, "verdict": trace.cell.verdict, "reason": trace.reason}
+    if trace.cell.verdict in (NO_COUNTERPART, QUOTED):
         return found
     runs = [
         {
@@ -149,13 +149,13 @@ def _describe_walk(walk: Walk, pool: Pool) -> dict[str, Any]:
             "commands": run.commands,
             "curve": draw_curve(run.curve),
         }
-        for run in walk.runs
+        for run in trace.runs
     ]
-    found["numbers"] = {"difference": walk.texts["difference"], "mean ± deviation": walk.texts["spread"]}
-    found["runs"] = pool.add({"shared": walk.shared, "runs": runs}) if runs else None
-    found["missing"] = walk.missing and pool.add(asdict(walk.missing))
-    found["facts"] = walk.facts
-    found["parameters"] = {name: pool.add(text) for name, text in walk.parameters.items()}
+    found["numbers"] = {"difference": trace.texts["difference"], "mean ± deviation": trace.texts["spread"]}
+    found["runs"] = pool.add({"shared": trace.shared, "runs": runs}) if runs else None
+    found["missing"] = trace.missing and pool.add(asdict(trace.missing))
+    found["facts"] = trace.facts
+    found["parameters"] = {name: pool.add(text) for name, text in trace.parameters.items()}
     return found
 
 
@@ -240,11 +240,11 @@ def render_report(project: Project, scale: str) -> bytes:
     ]
     reports = {name: make_report(project, name) for name in made}
     cells, matrix, pool = _join_cells(project, reports), _fill_matrix(project, reports), Pool()
-    walks = {name: Walks(report.records) for name, report in reports.items()}
+    tracers = {name: Tracer(report.records) for name, report in reports.items()}
     runs = {name: list_runs(report.records) for name, report in reports.items()}
     data = {
         "labels": {name: label(name) for name in (PUBLISHED, *reports, OTHERS)},
-        "cells": {cell.id: _describe_cell(project, cell, walks, pool) for cell in cells.values()},
+        "cells": {cell.id: _describe_cell(project, cell, tracers, pool) for cell in cells.values()},
         "claims": {
             entry.id: {"says": judged.claim.says, "column": column, "comparisons": entry.comparisons}
             for judged, entries in matrix
@@ -280,7 +280,7 @@ def render_report(project: Project, scale: str) -> bytes:
     return content
 
 
-def write(scale: str, root: Path = Path()) -> None:
+def write_page(scale: str, root: Path = Path()) -> None:
     """Make report.html of a scale and of those that are shown beside it."""
     project = load(root)
     path = root / project.scale(project.reporting.list_beside(scale)[0]).results / NAME

@@ -18,32 +18,32 @@ BEGIN = "<!-- made from the records by `identity-mappings tables`: do not edit -
 END = "<!-- end of what is made from the records -->\n"
 
 
-def render(project: Project) -> str | None:
+def render_readme(project: Project) -> str | None:
     """README.md with what the records of all scales say now; None where there is no place for it."""
     path = project.root / NAME
     text = path.read_text("utf-8") if path.is_file() else ""
     if BEGIN not in text or END not in text:
         return None
     records = {scale: Records(project, scale) for scale in project.reporting.side_by_side}
-    judged = {scale: list(claims.judge(found)) for scale, found in records.items()}
+    judged = {scale: list(claims.judge_claims(found)) for scale, found in records.items()}
     by_claim = (dict(zip(judged, together, strict=True)) for together in zip(*judged.values(), strict=True))
-    made = render_template(
+    made = render(
         "readme.md.jinja",
         claims=[row for each in by_claim if (row := _describe_claim(project, each))],
-        scales={scale: list(fill(found)) for scale, found in records.items()},
+        scales={scale: list(fill_cells(found)) for scale, found in records.items()},
         count_cells=count_cells,
         tabulate_errors=_tabulate_errors,
     )
     return re.sub(f"(?<={re.escape(BEGIN)}).*(?={re.escape(END)})", lambda _: f"\n{made}", text, flags=re.DOTALL)
 
 
-def write(project: Project) -> None:
-    if (text := render(project)) is not None:
+def write_readme(project: Project) -> None:
+    if (text := render_readme(project)) is not None:
         write_atomically(project.root / NAME, text.encode())
 
 
 def is_current(project: Project) -> bool:
-    text = render(project)
+    text = render_readme(project)
     return text is None or text == (project.root / NAME).read_text("utf-8")
 
 
@@ -63,7 +63,7 @@ def _join_verdict(verdict: str, counts: Counter[str]) -> str:
     return f"{verdict} ({join_counts(counts)})" if len(counts) > 1 else verdict
 
 
-def _tabulate_errors(cells: list[Filled]) -> str:
+def _tabulate_errors(cells: list[FilledCell]) -> str:
     """Each trained experiment once, by the first cell that shows its test error."""
     rows: dict[str, dict[str, str]] = {}
     for cell in cells:

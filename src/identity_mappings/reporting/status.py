@@ -23,7 +23,7 @@ from ..records.machine import count_cores
 from ..records.provenance import find_cpu_model
 from ..records.speed import CPU, name_device, read_speeds
 from ..training.driver import query_driver
-from .cells import count_cells, fill
+from .cells import count_cells, fill_cells
 from .rendering import render
 from .run_states import FAILED, INTERRUPTED, NO_DATA, RUNNING, STATES, RunState, find_runs
 from .store import Records, describe_outdated_records
@@ -118,7 +118,7 @@ def find_status(project: Project, scale: str) -> Status:
     """Read what is there now."""
     records = Records(project, scale)
     runs, others = find_runs(records)
-    counts = count_cells(fill(records))
+    counts = count_cells(fill_cells(records))
     speeds = gather_speeds([*runs, *others], read_speeds(project.root, leave_out=records.results))
     devices = choose_devices(speeds, records.settings.device, name_device(None, find_cpu_model()))
     to_do = [run for run in runs if run.state != NO_DATA]

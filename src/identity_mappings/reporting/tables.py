@@ -25,7 +25,7 @@ TITLES = {
 }
 
 
-def render_tables(records: Records, cells: list[Filled]) -> tuple[str, str]:
+def render_tables(records: Records, cells: list[FilledCell]) -> tuple[str, str]:
     """tables.md and paper.md: the same text, the same columns and widths, and other numbers."""
     tables = []
     for table in records.project.tables.values():
@@ -45,12 +45,12 @@ def render_tables(records: Records, cells: list[Filled]) -> tuple[str, str]:
     return rebuilt_page, published_page
 
 
-def _fill_in(row: Row, text: str, cells: dict[tuple[str, str], Filled], attribute: str) -> str:
+def _fill_in(row: Row, text: str, cells: dict[tuple[str, str], FilledCell], attribute: str) -> str:
     """A text of a row with its cells in place of their names in braces."""
     return re.sub(r"\{([^}]*)\}", lambda name: getattr(cells[row.name, name[1]], attribute), text)
 
 
-def render_comparison(records: Records, cells: list[Filled]) -> str:
+def render_comparison(records: Records, cells: list[FilledCell]) -> str:
     """comparison.md: published and rebuilt side by side, with spread and verdict."""
     tables = records.project.tables.values()
     return render(
@@ -63,7 +63,7 @@ def render_comparison(records: Records, cells: list[Filled]) -> str:
     )
 
 
-def _compare_cell(cell: Filled, records: Records) -> dict[str, str]:
+def _compare_cell(cell: FilledCell, records: Records) -> dict[str, str]:
     def optional(value: float | None, form: str) -> str:
         return "" if value is None else form.format(value)
 
@@ -88,7 +88,7 @@ def _compare_cell(cell: Filled, records: Records) -> dict[str, str]:
     return {**texts, "others": others} if records.settings.published else texts
 
 
-def metrics(cells: list[Filled]) -> dict[str, Any]:
+def metrics(cells: list[FilledCell]) -> dict[str, Any]:
     """metrics.json, for `dvc metrics diff`: the measured numbers by paper, table, row and column, and their count."""
     measured, wanted = count_cells(cells)
     tree: dict[str, Any] = {
@@ -128,7 +128,7 @@ class ScaleReport:
     """All that the pages of a scale say."""
 
     records: Records
-    cells: list[Filled]
+    cells: list[FilledCell]
     claims: list[Judged]
     pages: dict[str, bytes]  # by file name
 
@@ -136,7 +136,7 @@ class ScaleReport:
 def make_report(project: Project, scale: str) -> ScaleReport:
     """tables.md, paper.md, comparison.md, README.md, metrics.json and tables.json of a scale."""
     records = Records(project, scale)
-    cells, judged = list(fill(records)), list(claims.judge_claims(records))
+    cells, judged = list(fill_cells(records)), list(claims.judge_claims(records))
     rebuilt, published = render_tables(records, cells)
     rebuilt += render_imported(records)
     findings_page = findings.render_findings(records, cells, judged)  # notes bad records, which the comparison lists
@@ -151,7 +151,7 @@ def make_report(project: Project, scale: str) -> ScaleReport:
     return ScaleReport(records, cells, judged, pages)
 
 
-def write(scale: str, root: Path = Path()) -> None:
+def write_tables(scale: str, root: Path = Path()) -> None:
     """Make the pages of a scale."""
     project = load(root)
     report = make_report(project, scale)
@@ -161,7 +161,7 @@ def write(scale: str, root: Path = Path()) -> None:
     for name, content in report.pages.items():
         write_atomically(folder / name, content)
     if scale in project.reporting.side_by_side:
-        readme.write(project)
+        readme.write_readme(project)
     if outdated := describe_outdated_records(project, scale):
         print(outdated, file=sys.stderr)
     print("{}: {} of {} cells measured".format(folder / "tables.md", *count_cells(report.cells)))

@@ -1,6 +1,6 @@
 """The way back from a cell of a table to what made it: runs, provenance, parameters; or what it would cost.
 
-`results/report.html` and `identity-mappings explain` show the same walk.
+`results/report.html` and `identity-mappings explain` show the same.
 """
 
 import csv
@@ -17,7 +17,7 @@ from ..records import measurement, run
 from ..records.experiment import ARITHMETICS, Experiment
 from ..records.speed import Speeds, read_spent
 from . import verdict
-from .cells import NOT_COMPARABLE, Filled, parse_published
+from .cells import NOT_COMPARABLE, FilledCell, parse_published
 from .rendering import render_macro
 from .run_states import RunState, list_runs, read_state
 from .store import Records, Tested
@@ -28,7 +28,7 @@ CurvePoint = tuple[int, float | None, float | None]  # iteration, training error
 
 
 @dataclass(frozen=True)
-class Run:
+class TracedRun:
     """A run behind a cell."""
 
     seed: int
@@ -49,12 +49,12 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Walk:
+class Trace:
     """A cell, and the way back from it."""
 
-    cell: Filled
+    cell: FilledCell
     reason: str  # why the verdict is what it is
-    runs: list[Run]  # behind the number
+    runs: list[TracedRun]  # behind the number
     shared: dict[str, str]  # what the records of all of these runs state alike
     missing: Missing | None  # None where nothing is to be trained
     facts: dict[str, str]  # of the number itself: its experiment, protocol, convention, or the record of a count
@@ -74,7 +74,7 @@ class Walk:
         return {"rebuilt": cell.text, "published": cell.published_text, "difference": difference, "spread": spread}
 
 
-class Walks:
+class Tracer:
     """Finds the way back from each cell that was filled from these records."""
 
     def __init__(self, records: Records):
@@ -84,7 +84,7 @@ class Walks:
     def _speeds(self) -> Speeds:
         return gather_speeds(list_runs(self.records), Speeds(self.records.costs))
 
-    def walk(self, cell: Filled) -> Walk:
+    def trace(self, cell: FilledCell) -> Trace:
         parameters = {}
         if cell.experiment:
             found = cell.records[0].provenance["params"]["resolved"] if cell.records else cell.experiment.parameters
@@ -96,9 +96,9 @@ class Walks:
             first, *others = [run.facts for run in runs]
             shared = {name: text for name, text in first.items() if all(o.get(name) == text for o in others)}
             runs = [replace(r, facts={name: r.facts[name] for name in r.facts if name not in shared}) for r in runs]
-        return Walk(cell, self._reason(cell), runs, shared, self._missing(cell), self._facts(cell), parameters)
+        return Trace(cell, self._reason(cell), runs, shared, self._missing(cell), self._facts(cell), parameters)
 
-    def _facts(self, cell: Filled) -> dict[str, str]:
+    def _facts(self, cell: FilledCell) -> dict[str, str]:
         experiment, best, count = cell.experiment, cell.best, {}
         if path := cell.cost_record:
             _, origin = measurement.read_required(path.parent, path.name)
@@ -120,7 +120,7 @@ class Walks:
         }
         return {name: text for name, text in facts.items() if text} | count
 
-    def _reason(self, cell: Filled) -> str:
+    def _reason(self, cell: FilledCell) -> str:
         """Why the verdict is what it is, in the words of reasons.md.jinja."""
         judged, settings, reporting = {}, self.records.settings, self.records.reporting
         (published, cell_of_rule), measured = parse_published(cell.cell), cell.measured
@@ -133,7 +133,7 @@ class Walks:
         complete = all(self.records.read_tests(experiment, cell.cell.tested_by) for experiment in experiments)
         return render_macro("reasons.md.jinja", "reason", cell, judged, complete, self.scale, settings, reporting)
 
-    def _describe_run(self, cell: Filled, tested: Tested) -> Run:
+    def _describe_run(self, cell: FilledCell, tested: Tested) -> TracedRun:
         record = tested.record
         metrics, origin = record.metrics, record.provenance
         spent, data = read_spent(record), origin.get("data") or {}
@@ -154,7 +154,7 @@ class Walks:
             "record": folder,
             "test": tested.path != record.path and tested.path.relative_to(self.project.root).as_posix(),
         }
-        return Run(
+        return TracedRun(
             metrics["seed"],
             tested.read_value(cell.cell),
             {name: value for name, value in facts.items() if value},
@@ -162,7 +162,7 @@ class Walks:
             _commands(folder, metrics, origin),
         )
 
-    def _missing(self, cell: Filled) -> Missing | None:
+    def _missing(self, cell: FilledCell) -> Missing | None:
         if cell.cell.quoted or cell.cell.not_rebuilt or cell.cell.is_cost:
             return None
         resolved = self.project.resolve_all(cell.cell.experiments, self.scale)
