@@ -14,7 +14,7 @@ from .parameters.reading import nearest
 from .records import measurement, run
 from .records.experiment import ARITHMETICS, Experiment
 from .records.measurement import RESPONSES, RESPONSES_CSV, SIGNALS_CSV, get_signals_folder
-from .reporting.run_states import BY_HAND
+from .reporting.run_states import lacks_data
 
 # runs_per_gpu: how many runs of an experiment one job trains at once on a GPU.
 # processes: how many train a run of ImageNet; null: as many as the experiment wants GPUs, on CPUs one a node.
@@ -249,9 +249,8 @@ class Graph:
         return [experiment.in_arithmetic(self.chosen_arithmetic) for experiment in wanted]
 
     def _has_data(self, experiment: Experiment) -> bool:
-        """Whether a dataset that only a person can get is here; the others are fetched or made when they are needed."""
-        name = experiment.parameters["dataset"]["name"]
-        if name in BY_HAND and not self._exists(f"data/{name}") and not self._exists(f"data/shards/{name}"):
+        """Whether the dataset is here, or will be."""
+        if lacks_data(self.project.root, experiment):
             return False
         if not experiment.detects:
             return True

@@ -107,12 +107,20 @@ def print_costs(scale: str, root: Path = Path()) -> int:
     for name in ("network", "layers", "weights", "without BN", "multiply-adds", "published", "paper", "agreement"):
         shown.add_column(name, justify="left" if name in ("network", "paper", "agreement") else "right", no_wrap=True)
     contradicted = False
+    names: dict[str, str] = {}  # the plainest, in the papers' order
+    for cell in project.cells():
+        for experiment in project.resolve_all(cell.experiments, scale):
+            names.setdefault(experiment.network_digest, experiment.name)
     for digest, entry in counted.items():
+        names.setdefault(digest, entry["experiment"])
+    for digest, name in names.items():
+        if (entry := counted.get(digest)) is None:  # a detection
+            continue
         figures = _find_published(project, scale, digest, counted)
         contradicted |= any(judged == verdict.DIFFERS for _, _, judged in figures)
         places, texts, verdicts = ("\n".join(column) for column in zip(*figures, strict=True))
-        counts = (f"{entry[name]:,}" for name in ("weights", "weights_without_batch_norm", "multiply_adds"))
-        shown.add_row(entry["experiment"], str(entry["network"]["depth"]), *counts, texts, places, verdicts)
+        counts = (f"{entry[key]:,}" for key in ("weights", "weights_without_batch_norm", "multiply_adds"))
+        shown.add_row(name, str(entry["network"]["depth"]), *counts, texts, places, verdicts)
     console = Console(width=1000)
     wanted = Measurement.get(console, console.options, shown).maximum
     console = Console(width=max(wanted, Console().width))  # a narrower terminal would cut numbers off

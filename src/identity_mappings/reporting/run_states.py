@@ -87,6 +87,12 @@ class RunState:
         return self.measurements[-1].device if self.measurements else None
 
 
+def lacks_data(root: Path, experiment: Experiment) -> bool:
+    """Whether a dataset that only a person can get is not here; the others are fetched or made when they are needed."""
+    name, data = experiment.parameters["dataset"]["name"], root / "data"
+    return name in BY_HAND and not ((data / name).exists() or (data / "shards" / name).exists())
+
+
 def read_state(records: Records, experiment: Experiment, seed: int) -> RunState:
     """How far a run is by its record alone: the same on every machine.
 
@@ -157,9 +163,7 @@ def _find(records: Records, wanted: Experiment, seed: int) -> RunState:
     elif beat or record or checkpoint is not None:
         state = INTERRUPTED
     else:
-        name, data = experiment.parameters["dataset"]["name"], records.project.root / "data"
-        lacking = name in BY_HAND and not ((data / name).is_dir() or (data / "shards" / name).is_dir())
-        state = NO_DATA if lacking else WAITING
+        state = NO_DATA if lacks_data(records.project.root, experiment) else WAITING
     return RunState(experiment, seed, state, record, beat, written, checkpoint, log, message)
 
 
