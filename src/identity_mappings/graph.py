@@ -71,10 +71,19 @@ class Graph:
     # What the targets want: of records only those that are missing, so that none is made again because of its time.
 
     def everything(self, scale: str) -> Callable[[Any], list[str]]:
-        """Input function: the reports of a scale; while records are missing update_reports, whose input they are."""
+        """Input function: the missing records of a scale, and its reports.
+
+        While records are missing, these are the stamp of rule update_reports, which runs after all. They are named
+        beside it: Snakemake makes no missing input of a job whose output is there.
+        """
         stamp = f"logs/{self.project.scale(scale).results}/reports-updated"
         reports = [*self.tables(scale), *self.figures(scale), *self.page(scale)]
-        return lambda wildcards: [stamp] if self.list_missing(scale) else reports
+
+        def list_files(wildcards: Any) -> list[str]:
+            missing = self.list_missing(scale)
+            return [*missing, stamp] if missing else reports
+
+        return list_files
 
     def tables(self, scale: str) -> list[str]:
         return [f"{self.project.scale(scale).results}/tables.md"]
