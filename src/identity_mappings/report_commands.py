@@ -11,7 +11,7 @@ def tables(arguments: argparse.Namespace) -> None:
     """make the tables from the records that are there"""
     from .reporting import tables
 
-    tables.write(arguments.scale)
+    tables.write_tables(arguments.scale)
 
 
 @command(SCALE)
@@ -19,7 +19,7 @@ def figures(arguments: argparse.Namespace) -> None:
     """make the figures from the records that are there"""
     from .reporting import figures
 
-    figures.write(arguments.scale)
+    figures.write_figures(arguments.scale)
 
 
 @command(SCALE)
@@ -27,7 +27,7 @@ def report(arguments: argparse.Namespace) -> None:
     """make report.html, the page of tables and figures, from the records that are there"""
     from .reporting import page
 
-    page.write(arguments.scale)
+    page.write_page(arguments.scale)
 
 
 @command(SCALE)
@@ -55,7 +55,7 @@ def status(arguments: argparse.Namespace) -> None:
     """what is done, running, interrupted, failed and waiting, and how long the rest takes"""
     from .reporting import status
 
-    status.show(arguments.scale, arguments.watch, arguments.json)
+    status.print_status(arguments.scale, arguments.watch, arguments.json)
 
 
 @command(
@@ -68,12 +68,12 @@ def explain(arguments: argparse.Namespace) -> int:
     """trace a table's cell to its runs, commit, data and parameters"""
     from .reporting import explain
 
-    return explain.show(arguments.scale, arguments.table, arguments.row, arguments.column)
+    return explain.print_traces(arguments.scale, arguments.table, arguments.row, arguments.column)
 
 
 @command(SCALE, option("output", type=Path, metavar="OUT", help="a new folder, or a file that ends in .zip"))
 def rocrate(arguments: argparse.Namespace) -> None:
     """write results, parameters, workflow and provenance as an RO-Crate, for an archive"""
-    from .reporting import archive
+    from .reporting import rocrate as crate
 
-    archive.write(arguments.scale, arguments.output)
+    crate.write_crate(arguments.scale, arguments.output)

@@ -55,9 +55,9 @@ def read_required(folder: Path, name: str) -> tuple[bytes, dict[str, Any]]:
     """The same of a record that must be there.
 
     Raises:
-        BadRecord: as `read`, or it is missing.
+        BadRecord: as `read_measurement`; or it is missing.
     """
-    if (found := read(folder, name)) is None:
+    if (found := read_measurement(folder, name)) is None:
         raise BadRecord(f"{folder / name}: missing")
     return found
 

@@ -39,7 +39,9 @@ def read_imported_detection(folder: Path) -> run.Record:
         metrics, origin = (json.loads((folder / name).read_bytes()) for name in (run.METRICS, run.PROVENANCE))
         parameters: dict[str, Any] = origin["params"]["resolved"]
         _ = parameters["backbone"]["imported"], parameters["backbone"]["source"], metrics["test"]["map_50"]
-        record = run.read(folder, Experiment(metrics["experiment"], metrics["scale"], parameters), metrics["seed"])
+        record = run.read_record(
+            folder, Experiment(metrics["experiment"], metrics["scale"], parameters), metrics["seed"]
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise run.BadRecord(f"{folder}: not a record of a detection ({type(error).__name__}: {error})") from None
     if record is None:
