@@ -12,9 +12,9 @@ from ..errors import UserError
 from ..parameters import Project, load
 from ..parameters.reading import nearest
 from . import reproductions, verdict
-from .cells import Filled, fill
+from .cells import FilledCell, fill_cells
 from .store import Records
-from .walk import Run, Walk, Walks
+from .trace import Trace, TracedRun, Tracer
 
 COLOURS = {verdict.AGREES: "green", verdict.DIFFERS: "red", verdict.UNDECIDED: "yellow", verdict.CUT_OFF: "yellow"}
 BARS = "▁▂▃▄▅▆▇█"

@@ -7,10 +7,9 @@ from ..parameters import Project
 from ..parameters.reports import TEST_ERROR
 from ..records.files import write_atomically
 from . import claims, reproductions
-from .cells import Filled, count_cells, fill
+from .cells import FilledCell, count_cells, fill_cells
 from .claims import CONTRADICTED, HOLDS, UNDECIDED, Judged, join_counts
-from .rendering import format_grid
-from .rendering import render as render_template
+from .rendering import format_grid, render
 from .store import Records
 
 NAME = "README.md"

@@ -12,7 +12,7 @@ from ..parameters.reports import Row
 from ..records import run
 from ..records.files import json_bytes, write_atomically
 from . import claims, detections, findings, readme, reproductions, verdict
-from .cells import Filled, count_cells, fill, round_numbers
+from .cells import FilledCell, count_cells, fill_cells, round_numbers
 from .claims import Judged
 from .rendering import format_padded, pad_columns, render
 from .store import Records, describe_outdated_records
