@@ -14,7 +14,7 @@ LINES = {"ours": "-", "eager": "--", "pytorchcv": ":"}
 INTRODUCTION = "# Speed of a training step\n\nMade by `make bench`; [docs/speed.md](../../docs/speed.md) says how.\n\n"
 
 
-def draw(found: benchmarks.Records) -> Figure:
+def draw(found: benchmarks.ByDevice) -> Figure:
     """Time of a step on CIFAR against depth, a line for each implementation; float32."""
     drawing = Figure(figsize=(5.5, 3.4), layout="constrained")
     axes = drawing.subplots()
