@@ -239,6 +239,7 @@ def small(bench):
     for name, key in (("scales/paper", "order"), ("reporting", "scales")):  # of experiments and scales that are gone
         path = params / f"{name}.yaml"
         path.write_text(re.sub(rf"^{key}:.*\n(  .*\n)*", "", path.read_text(), flags=re.MULTILINE))
+    path.write_text(re.sub(r"side_by_side: .*", "side_by_side: [paper]", path.read_text()))
     (params / "detection.yaml").write_text("recipes: {}\nexperiments: {}\nscales: {paper: {}}\n")
     assert len(load(bench.root).experiments) == 7
     return bench
