@@ -1,11 +1,14 @@
 """From parameters to a network: replicas, initial weights and which of them decay."""
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from identity_mappings.errors import UserError
 from identity_mappings.networks.batch_norm import BatchNorm2d
 from identity_mappings.networks.resnet import CifarResNet
 from identity_mappings.networks.shortcuts import Gate
@@ -186,3 +189,50 @@ def test_build_leaves_the_experiment_as_it_is():
     digest = experiment.digest
     build(experiment)
     assert experiment.digest == digest
+
+
+WHOLE = """
+import torch
+from torch import nn
+from identity_mappings.networks.shortcuts import Shortcut
+class Own(Shortcut):
+    def __init__(self, *unit, initial):
+        super().__init__(*unit)
+        self.alpha = nn.Parameter(torch.tensor(float(initial)))
+    def forward(self, x, f):
+        return self.path(x) + self.alpha * f
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("", "", None),
+        ("import torch\n", "import torhc\n", "cannot be imported: ModuleNotFoundError: No module named 'torhc'"),
+        ("class Own", "class Other", "no class Own derived from"),
+        ("(Shortcut)", "(nn.Module)", "no class Own derived from"),
+        ("def forward", "def foward", "Own has no method forward"),
+        ("*unit, initial", "channels", r"Own.__init__\(.*TypeError"),
+        ("super().__init__(*unit)", "pass", r"Own.__init__\(.*AttributeError"),
+        ("forward(self, x, f)", "forward(self, x)", r"Own.forward\(.*TypeError"),
+        ("self.path(x)", "x", r"Own.forward\(x, f\) with x \(2, 16, 8, 8\) .* f \(2, 32, 4, 4\).*RuntimeError"),
+        ("self.path(x) + self.alpha * f", "x", r"returns \(2, 16, 8, 8\) float32: return a tensor like f"),
+        ("self.alpha * f", "(self.alpha * f).double()", r"returns .* float64: return a tensor like f"),
+        ("self.path(x) + self.alpha * f", "f.shape", "returns Size, no tensor"),
+    ],
+)
+def test_a_shortcut_of_ones_own_that_does_not_fit_is_named_with_its_method(tmp_path, old, new, message):
+    text = WHOLE.replace(old, new)
+    (tmp_path / "own.py").write_text(text)
+    shortcut = {
+        "kind": "custom", "class_name": "Own", "arguments": {"initial": 0},
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }  # fmt: skip
+    experiment = PROJECT.resolve("cifar10-resnet20")
+    parameters = experiment.parameters | {"network": experiment.parameters["network"] | {"shortcut": shortcut}}
+    experiment = replace(experiment, parameters=parameters, custom_source="own.py")
+    if message is None:
+        assert build(experiment, tmp_path).units[0].shortcut.alpha == 0
+        return
+    with pytest.raises(UserError, match=f"own.py: .*{message}"):
+        build(experiment, tmp_path)

@@ -5,6 +5,7 @@ needs torch and safetensors only.
 """
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ FAMILIES: dict[str, type[Network]] = {
     "vgg": Vgg,
 }
 WEIGHTS, CONFIG, NORMALIZATION = "model.safetensors", "config.json", "normalization."
+OWN_SHORTCUT = "own_shortcut"  # module of an export that has a shortcut of the user's own
 
 
 class Classifier(nn.Module):
@@ -56,7 +58,12 @@ def load(folder: str | Path = Path(__file__).parents[1]) -> Classifier:
     config = json.loads((Path(folder) / CONFIG).read_text("utf-8"))
     weights = load_file(Path(folder) / WEIGHTS)
     normalization = {name: weights.pop(NORMALIZATION + name) for name in ("mean", "deviation")}
-    network = FAMILIES[config["family"]](**config["arguments"])
+    arguments = config["arguments"]
+    shortcut = arguments.get("shortcut") or {}
+    if shortcut.get("kind") == "custom":
+        own = getattr(import_module(f"{__name__}.{OWN_SHORTCUT}"), shortcut["class_name"])
+        arguments |= {"shortcut": {"kind": "custom", **shortcut["arguments"]}, "shortcut_class": own}
+    network = FAMILIES[config["family"]](**arguments)
     network.load_state_dict(weights)
     return Classifier(network, **normalization).eval()
 

@@ -15,7 +15,7 @@ from ..records import run
 from ..records.experiment import Experiment
 from ..records.files import json_bytes, write_atomically
 from ..training import checkpoint, verify
-from ..training.assembly import get_arguments, get_recipe
+from ..training.assembly import build, get_arguments, get_recipe
 from ..training.feeds import Resident
 from ..training.group import Group
 from ..training.trainer import Options
@@ -37,7 +37,8 @@ def export(folder: Path, options: Options, output: Path | None = None) -> Path:
         The folder of this export: model.safetensors, config.json, README.md (a model card) and network/ (its code).
 
     Raises:
-        UserError: no finished record, no weights or others than the record's, no data, or a shortcut of the user's own.
+        UserError: no finished record, no weights or others than the record's, no data, or a custom shortcut whose file has
+            changed since.
     """
     try:
         from safetensors.torch import save
@@ -48,8 +49,6 @@ def export(folder: Path, options: Options, output: Path | None = None) -> Path:
     experiment, record = verify.read_record(folder, options.root)
     if record.metrics["status"] != "finished":
         raise UserError(f"{folder}: {record.metrics['status']}: only the weights of a finished run are exported")
-    if experiment.parameters["network"]["shortcut"]["kind"] == "custom":
-        raise UserError(f"{folder}: it has a custom shortcut, whose file an export does not include")
     weights = checkpoint.read_trained(experiment, record, folder.parents[2], options.root)
     family, arguments = get_arguments(experiment)
     tensors = families.as_tensors(weights, *_find_normalization(experiment, record.metrics["seed"], options))
@@ -61,6 +60,14 @@ def export(folder: Path, options: Options, output: Path | None = None) -> Path:
     sources = Path(inspect.getfile(families)).parent
     for module, name in [("families", "__init__"), *((name, name) for name in MODULES)]:
         write_atomically(target / PACKAGE / f"{name}.py", (sources / f"{module}.py").read_bytes())
+    if experiment.parameters["network"]["shortcut"]["kind"] == "custom":
+        build(experiment, options.root)  # refuses another file than the record's
+        text = (options.root / str(experiment.custom_source)).read_text("utf-8")
+        # In an export the project's networks are the package beside it.
+        text = text.replace("from identity_mappings.networks.", "from .").replace(
+            "from identity_mappings.networks ", "from . "
+        )
+        write_atomically(target / PACKAGE / f"{families.OWN_SHORTCUT}.py", text.encode())
     write_atomically(target / CARD, _render_card(experiment, record, tensors))
     return target
 

@@ -1,5 +1,6 @@
 """From an experiment's parameters to a network with its initial weights."""
 
+import copy
 import hashlib
 import math
 from pathlib import Path
@@ -37,11 +38,50 @@ def load_custom_shortcut(source: Path, sha256: str, class_name: str) -> type[Sho
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"{source}: changed since the experiment was resolved: resolve it again, it is another run")
     module = ModuleType(source.stem)
-    exec(compile(content, str(source), "exec"), module.__dict__)
+    try:
+        exec(compile(content, str(source), "exec"), module.__dict__)
+    except Exception as error:  # the user's own code may raise anything
+        raise UserError(f"{source}: cannot be imported: {type(error).__name__}: {error}") from None
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Shortcut)):
         raise UserError(f"{source}: no class {class_name} derived from identity_mappings.networks.shortcuts.Shortcut")
+    if found.forward is Shortcut.forward:
+        raise UserError(
+            f"{source}: {class_name} has no method forward(self, x, f): without, it is the identity shortcut"
+        )
     return found
+
+
+def _try_shortcuts(network: nn.Module, shortcut_class: type[Shortcut], source: str) -> None:
+    """Call the user's own shortcut once in each place that it has in a network.
+
+    Raises:
+        UserError: it fails, or what it returns is not like F(x).
+    """
+    tried = set()
+    for unit in network.units:
+        convolutions = [module for module in unit.residual.modules() if isinstance(module, nn.Conv2d)]
+        stride = math.prod(convolution.stride[0] for convolution in convolutions)
+        place = convolutions[0].in_channels, convolutions[-1].out_channels, stride
+        if type(unit.shortcut) is not shortcut_class or place in tried:
+            continue
+        tried.add(place)
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), convolutions[0].weight.device:
+            x, f = torch.zeros(2, place[0], 8, 8), torch.zeros(2, place[1], 8 // stride, 8 // stride)
+            where = f"{source}: {shortcut_class.__name__}.forward(x, f) with x {_describe(x)} and f {_describe(f)}"
+            try:
+                y = copy.deepcopy(unit.shortcut).eval()(x, f)
+            except Exception as error:
+                cure = "self.path(x) has the shape of f"
+                raise UserError(f"{where}: {type(error).__name__}: {error} ({cure})") from None
+        if _describe(y) != _describe(f):
+            raise UserError(f"{where} returns {_describe(y)}: return a tensor like f")
+
+
+def _describe(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return f"{type(value).__name__}, no tensor"
+    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
 
 
 def get_arguments(experiment: Experiment) -> tuple[str, dict[str, Any]]:
@@ -77,13 +117,18 @@ def build(experiment: Experiment, root: Path = Path()) -> Network:
         source = root / experiment.custom_source
         shortcut_class = load_custom_shortcut(source, shortcut["sha256"], shortcut["class_name"])
         shortcut = {"kind": "custom", **shortcut["arguments"]}
-    arguments |= {"shortcut": shortcut, "shortcut_class": shortcut_class}
-    try:
+    arguments |= {"shortcut": shortcut}
+    if shortcut_class is None:
         return FAMILIES[family](**arguments)
-    except TypeError as error:
-        if shortcut_class is None:
-            raise
-        raise UserError(f"{experiment.custom_source}: {shortcut_class.__name__} does not fit: {error}") from None
+    try:
+        network = FAMILIES[family](**arguments, shortcut_class=shortcut_class)
+    except Exception as error:  # the user's own code may raise anything
+        raise UserError(
+            f"{source}: {shortcut_class.__name__}.__init__(self, in_channels, out_channels, stride, path, norm, and the "
+            f"`arguments` of params/): {type(error).__name__}: {error}"
+        ) from None
+    _try_shortcuts(network, shortcut_class, str(source))
+    return network
 
 
 @torch.no_grad()
