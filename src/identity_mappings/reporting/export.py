@@ -37,8 +37,8 @@ def export(folder: Path, options: Options, output: Path | None = None) -> Path:
         The folder of this export: model.safetensors, config.json, README.md (a model card) and network/ (its code).
 
     Raises:
-        UserError: no finished record, no weights or others than the record's, no data, or a custom shortcut whose file has
-            changed since.
+        UserError: no finished record, no weights or others than the record's, no data, or a custom shortcut whose file
+            has changed since.
     """
     try:
         from safetensors.torch import save

@@ -52,7 +52,7 @@ def load_custom_shortcut(source: Path, sha256: str, class_name: str) -> type[Sho
     return found
 
 
-def _try_shortcuts(network: nn.Module, shortcut_class: type[Shortcut], source: str) -> None:
+def _try_shortcuts(network: Any, shortcut_class: type[Shortcut], source: str) -> None:
     """Call the user's own shortcut once in each place that it has in a network.
 
     Raises:
@@ -121,11 +121,12 @@ def build(experiment: Experiment, root: Path = Path()) -> Network:
     if shortcut_class is None:
         return FAMILIES[family](**arguments)
     try:
-        network = FAMILIES[family](**arguments, shortcut_class=shortcut_class)
+        arguments["shortcut_class"] = shortcut_class
+        network = FAMILIES[family](**arguments)
     except Exception as error:  # the user's own code may raise anything
         raise UserError(
-            f"{source}: {shortcut_class.__name__}.__init__(self, in_channels, out_channels, stride, path, norm, and the "
-            f"`arguments` of params/): {type(error).__name__}: {error}"
+            f"{source}: {shortcut_class.__name__}.__init__(self, in_channels, out_channels, stride, path, norm, and "
+            f"the arguments of params/): {type(error).__name__}: {error}"
         ) from None
     _try_shortcuts(network, shortcut_class, str(source))
     return network
