@@ -260,21 +260,15 @@ def resolve(arguments: argparse.Namespace) -> None:
 )
 def data(arguments: argparse.Namespace) -> None:
     """get a dataset, check it, or prepare it for training (ImageNet: archives to shards)"""
-    from .data import sources
+    from .data import prepare
     from .parameters.load import read_entry
 
     name, folder = arguments.name, arguments.data
-    if read_entry(name).has_boxes:
-        from .detection import datasets
-
-        detection = {"fetch": datasets.fetch, "prepare": datasets.prepare, "verify": datasets.verify}
-        print(detection[arguments.action](name, folder))
-        return
-    actions = {"fetch": sources.fetch, "prepare": sources.prepare, "verify": sources.verify}
+    actions = {"fetch": prepare.fetch, "prepare": prepare.prepare, "verify": prepare.verify}
     if message := actions[arguments.action](name, folder):
         print(message)
     if arguments.commit or read_entry(name).format == "cifar":
-        sources.commit(name, folder)
+        prepare.commit(name, folder)
         print(f"{folder / name}: as pinned, and in DVC's cache")
 
 

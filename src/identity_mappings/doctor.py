@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from .data import sources
 from .data.images import Images
+from .data.prepare import list_problems
 from .errors import UserError
 from .parameters import Project, load
 from .records.experiment import ARITHMETICS, Experiment
@@ -144,7 +144,7 @@ def check_data(project: Project, folder: Path) -> Line:
     for name in (name for name, entry in project.datasets.items() if entry.format == "cifar"):
         if not (folder / name).is_dir():
             missing.append(name)
-        elif wrong := sources.list_problems(name, folder):
+        elif wrong := list_problems(name, folder):
             return Line("data", WRONG, f"{name} is damaged: {wrong[0]}; identity-mappings data fetch {name}")
         else:
             here.append(name)

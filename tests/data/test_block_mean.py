@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from identity_mappings.data import block_mean, cifar, load
-from identity_mappings.data.images import Images
+import identity_mappings.data.images
+from identity_mappings.data.images import Images, compute_block_mean, compute_md5, load_images, read_block_means
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load as load_parameters
 
@@ -35,12 +35,12 @@ def test_each_pixel_is_the_mean_of_its_block(size, pixels):
         0, 256, (3, 3, pixels, pixels), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
     )
     images[0, 0] = 255  # no overflow
-    assert torch.equal(block_mean.compute_block_mean(images, size), compute_plainly(images, size))
+    assert torch.equal(compute_block_mean(images, size), compute_plainly(images, size))
 
 
 def test_halves_are_rounded_up():
     blocks = torch.tensor([[0, 0, 0, 1], [0, 0, 1, 1], [255, 255, 255, 254], [255, 255, 254, 254]], dtype=torch.uint8)
-    means = block_mean.compute_block_mean(blocks.view(4, 1, 2, 2), 2)
+    means = compute_block_mean(blocks.view(4, 1, 2, 2), 2)
     assert means.flatten().tolist() == [0, 1, 255, 255]
 
 
@@ -53,13 +53,13 @@ def test_the_hash_follows_from_that_of_cifar10():
     assert dataset["made_from"] == {"name": "cifar10", "block_mean": 2, "md5": CIFAR10_MD5}
     text = f"{CIFAR10_MD5}: mean of blocks of 2 x 2 pixels, rounded half up"
     assert dataset["md5"] == hashlib.md5(text.encode()).hexdigest()
-    assert block_mean.compute_md5("another", 2) != dataset["md5"] != block_mean.compute_md5(CIFAR10_MD5, 4)
+    assert compute_md5("another", 2) != dataset["md5"] != compute_md5(CIFAR10_MD5, 4)
 
 
 def test_a_hash_that_does_not_follow_is_refused(tmp_path):
     dataset = read_parameters()
     with pytest.raises(UserError, match=r"cifar10-half.md5: \w+ does not follow from cifar10's: write \w+"):
-        load({**dataset, "made_from": {**dataset["made_from"], "block_mean": 4}}, tmp_path)
+        load_images({**dataset, "made_from": {**dataset["made_from"], "block_mean": 4}}, tmp_path)
 
 
 def test_blocks_that_do_not_fit_are_refused(tmp_path, monkeypatch):
@@ -67,20 +67,20 @@ def test_blocks_that_do_not_fit_are_refused(tmp_path, monkeypatch):
     whole = Images(
         torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2), torch.zeros(1, 3, 32, 32), torch.zeros(1)
     )
-    monkeypatch.setattr(cifar, "load", lambda *_: whole)
+    monkeypatch.setattr(identity_mappings.data.images, "read_cifar", lambda *_: whole)
     with pytest.raises(UserError, match="images of 32 pixels cannot be cut into blocks of 3: take a divisor"):
-        block_mean.load("cifar10-third", block_mean.compute_md5("0", 3), pinned, tmp_path)
+        read_block_means("cifar10-third", compute_md5("0", 3), pinned, tmp_path)
 
 
 def test_labels_stay_and_missing_files_are_named(tmp_path, monkeypatch):
     dataset = read_parameters()
     with pytest.raises(UserError, match=r"cifar10: missing: .* `identity-mappings data fetch cifar10`"):
-        load(dataset, tmp_path)
+        load_images(dataset, tmp_path)
     numbers = torch.Generator().manual_seed(2)
     training, test = (torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=numbers) for n in (4, 2))
     whole = Images(training, torch.tensor([3, 1, 2, 0]), test, torch.tensor([5, 6]))
-    monkeypatch.setattr(cifar, "load", lambda *_: whole)
-    found = load({**dataset, "training_images": 4, "test_images": 2}, tmp_path)
+    monkeypatch.setattr(identity_mappings.data.images, "read_cifar", lambda *_: whole)
+    found = load_images({**dataset, "training_images": 4, "test_images": 2}, tmp_path)
     assert torch.equal(found.training, compute_plainly(training, 2)) and torch.equal(
         found.test, compute_plainly(test, 2)
     )

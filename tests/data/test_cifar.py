@@ -20,7 +20,8 @@ import torchvision
 import yaml
 
 from identity_mappings.cli import main
-from identity_mappings.data import cifar, digits, load, sources
+from identity_mappings.data import prepare
+from identity_mappings.data.images import load_images, read_cifar, read_digits
 from identity_mappings.data.listing import dvc_md5
 from identity_mappings.errors import UserError
 from identity_mappings.parameters.load import read_entry
@@ -47,9 +48,9 @@ class Small:
         for key in ("train_list", "test_list"):
             monkeypatch.setattr(CIFAR10, key, [(name, md5[name]) for name, _ in getattr(CIFAR10, key)])
         monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5[CIFAR10.meta["filename"]]})
-        self.md5_of_folder = dvc_md5(cifar.list_pinned(CIFAR10))
+        self.md5_of_folder = dvc_md5(prepare.list_cifar(CIFAR10))
         self.entry = PINNED["cifar10"].model_copy(update={"md5": self.md5_of_folder})
-        monkeypatch.setattr(sources, "read_entry", lambda name: self.entry if name == "cifar10" else read_entry(name))
+        monkeypatch.setattr(prepare, "read_entry", lambda name: self.entry if name == "cifar10" else read_entry(name))
         self.folder = folder / "data"
         self.place = self.folder / "cifar10" / CIFAR10.base_folder
         self.archive = folder / "source" / "cifar-10-python.tar.gz"
@@ -95,7 +96,7 @@ def small(tmp_path, monkeypatch) -> Iterator[Small]:
 
 def test_the_pins_are_torchvisions_and_data_dvc_has_them():
     for name, entry in PINNED.items():
-        assert cifar.find_source(name, entry.md5).__name__.lower() == name
+        assert prepare.find_cifar(name, entry.md5).__name__.lower() == name
     outs = {out["path"]: out for out in yaml.safe_load((ROOT / "data.dvc").read_text())["outs"]}
     assert outs["data/cifar10"] | {"size": 0} == {
         "md5": PINNED["cifar10"].md5, "size": 0, "nfiles": 7, "hash": "md5", "path": "data/cifar10",
@@ -108,7 +109,7 @@ def test_the_pins_are_torchvisions_and_data_dvc_has_them():
 
 def test_it_reads_what_torchvisions_reader_reads(small, monkeypatch):
     small.restore()
-    images = cifar.load("cifar10", small.md5_of_folder, small.folder)
+    images = read_cifar("cifar10", small.md5_of_folder, small.folder)
     monkeypatch.setattr(CIFAR10, "_load_meta", lambda self: None)
     for train, x, y in ((True, images.training, images.training_labels), (False, images.test, images.test_labels)):
         theirs = CIFAR10(small.folder / "cifar10", train=train)
@@ -124,38 +125,38 @@ def test_a_pickle_is_not_read_before_its_md5_is_checked(small, tmp_path):
     small.restore()
     (small.place / "data_batch_3").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(UserError, match=r"cifar10: not the pinned files: .*nothing was read: .*data verify cifar10"):
-        cifar.load("cifar10", small.md5_of_folder, small.folder)
+        read_cifar("cifar10", small.md5_of_folder, small.folder)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_dataset_is_one_line_with_the_cure(tmp_path):
     dataset = {"name": "cifar100", "md5": PINNED["cifar100"].md5}
     with pytest.raises(UserError, match=r"cifar100: missing: .*data fetch cifar100.*dvc pull data/cifar100"):
-        load(dataset, tmp_path)
+        load_images(dataset, tmp_path)
 
 
 def test_other_pins_or_counts_are_refused(small):
     small.restore()
     with pytest.raises(UserError, match=r"cifar10: not the pinned files: their hash is .*, not 0+\.dir; "):
-        cifar.load("cifar10", "0" * 32 + ".dir", small.folder)
+        read_cifar("cifar10", "0" * 32 + ".dir", small.folder)
     small.entry = small.entry.model_copy(update={"md5": "0" * 32 + ".dir"})
     with pytest.raises(
         UserError, match=r"params/datasets.yaml: cifar10.md5: 0+\.dir is not that of the published files"
     ):
-        sources.verify("cifar10", small.folder)
+        prepare.verify("cifar10", small.folder)
     sizes = {"channels": 3, "size": 32, "training_images": 50000, "test_images": 3}
     with pytest.raises(UserError, match=r"has \(15, 3, 32, 32\) training"):
-        load({"name": "cifar10", "md5": small.md5_of_folder, **sizes}, small.folder)
+        load_images({"name": "cifar10", "md5": small.md5_of_folder, **sizes}, small.folder)
 
 
 def test_verify_names_each_wrong_file(small):
     small.restore()
-    sources.verify("cifar10", small.folder)
+    prepare.verify("cifar10", small.folder)
     (small.place / "data_batch_2").unlink()
     (small.place / "test_batch").write_bytes(b"other")
     (small.place / "cifar-10-python.tar.gz").write_bytes(b"left over")
     with pytest.raises(UserError) as error:
-        sources.verify("cifar10", small.folder)
+        prepare.verify("cifar10", small.folder)
     lines = str(error.value).splitlines()
     assert re.search(r"data_batch_2: missing", lines[0])
     assert re.search(r"test_batch: MD5 795f3202b17cb6bc3d4b771d8c6c9eaf, published", lines[1])
@@ -164,7 +165,7 @@ def test_verify_names_each_wrong_file(small):
 
 
 def test_fetch_gets_checks_and_leaves_no_archive_in_the_output(small):
-    sources.fetch("cifar10", small.folder)
+    prepare.fetch("cifar10", small.folder)
     assert {path.name: path.read_bytes() for path in small.place.iterdir()} == small.files
     assert not list((small.folder / "cifar10").rglob("*.tar.gz"))
 
@@ -173,7 +174,7 @@ def test_fetch_keeps_what_is_right_and_mends_the_rest(small):
     small.restore()
     (small.place / "data_batch_4").write_bytes(b"half")
     kept = {path.name: path.stat().st_mtime_ns for path in small.place.iterdir()}
-    sources.fetch("cifar10", small.folder)
+    prepare.fetch("cifar10", small.folder)
     now = {path.name: path.stat().st_mtime_ns for path in small.place.iterdir()}
     assert {name for name in now if now[name] != kept[name]} == {"data_batch_4"}
 
@@ -185,16 +186,16 @@ def test_fetch_goes_on_with_an_archive_that_is_there_and_without_network(small, 
     with pytest.MonkeyPatch.context() as offline:
         offline.setattr(torchvision.datasets.CIFAR10, "url", "file:///nowhere/cifar-10-python.tar.gz")
         with pytest.raises(UserError, match="call this again when the network is back"):
-            sources.fetch("cifar10", small.folder)
+            prepare.fetch("cifar10", small.folder)
         (downloads / small.archive.name).write_bytes(small.archive.read_bytes())
-        sources.fetch("cifar10", small.folder)
+        prepare.fetch("cifar10", small.folder)
     assert (small.place / "data_batch_1").read_bytes() == small.files["data_batch_1"]
 
 
 def test_fetch_does_nothing_where_all_is_right(small, monkeypatch):
     small.restore()
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "file:///nowhere")
-    sources.fetch("cifar10", small.folder)
+    prepare.fetch("cifar10", small.folder)
 
 
 def test_an_archive_with_a_wrong_file_loses_nothing(small):
@@ -202,7 +203,7 @@ def test_an_archive_with_a_wrong_file_loses_nothing(small):
     (small.place / "test_batch").write_bytes(b"mine")
     small.pack({**small.files, "test_batch": b"not the published one"})
     with pytest.raises(UserError, match="test_batch is not the published file"):
-        sources.fetch("cifar10", small.folder)
+        prepare.fetch("cifar10", small.folder)
     assert (small.place / "test_batch").read_bytes() == b"mine"
 
 
@@ -214,17 +215,17 @@ def test_an_archives_paths_are_not_followed(small, tmp_path):
             tar.addfile(member, io.BytesIO(b"evil"))
     torchvision.datasets.CIFAR10.tgz_md5 = hashlib.md5(small.archive.read_bytes()).hexdigest()
     with pytest.raises(UserError):
-        sources.fetch("cifar10", small.folder)
+        prepare.fetch("cifar10", small.folder)
     assert not list(tmp_path.rglob("outside"))
 
 
 def test_an_unknown_dataset_is_named(tmp_path):
     with pytest.raises(UserError, match="no dataset 'cifar11'"):
-        sources.fetch("cifar11", tmp_path)
+        prepare.fetch("cifar11", tmp_path)
 
 
 def test_digits_are_pinned_and_split(tmp_path):
-    images = digits.load("digits", read_entry("digits", ROOT).md5)
+    images = read_digits("digits", read_entry("digits", ROOT).md5)
     assert images.training.shape == (1297, 1, 8, 8) and images.test.shape == (500, 1, 8, 8)
     assert images.training.dtype == torch.uint8 and int(images.training.max()) == 240
     from sklearn.datasets import load_digits
@@ -234,7 +235,7 @@ def test_digits_are_pinned_and_split(tmp_path):
     assert torch.equal(both[:, 0], torch.from_numpy(theirs.images * 15).byte())
     assert torch.cat([images.training_labels, images.test_labels]).tolist() == theirs.target.tolist()
     with pytest.raises(UserError, match="make env"):
-        digits.load("digits", "0" * 32)
+        read_digits("digits", "0" * 32)
 
 
 def dvc(folder: Path, *words: str) -> str:
@@ -275,10 +276,10 @@ def test_a_dataset_ends_in_dvcs_cache_while_another_is_missing(small, tmp_path, 
     (small.place / "test_batch").unlink()
     (small.place / "test_batch").write_bytes(b"other")
     with pytest.raises(UserError, match=r"data\.dvc pins"):
-        sources.commit("cifar10", small.folder)
+        prepare.commit("cifar10", small.folder)
 
 
 def test_commit_without_dvc_says_so(small):
     small.restore()
     with pytest.raises(UserError, match="DVC could not add it"):
-        sources.commit("cifar10", small.folder)
+        prepare.commit("cifar10", small.folder)

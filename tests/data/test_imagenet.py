@@ -20,9 +20,9 @@ from torchvision.datasets import imagenet as torchvisions
 import make_small_data
 import small_imagenet
 from identity_mappings.cli import main
-from identity_mappings.data import imagenet, sources
-from identity_mappings.data.imagenet import DEVKIT, TRAINING, VALIDATION
+from identity_mappings.data import prepare
 from identity_mappings.data.listing import dvc_md5, list_files
+from identity_mappings.data.sources import DEVKIT, GROUND_TRUTH, TRAINING, VALIDATION, read_devkit
 from identity_mappings.errors import UserError
 from identity_mappings.parameters.datasets import Archive, Dataset
 from identity_mappings.parameters.load import read_entry
@@ -66,7 +66,7 @@ def test_the_hash_is_dvcs_of_a_folder_with_such_files(tmp_path):
     from dvc_data.hashfile.db import HashFileDB
     from dvc_objects.fs import LocalFileSystem
 
-    for number, file in enumerate([*pins("imagenet"), "b/z/a.jpg", "b/a.jpg", "b.a", "B/ä", "b-c/1", "b/.hidden"]):
+    for number, file in enumerate([*pins("imagenet"), "b/z/a.jpg", "b/a.jpg", "b.a", "B/ä", "b-c/1"]):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes(bytes([number]))
     store = HashFileDB(LocalFileSystem(), str(tmp_path.parent / "store"))
@@ -109,13 +109,12 @@ def test_the_small_images_are_as_ilsvrcs(made):
 def test_torchvisions_imagenet_reads_the_small_archives_with_our_labels(data, monkeypatch):
     names = (("train", TRAINING), ("val", VALIDATION), ("devkit", DEVKIT))
     monkeypatch.setattr(torchvisions, "ARCHIVE_META", {key: (file, pins(SMALL)[file]) for key, file in names})
-    devkit = imagenet.read_devkit(SMALL, data, ENTRIES[SMALL])
+    wnids, labels = read_devkit(data / SMALL / DEVKIT, ENTRIES[SMALL])
     train, val = (ImageNet(data / SMALL, split) for split in ("train", "val"))
-    assert train.wnids == val.wnids == list(devkit.words)
-    assert [", ".join(words) for words in train.classes] == list(devkit.words.values())
+    assert train.wnids == val.wnids == wnids
     assert len(train) == 320 and Counter(train.targets) == dict.fromkeys(range(10), 32)
     theirs = {Path(path).name: label for path, label in val.samples}
-    ours = {f"ILSVRC2012_val_{n:08d}.JPEG": label for n, label in enumerate(devkit.validation_labels, 1)}
+    ours = {f"ILSVRC2012_val_{n:08d}.JPEG": label for n, label in enumerate(labels, 1)}
     assert ours == theirs and len(ours) == 100
     assert list(range(1, 11)) != small_imagenet.IDENTITIES, "ids and labels differ, as in ILSVRC"
 
@@ -135,22 +134,16 @@ def repack(data: Path, change) -> Dataset:
 
 
 def test_a_wrong_devkit_is_refused(data):
-    truth = imagenet.GROUND_TRUTH
-    for change, said in (
-        (lambda members: {truth: members[truth]}, r"no file .*meta.mat"),
-        (lambda members: members | {truth: members[truth] + b"1\n"}, r"101 lines, not 100 numbers from 1 to 10"),
-        (lambda members: members | {truth: members[truth][:-2] + b"11\n"}, r"ground_truth.txt"),
-    ):
-        entry = repack(data, change)
-        with pytest.raises(UserError, match=said):
-            imagenet.read_devkit(SMALL, data, entry)
-        make_small_data.make("imagenet-small", data)
+    path, truth = data / SMALL / DEVKIT, GROUND_TRUTH
+    entry = repack(data, lambda members: members | {truth: members[truth] + b"1\n"})
+    with pytest.raises(UserError, match="10 classes and 101 validation images, not 10 and 100: correct"):
+        read_devkit(path, entry)
     (data / SMALL / DEVKIT).write_bytes(b"other")
     with pytest.raises(UserError, match=r"devkit_t12.tar.gz: its MD5 is 795f3202.*published is 91d1041c"):
-        imagenet.read_devkit(SMALL, data, ENTRIES[SMALL])
+        read_devkit(path, ENTRIES[SMALL])
     make_small_data.make("imagenet-small", data)
-    with pytest.raises(UserError, match="10 classes, not numbered 1 to 11"):
-        imagenet.read_devkit(SMALL, data, ENTRIES[SMALL].model_copy(update={"classes": 11}))
+    with pytest.raises(UserError, match="it has 10 classes and 100 validation images, not 11 and 100: correct"):
+        read_devkit(path, ENTRIES[SMALL].model_copy(update={"classes": 11}))
 
 
 def test_the_script_makes_the_small_archives_and_fetch_names_it(tmp_path, capsys):
@@ -190,7 +183,7 @@ def test_fetch_of_imagenet_says_what_to_download(tmp_path, capsys):
 def test_verify_names_each_wrong_archive_and_says_how_to_commit(data, capsys, monkeypatch):
     (data / SMALL).rename(data / "imagenet")
     entry = ENTRIES[SMALL].model_copy(update={"source": "https://image-net.org"})
-    monkeypatch.setattr(sources, "read_entry", lambda name: entry if name == "imagenet" else read_entry(name))
+    monkeypatch.setattr(prepare, "read_entry", lambda name: entry if name == "imagenet" else read_entry(name))
     words = ["data", "verify", "imagenet", "--data", str(data)]
     assert main(words) == 0
     assert "`identity-mappings data verify imagenet --commit` also puts it into DVC's cache, which takes 0 GB more" in (
@@ -200,6 +193,6 @@ def test_verify_names_each_wrong_archive_and_says_how_to_commit(data, capsys, mo
     (data / "imagenet" / DEVKIT).unlink()
     assert main(words) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert "img_val.tar: MD5 795f3202" in lines[0] and "devkit_t12.tar.gz: missing" in lines[1] and len(lines) == 3
+    assert "devkit_t12.tar.gz: missing" in lines[0] and "img_val.tar: MD5 795f3202" in lines[1] and len(lines) == 3
     with pytest.raises(UserError, match="no dataset 'imagenet21k' to get: there are cifar10, cifar100, "):
-        sources.verify("imagenet21k", data)
+        prepare.verify("imagenet21k", data)

@@ -12,11 +12,11 @@ import yaml
 from PIL import Image
 
 from identity_mappings.cli import main
-from identity_mappings.data import load as load_data
-from identity_mappings.data import sources
-from identity_mappings.data.image_folder import ImageFolder
+from identity_mappings.data import prepare
+from identity_mappings.data.images import load_images, read_arrays
 from identity_mappings.data.listing import dvc_md5, list_files
-from identity_mappings.data.shards import Shards
+from identity_mappings.data.shards import Shards, describe, write_shards
+from identity_mappings.data.sources import ImageFolder
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
 from identity_mappings.parameters.datasets import Dataset
@@ -36,6 +36,11 @@ squares-resnet8: {dataset: squares, recipe: squares, network: {depth: 8}}
 SHORT = {"batch_size": 8, "batch_norm_samples": 4, "iterations": 4, "learning_rate": {0: 0.01}, "evaluate_every": 4,
          "log_every": 2, "cpu_threads": 1}  # fmt: skip
 ENTRY = Dataset(format="images", size=32)
+
+
+def write(data: Path) -> str:
+    """Prepare data/pets, which no file pins; returns what the shards hold."""
+    return describe(write_shards(lambda: ImageFolder("pets", data, ENTRY), data / "shards/pets", None)[0])
 
 
 def encode(image: Image.Image, form: str = "JPEG", **options) -> bytes:
@@ -143,7 +148,7 @@ def test_a_second_call_changes_nothing_and_verify_finds_a_change(here, capsys):
     assert [path.read_bytes() for path in files] == before
     said = capsys.readouterr().out
     assert "prepared before; " in said and "1 CMYK and 1 PNG images are converted to RGB" in said
-    assert "data/pets: as pinned, and so are its shards" in said and "data/squares: as pinned" in said
+    assert "data/pets: as pinned; data/shards/pets: as it was prepared" in said and "data/squares: as pinned" in said
     extra = here / "data/pets/val/owl/9.jpg"
     extra.write_bytes(b"more")
     try:
@@ -198,43 +203,36 @@ def test_a_recipe_of_another_kind_of_images_is_refused(here):
         path.unlink()
 
 
-def test_after_a_stop_it_goes_on_to_the_same_bytes(here, tmp_path, monkeypatch):
-    from identity_mappings.data import prepare
-
-    entry, data = load().datasets["pets"], tmp_path / "data"
-    data.mkdir()
-    (data / "pets").symlink_to(here / "data/pets")
-    add, left = prepare.Writer.add, [6]
-
-    def stop(self, *arguments):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        add(self, *arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(prepare.Writer, "add", stop)
-        prepare.prepare("pets", data, entry)
-    assert json.loads((data / "shards/pets/.training.state.json").read_text())["classes"] == ["cat"]
-    prepare.prepare("pets", data, entry)
-    for path in (here / "data/shards/pets").iterdir():
-        assert path.name[0] in ".m" or (data / "shards/pets" / path.name).read_bytes() == path.read_bytes(), path.name
-
-
 def test_changed_images_that_are_not_pinned_yet_are_prepared_anew(tmp_path):
-    from identity_mappings.data.prepare import prepare
-
     make_folder(tmp_path / "pets")
-    prepare("pets", tmp_path, ENTRY)
+    write(tmp_path)
     target = tmp_path / "shards/pets"
     before = Shards(target, "training").md5
     (target / "mean-32-pillow.npy").write_bytes(b"of the images of before")
     (target / "training-0004.tar").write_bytes(b"a shard too many")
     (tmp_path / "pets/train/cat/4.jpg").write_bytes(encode(make_image(7)))
-    assert "13 training images in 4 shards" in prepare("pets", tmp_path, ENTRY)
+    assert "13 training images in 4 shards" in write(tmp_path)
     shards = Shards(target, "training")
     assert shards.md5 != before and len(shards) == 13
     assert len(list(target.glob("training-*.tar"))) == 4 and not list(target.glob("mean-*"))
+
+
+def test_dotfiles_are_not_seen(tmp_path):
+    """What macOS, Jupyter and Windows Explorer's friends leave, wherever it lies, and whatever it is."""
+    make_folder(tmp_path / "pets")
+    write(tmp_path)
+    index = json.loads((tmp_path / "shards/pets/index.json").read_text())
+    for place in (".", "train", "val", "train/cat"):
+        for name in (".DS_Store", "._0.jpg"):
+            (tmp_path / "pets" / place / name).write_bytes(b"no image")
+        (tmp_path / "pets" / place / ".ipynb_checkpoints").mkdir()
+        (tmp_path / "pets" / place / ".ipynb_checkpoints/0-checkpoint.jpg").write_bytes(b"no image")
+    write(tmp_path)
+    assert json.loads((tmp_path / "shards/pets/index.json").read_text()) == index
+    write_arrays(tmp_path / "squares")
+    (tmp_path / "squares/.DS_Store").write_bytes(b"no arrays")
+    assert list(list_files(tmp_path / "squares")) == ["squares.npz"]
+    assert len(read_arrays("squares", None, tmp_path).training) == 20
 
 
 def remove(path: Path) -> None:
@@ -279,12 +277,10 @@ BAD_FOLDERS = {
 
 @pytest.mark.parametrize(("change", "said"), BAD_FOLDERS.values(), ids=BAD_FOLDERS)
 def test_a_bad_folder_is_named_with_the_cure(tmp_path, change, said):
-    from identity_mappings.data.prepare import prepare
-
     make_folder(tmp_path / "pets")
     change(tmp_path / "pets")
     with pytest.raises(UserError, match=said) as error:
-        prepare("pets", tmp_path, ENTRY)
+        write(tmp_path)
     assert "\n" not in str(error.value) and not (tmp_path / "shards/pets/index.json").exists()
 
 
@@ -300,12 +296,12 @@ def test_arrays_are_taken_in_either_layout(tmp_path, shape):
     md5 = dvc_md5(list_files(tmp_path / "squares"))
     channels = 3 if 3 in shape else 1
     dataset = {"format": "arrays", "channels": channels, "size": 16, "training_images": 20, "test_images": 8}
-    images = load_data({"name": "squares", "md5": md5, **dataset}, tmp_path)
+    images = load_images({"name": "squares", "md5": md5, **dataset}, tmp_path)
     assert images.training.shape == (20, channels, 16, 16) and images.training_labels.tolist() == [*range(4)] * 5
     axes = (0, 3, 1, 2) if shape[-1] in (1, 3) else range(len(shape))
     assert numpy.array_equal(images.training.numpy(), pixels.transpose(axes).reshape(20, channels, 16, 16))
     with pytest.raises(UserError, match=r"squares.npz: not the pinned file: .*dvc checkout"):
-        load_data({"name": "squares", "md5": "0" * 32 + ".dir", **dataset}, tmp_path)
+        load_images({"name": "squares", "md5": "0" * 32 + ".dir", **dataset}, tmp_path)
 
 
 BAD_ARRAYS = {
@@ -327,25 +323,25 @@ BAD_ARRAYS = {
 @pytest.mark.parametrize(("changes", "said"), BAD_ARRAYS.values(), ids=BAD_ARRAYS)
 def test_bad_arrays_are_named_with_the_cure(tmp_path, monkeypatch, changes, said):
     write_arrays(tmp_path / "squares", **changes)
-    monkeypatch.setattr(sources, "read_entry", lambda name: Dataset(format="arrays"))
+    monkeypatch.setattr(prepare, "read_entry", lambda name: Dataset(format="arrays"))
     with pytest.raises(UserError, match=rf"squares.npz: .*{said}") as error:
-        sources.prepare("squares", tmp_path)
+        prepare.prepare("squares", tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_missing_and_other_files_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "read_entry", lambda name: Dataset(format="arrays"))
-    for action in (sources.fetch, sources.prepare, sources.verify):
+    monkeypatch.setattr(prepare, "read_entry", lambda name: Dataset(format="arrays"))
+    for action in (prepare.fetch, prepare.prepare, prepare.verify):
         with pytest.raises(UserError, match=r"squares: (missing|there is nothing): put "):
             action("squares", tmp_path)
     write_arrays(tmp_path / "squares")
     (tmp_path / "squares/readme.txt").write_text("x")
     with pytest.raises(UserError, match=r"squares: there is readme.txt, squares.npz: put one .npz file there"):
-        sources.prepare("squares", tmp_path)
+        prepare.prepare("squares", tmp_path)
     (tmp_path / "squares/readme.txt").unlink()
     (tmp_path / "squares/squares.npz").write_bytes(b"PK\x03\x04 broken")
     with pytest.raises(UserError, match=r"squares.npz: no .npz file of plain arrays .*: write it with numpy.savez"):
-        sources.prepare("squares", tmp_path)
+        prepare.prepare("squares", tmp_path)
 
 
 BAD_ENTRIES = {
@@ -364,7 +360,7 @@ def test_a_bad_entry_is_one_line(tmp_path, monkeypatch, entry, said):
     (tmp_path / "params/datasets.yaml").write_text(f"own: {entry}\n" if "{" in entry else f"own:\n  {entry}\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=rf"params/datasets.yaml: {said}") as error:
-        sources.prepare("own", tmp_path)
+        prepare.prepare("own", tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -379,5 +375,5 @@ def test_an_entry_that_says_otherwise_or_has_no_room_is_not_written_to(tmp_path,
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=re.escape(said)):
-            sources.prepare("squares", Path("data"))
+            prepare.prepare("squares", Path("data"))
         assert path.read_text() == text

@@ -3,26 +3,24 @@
 import hashlib
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 import make_small_data
 from identity_mappings.cli import main
-from identity_mappings.data import archive, sources
+from identity_mappings.data import listing
 from identity_mappings.data import prepare as preparing
-from identity_mappings.data.imagenet import DEVKIT, TRAINING, VALIDATION, read_devkit
 from identity_mappings.data.listing import dvc_md5, hash_md5
-from identity_mappings.data.prepare import Writer, prepare
-from identity_mappings.data.shards import Shards
+from identity_mappings.data.shards import Shards, verify_shards
+from identity_mappings.data.sources import DEVKIT, TRAINING, VALIDATION, read_devkit
 from identity_mappings.errors import UserError
 from identity_mappings.parameters.datasets import Archive
 from identity_mappings.parameters.load import read_entry
@@ -63,9 +61,9 @@ class Small:
         }
         self.publish()
 
-    def publish(self, cut: int | None = None, **entry) -> None:
+    def publish(self, **entry) -> None:
         self.training = packed([(f"{name}.tar", packed(members)) for name, members in self.classes.items()])
-        self.put({TRAINING: self.training[:cut], VALIDATION: REAL[VALIDATION], DEVKIT: REAL[DEVKIT]}, **entry)
+        self.put({TRAINING: self.training, VALIDATION: REAL[VALIDATION], DEVKIT: REAL[DEVKIT]}, **entry)
 
     def put(self, files: dict[str, bytes], **entry) -> None:
         (self.data / SMALL).mkdir(parents=True, exist_ok=True)
@@ -79,10 +77,9 @@ class Small:
         self.dataset = read_entry(SMALL).model_copy(update=changes)
 
     def prepare(self) -> str:
-        return prepare(SMALL, self.data, self.dataset)
-
-    def verify(self) -> None:
-        preparing.verify(SMALL, self.target, self.dataset)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(preparing, "read_entry", lambda _: self.dataset)
+            return preparing.prepare(SMALL, self.data)
 
     def refused(self, *words: str) -> None:
         """It is refused with these words, and nothing of it passes for prepared."""
@@ -110,7 +107,7 @@ def test_images_and_labels_are_those_of_the_archives(small):
         name: (value, label) for label, members in enumerate(small.classes.values()) for name, value in members
     }
     shards = Shards(small.target, "validation")
-    labels = read_devkit(SMALL, small.data, small.dataset).validation_labels
+    labels = read_devkit(small.data / SMALL / DEVKIT, small.dataset)[1]
     with tarfile.open(small.data / SMALL / VALIDATION) as tar:
         for index in range(100):
             name = shards.name(index).split(": ")[1]
@@ -123,11 +120,10 @@ def test_images_and_labels_are_those_of_the_archives(small):
     assert not [path for path in small.target.iterdir() if path.name.startswith(".") and path.name != ".lock"]
 
 
-def test_a_second_call_does_nothing_and_needs_no_archives(small, monkeypatch):
+def test_a_second_call_does_nothing_and_needs_no_archives(small):
     small.prepare()
     before = content(small.target)
     shutil.rmtree(small.data / SMALL)
-    monkeypatch.setattr(preparing, "Writer", None)
     assert small.prepare().startswith("prepared before; ")
     assert content(small.target) == before
 
@@ -142,106 +138,29 @@ def test_damaged_shards_are_made_again(small, capsys, damage):
     assert content(small.target) == before
 
 
-class Killed(BaseException):
-    """As little of the program sees it as of a SIGKILL: nothing catches it."""
-
-
-def killing(method: Callable, after: int) -> Callable:
-    left = [after]
-
-    def killed(*arguments, **keywords):
-        left[0] -= 1
-        if left[0] < 0:
-            raise Killed
-        return method(*arguments, **keywords)
-
-    return killed
-
-
-@pytest.mark.parametrize(
-    ("method", "after", "written"),
-    [
-        ("save", 4, 18 + 100),  # after the fifth class's images, before its state: from the fifth class
-        ("add", 13, 18 + 100),  # inside the fifth class
-        ("add", 0, 30 + 100),  # before anything
-        ("finish", 0, 0 + 100),  # training written, but not ended
-        ("add", 30 + 60, 0 + 100),  # inside the validation images, which begin again
-        ("finish", 1, 0 + 100),
-        ("index", 0, 0),
-    ],
-)
-def test_after_a_kill_it_goes_on_to_the_same_bytes(small, monkeypatch, capsys, method, after, written):
-    small.prepare()
-    before = content(small.target)
-    shutil.rmtree(small.target)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Writer, method, killing(getattr(Writer, method), after))
-        small.prepare()
-    assert not (small.target / "index.json").exists()
-    added, add = [], Writer.add
-    monkeypatch.setattr(Writer, "add", lambda self, name, *rest: (added.append(name), add(self, name, *rest)))
-    small.prepare()
-    assert len(added) == written and content(small.target) == before
-    if written == 118:
-        assert "going on after 4 classes" in capsys.readouterr().err
-
-
-def test_after_a_real_kill_it_goes_on_to_the_same_bytes(small):
+def test_after_a_kill_it_begins_again_and_ends_with_the_same_bytes(small):
     small.prepare()
     before = content(small.target)
     shutil.rmtree(small.target)
     program = f"""
 import os, signal
 from pathlib import Path
-from identity_mappings.data import prepare
+from types import SimpleNamespace
+from identity_mappings.data import shards, sources
 from identity_mappings.parameters.datasets import Dataset
 dataset = Dataset.model_validate_json({small.dataset.model_dump_json()!r})
-add, left = prepare.Writer.add, [20]
-def killed(self, *arguments):
-    left[0] -= 1
-    if left[0] < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    add(self, *arguments)
-prepare.Writer.add = killed
-prepare.prepare("{SMALL}", Path({str(small.data)!r}), dataset)
+read, data = sources.Ilsvrc.read, Path({str(small.data)!r})
+def killed(self, split, advance):
+    for number, member in enumerate(read(self, split, advance)):
+        if split == "validation" and number == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield member
+sources.Ilsvrc.read = killed
+shards.write_shards(lambda: sources.Ilsvrc("{SMALL}", data, dataset), data / "shards/{SMALL}", dataset.md5)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    state = json.loads((small.target / ".training.state.json").read_text())
-    assert len(state["classes"]) == 6 and state["rows"] == 18
-    small.prepare()
-    assert content(small.target) == before
-
-
-def test_what_an_archive_left_is_not_mixed_with_another(small, monkeypatch, capsys):
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Writer, "add", killing(Writer.add, 13))
-        small.prepare()
-    name, value = small.classes[wnid(1)][0]
-    small.classes[wnid(1)][0] = name, value[:-2] + b"\0\0\xff\xd9"
-    small.publish()
-    small.prepare()
-    assert "not the archive of before: starting again" in capsys.readouterr().err
-    after = content(small.target)
-    shutil.rmtree(small.target)
-    small.prepare()
-    assert content(small.target) == after
-
-
-def killed_in_the_middle(small, monkeypatch) -> dict:
-    """Leaves shards that were not finished; returns what the whole ones hold."""
-    small.prepare()
-    before = content(small.target)
-    shutil.rmtree(small.target)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Writer, "add", killing(Writer.add, 13))
-        small.prepare()
-    return before
-
-
-def test_shards_that_a_power_cut_shortened_are_made_again(small, monkeypatch):
-    before = killed_in_the_middle(small, monkeypatch)
-    os.truncate(small.target / "training-0000.tar", 512)
+    assert (small.target / "training.npy").exists() and not (small.target / "index.json").exists()
     small.prepare()
     assert content(small.target) == before
 
@@ -250,23 +169,13 @@ def test_shards_that_a_power_cut_shortened_are_made_again(small, monkeypatch):
 def test_a_byte_that_a_disk_lost_is_found(small, file):
     """Of the same size: only `verify` reads it all."""
     small.prepare()
-    small.verify()
+    verify_shards(small.target, small.dataset.md5)
     path = small.target / file
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"{path.stem}.*data prepare {SMALL}"):
-        small.verify()
-
-
-def test_zeros_that_a_power_cut_left_are_written_again(small, monkeypatch, capsys):
-    """The state says how far a shard reaches; its bytes were not on the disk yet."""
-    before = killed_in_the_middle(small, monkeypatch)
-    path = max(small.target.glob("training-*.tar"), key=lambda path: path.stat().st_size)
-    path.write_bytes(bytes(path.stat().st_size))
-    small.prepare()
-    assert f"{path}: damaged: done again, from the start" in capsys.readouterr().err
-    assert content(small.target) == before
+        verify_shards(small.target, small.dataset.md5)
 
 
 def test_an_archive_that_is_not_the_published_one_is_refused_at_the_end(small):
@@ -279,10 +188,10 @@ def test_an_archive_that_is_not_the_published_one_is_refused_at_the_end(small):
 
 def test_a_truncated_archive_is_refused(small):
     for cut in (len(small.training) // 2, 512 * 7 + 100, 100, 10240 * 10 + 512 * 10):
-        small.publish(cut=cut)
-        small.refused(TRAINING, "truncated")
+        (small.data / SMALL / TRAINING).write_bytes(small.training[:cut])
+        small.refused(TRAINING, "get it again")
     small.publish()
-    small.put({VALIDATION: REAL[VALIDATION][:30000]})
+    (small.data / SMALL / VALIDATION).write_bytes(REAL[VALIDATION][:30000])
     small.refused(VALIDATION, "truncated")
 
 
@@ -334,9 +243,9 @@ def test_classes_and_counts_are_held_against_the_devkit_and_the_parameters(small
     small.refused(TRAINING, "29 images, not 30")
     twice = packed([(f"{FIRST}.tar", packed(small.classes[FIRST]))] * 2)
     small.put({TRAINING: twice})
-    small.refused(TRAINING, f"{FIRST}.tar is there two times")
+    small.refused(TRAINING, f"{FIRST}.tar is two times in")
     small.put({TRAINING: b"\x1f\x8bthis is no tar" * 100})
-    small.refused(TRAINING, "no tar header")
+    small.refused(TRAINING, "truncated or damaged (invalid header): get it again")
 
 
 def test_validation_images_are_held_against_the_ground_truth(small):
@@ -350,11 +259,11 @@ def test_validation_images_are_held_against_the_ground_truth(small):
     small.refused(VALIDATION, f"{members[5][0]} is two times")
 
 
-@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 @pytest.mark.parametrize("buffer", [2048, 1 << 16])
 def test_other_tars_and_odd_images_are_taken_and_counted(small, monkeypatch, form, buffer):
     """Small buffers, that images go beyond; padding after an image; CMYK, PNG, grey, old tar headers."""
-    monkeypatch.setattr(archive, "BUFFER", buffer)
+    monkeypatch.setattr("identity_mappings.data.sources.READ_AT_ONCE", buffer)
     big = io.BytesIO()
     Image.effect_noise((300, 200), 90).save(big, "JPEG", quality=95)
     odd = [jpeg(1, "CMYK"), jpeg(2, kind="PNG"), jpeg(3, "L"), jpeg(4) + bytes(7), jpeg(5) + b"rest", big.getvalue()]
@@ -372,23 +281,36 @@ def test_other_tars_and_odd_images_are_taken_and_counted(small, monkeypatch, for
 
 
 def test_a_full_disk_is_seen_before_and_while_writing(small, monkeypatch):
-    usage = shutil.disk_usage(small.data)
+    usage, opened = shutil.disk_usage(small.data), Path.open
+
+    def full(path: Path, mode: str = "r", *rest):
+        return opened(Path("/dev/full") if path.name == "training-0001.tar" else path, mode, *rest)
+
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-        small.refused("the shards need 0.0 GB more, 0.0 GB are free: make room")
+        small.refused("the shards need 0.0 GB, 0.0 GB are free: make room")
     assert not list(small.target.glob("*.tar")), "nothing was begun"
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", lambda handle, blocks, offset: len(blocks) - 1)
-        small.refused("No space left on device: mend that and rerun it")
+        patch.setattr(Path, "open", full)
+        small.refused("No space left on device: mend that and call this again")
     small.prepare()
 
 
-def test_progress_is_a_line_for_each_tenth_where_there_is_no_terminal(capsys):
-    progress = archive.Progress("imagenet", 10_000_000_000)
-    for _ in range(100):
-        progress.advance(100_000_000)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 10 and lines[0].startswith("imagenet: 10 % of 10.0 GB, ")
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_progress_is_a_bar_on_a_terminal_and_elsewhere_a_line_every_now_and_then(capsys, monkeypatch, on_terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: on_terminal)
+    monkeypatch.setenv("FORCE_COLOR", "1") if on_terminal else None
+    clock = iter(range(0, 10_000, 20))
+    monkeypatch.setattr(listing, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with listing.show_progress("imagenet", 1000) as advance:
+        for _ in range(9):
+            advance(100)
+    said = capsys.readouterr().err
+    if on_terminal:
+        assert "imagenet" in said and "90%" in said and "━" in said
+    else:
+        lines = said.splitlines()
+        assert 2 <= len(lines) <= 5 and lines[0] == "imagenet: 20 %"
 
 
 def test_the_command_line_prepares_every_dataset(tmp_path, capsys, monkeypatch):
@@ -397,15 +319,15 @@ def test_the_command_line_prepares_every_dataset(tmp_path, capsys, monkeypatch):
     assert main(["data", "prepare", SMALL, *words]) == 0
     assert "320 training images in 4 shards" in capsys.readouterr().out
     assert main(["data", "verify", SMALL, *words]) == 0
-    assert "as published, and so are its shards" in capsys.readouterr().out
+    assert f"as published; {tmp_path}/shards/{SMALL}: as it was prepared" in capsys.readouterr().out
     (tmp_path / "shards" / SMALL / "training-0000.tar").unlink()
     assert main(["data", "verify", SMALL, *words]) == 2
     assert "training-0000.tar: missing: call `identity-mappings data prepare" in capsys.readouterr().err
     assert main(["data", "prepare", "imagenet", *words]) == 2
     assert "register at image-net.org" in capsys.readouterr().err
     fetched = []
-    monkeypatch.setattr(sources, "fetch", lambda name, folder: fetched.append(name))
-    monkeypatch.setattr(sources, "commit", lambda name, folder: None)
+    monkeypatch.setattr(preparing, "fetch", lambda name, folder: fetched.append(name))
+    monkeypatch.setattr(preparing, "commit", lambda name, folder: None)
     assert main(["data", "prepare", "cifar10", *words]) == 0 and fetched == ["cifar10"]
     with pytest.raises(SystemExit):
         main(["data", "--help"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from identity_mappings.data.sampling import DeviceViews, Sampler, View, generator, stream
+from identity_mappings.data.sampling import DeviceViews, Sampler, View, derive_seed, make_generator
 
 
 def sampler(images=1000, batch_size=128, epoch_end="continue", padding=4, flip=True, seed=0):
@@ -147,18 +147,18 @@ def test_flips_off_do_not_change_crops_or_order():
 
 def test_streams_differ_by_seed_and_purpose():
     purposes = [(0, "a", 1), (0, "a", 2), (0, "b", 1), (1, "a", 1), (0, "a", 11), (0, "a", "1", "1"), (0, "a")]
-    seeds = [stream(*purpose) for purpose in purposes]
+    seeds = [derive_seed(*purpose) for purpose in purposes]
     assert len(set(seeds)) == len(purposes)
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert stream(0, "a", 1) == seeds[0]
-    numbers = [torch.rand(3, generator=generator(*purpose)) for purpose in (purposes[0], purposes[0], purposes[1])]
+    assert derive_seed(0, "a", 1) == seeds[0]
+    numbers = [torch.rand(3, generator=make_generator(*purpose)) for purpose in (purposes[0], purposes[0], purposes[1])]
     assert torch.equal(numbers[0], numbers[1])
     assert not torch.equal(numbers[0], numbers[2])
 
 
 def test_streams_are_those_of_every_machine_and_version():
     """A change of this number is a change of every run: the first 63 bits of the SHA-256 of "0/order/0"."""
-    assert stream(0, "order", 0) == 3_955_691_223_199_900_983
+    assert derive_seed(0, "order", 0) == 3_955_691_223_199_900_983
 
 
 @pytest.mark.parametrize("epoch_end", ["continue", "short-batch"])

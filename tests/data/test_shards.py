@@ -12,10 +12,11 @@ import torch
 from torch.utils.data import DataLoader
 
 import make_small_data
-from identity_mappings.data.imagenet import TRAINING
-from identity_mappings.data.prepare import prepare, verify
-from identity_mappings.data.shards import SPLITS, Shards
+from identity_mappings.data.prepare import prepare
+from identity_mappings.data.shards import SPLITS, Shards, verify_shards
+from identity_mappings.data.sources import TRAINING
 from identity_mappings.errors import UserError
+from identity_mappings.parameters.load import read_entry
 
 SMALL = "imagenet-small"
 
@@ -126,15 +127,15 @@ def test_what_is_not_prepared_says_so_with_the_cure(folder, damage, said):
 
 
 def test_verify_holds_shards_and_archives_together(folder):
-    verify(SMALL, folder)
+    md5 = read_entry(SMALL).md5
+    verify_shards(folder, md5)
     rows = numpy.load(folder / "training.npy")
-    for field, value in (("shard", 0), ("size", 1 << 30)):
-        changed = rows.copy()
-        changed[field][-1] = value
-        numpy.save(folder / "training.npy", changed)
-        with pytest.raises(UserError, match=r"training\.npy: not the rows of the 320 images"):
-            verify(SMALL, folder)
+    changed = rows.copy()
+    changed["size"][-1] = 1 << 30
+    numpy.save(folder / "training.npy", changed)
+    with pytest.raises(UserError, match=r"training\.npy: not the rows that were prepared: remove "):
+        verify_shards(folder, md5)
     numpy.save(folder / "training.npy", rows)
     change_index(folder, archives={"ILSVRC2012_img_train.tar": "0" * 32})
     with pytest.raises(UserError, match=r"index.json: made of other files than params/datasets.yaml pins: remove "):
-        verify(SMALL, folder)
+        verify_shards(folder, md5)

@@ -14,10 +14,11 @@ from PIL import Image
 from torchvision.transforms import functional
 
 import make_small_data
-from identity_mappings.data import colour, crops, decode, prepare
-from identity_mappings.data.sampling import Sampler
+from identity_mappings.data import colour, crops, decode
+from identity_mappings.data.prepare import prepare
+from identity_mappings.data.sampling import Order, Sampler
 from identity_mappings.data.shards import Shards
-from identity_mappings.data.stream import Loader, Order, Stream, mean_image
+from identity_mappings.data.stream import Stream, mean_image, run_in_workers
 from identity_mappings.errors import UserError
 from small_imagenet import open_photographs
 
@@ -199,11 +200,11 @@ def test_a_batch_has_the_crops_and_numbers_of_its_images(crop, decoder):
     """By the definition's own words, from random numbers that are those of (seed, epoch, image)."""
     one, mirrored = stream(crop=crop, decoder=decoder, colour="pca-and-jitter"), 0
     for iteration, batch in enumerate(one.batches(0)):
-        whole = one.maker.order.samples(iteration)
+        whole = one.order.samples(iteration)
         samples = [whole[i] for replica in range(4) for i in range(replica, 16, 4)]
         assert batch.labels.tolist() == [index % 7 for _, index in samples]
         for (epoch, index), image, drawn in zip(samples, batch.images, batch.colours, strict=True):
-            random = np.random.Generator(np.random.Philox(key=one.maker.key, counter=[0, 0, index, epoch]))
+            random = np.random.Generator(np.random.Philox(key=one.key, counter=[0, 0, index, epoch]))
             source = decode.read(JPEGS[index], decoder, "")
             uniform, flip = random.random(crops.DRAWS), random.random() < 0.5
             if crop == "scale":
@@ -219,7 +220,7 @@ def test_a_batch_has_the_crops_and_numbers_of_its_images(crop, decoder):
 
 def test_random_numbers_are_those_of_every_machine_and_version():
     """A change of these is a change of every run: seed 0, epoch 3, image 5."""
-    crop, numbers = stream(shards=Fake([JPEGS[0]] * 60), colour="pca-and-jitter").maker.view(3, 5)
+    crop, numbers = stream(shards=Fake([JPEGS[0]] * 60), colour="pca-and-jitter").view(3, 5)
     assert crop.shape == (CROP, CROP, 3)
     np.testing.assert_allclose(numbers, NUMBERS, rtol=1e-6)
 
@@ -243,7 +244,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers_or_on_the_beginning(worker
     expected = list(stream(epoch_end=epoch_end).batches(0))
     assert len(expected) == 12
     one = stream(workers=workers, epoch_end=epoch_end)
-    for first in (0, 7, 11):  # the same workers go on elsewhere
+    for first in (0, 7, 11):
         found = list(one.batches(first))
         assert len(found) == 12 - first
         for a, b in zip(found, expected[first:], strict=True):
@@ -265,15 +266,13 @@ def test_replicas_share_a_batch_without_a_change():
 
 def test_a_view_depends_on_seed_epoch_and_image_alone():
     same = (
-        stream().maker.view(2, 7),
-        stream(batch_size=60, batch_norm_samples=30, epoch_end="short-batch").maker.view(2, 7),
+        stream().view(2, 7),
+        stream(batch_size=60, batch_norm_samples=30, epoch_end="short-batch").view(2, 7),
     )
     for a, b in zip(*same, strict=True):
         np.testing.assert_array_equal(a, b)
     shards = Fake([JPEGS[7]] * 60)
-    others = [
-        stream(seed=s, shards=shards).maker.view(e, i) for s, e, i in ((0, 2, 7), (1, 2, 7), (0, 3, 7), (0, 2, 8))
-    ]
+    others = [stream(seed=s, shards=shards).view(e, i) for s, e, i in ((0, 2, 7), (1, 2, 7), (0, 3, 7), (0, 2, 8))]
     assert len({crop.tobytes() for crop, _ in others}) == 4
     assert len({numbers.tobytes() for _, numbers in others}) == 4
 
@@ -282,7 +281,7 @@ def test_without_flips_the_crops_are_the_same():
     a, b = stream(), stream(flip=False)
     mirrored = 0
     for index in range(60):
-        (crop, numbers), (straight, same) = a.maker.view(0, index), b.maker.view(0, index)
+        (crop, numbers), (straight, same) = a.view(0, index), b.view(0, index)
         np.testing.assert_array_equal(numbers, same)
         if not np.array_equal(crop, straight):
             np.testing.assert_array_equal(crop, straight[:, ::-1])
@@ -297,7 +296,7 @@ def test_torchs_own_random_numbers_are_left_alone():
 
 
 def test_workers_have_one_thread():
-    assert list(Loader(torch.get_num_threads, 2).run([()] * 4)) == [1] * 4
+    assert list(run_in_workers(torch.get_num_threads, [()] * 4, 2)) == [1] * 4
 
 
 def test_shards_are_read_ahead():
@@ -324,10 +323,10 @@ def test_workers_end_with_an_error_and_when_they_are_closed():
     with pytest.raises(UserError):
         next(failing.batches(0))
     assert multiprocessing.active_children() == before
-    one = stream(workers=2)
-    next(one.batches(0))
+    batches = stream(workers=2).batches(0)
+    next(batches)
     assert len(multiprocessing.active_children()) == len(before) + 2
-    one.close()
+    batches.close()
     assert multiprocessing.active_children() == before
 
 
@@ -341,7 +340,7 @@ def test_an_error_of_the_program_stays_one():
         raise RuntimeError("of another kind")
 
     with pytest.raises(RuntimeError, match="of another kind"):
-        list(Loader(wrong, 1).run([()]))
+        list(run_in_workers(wrong, [()], 1))
 
 
 def test_an_image_that_can_be_smaller_than_the_crop_is_refused():
@@ -437,7 +436,7 @@ def test_a_broken_image_stops_the_mean_and_leaves_no_file(tmp_path):
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     make_small_data.make("imagenet-small", folder)
-    prepare.prepare("imagenet-small", folder)
+    prepare("imagenet-small", folder)
     return folder / "shards" / "imagenet-small"
 
 

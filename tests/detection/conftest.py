@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import make_small_data
-from identity_mappings.detection import backbone, datasets, make_trainer
+from identity_mappings.data.prepare import prepare
+from identity_mappings.detection import backbone, make_trainer
 from identity_mappings.evaluation.single_view import recompute_statistics
 from identity_mappings.parameters import load
 from identity_mappings.records import run
@@ -33,7 +34,7 @@ def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for name in ("voc-small", "coco-small"):
         make_small_data.make(name, folder)
-        datasets.prepare(name, folder)
+        prepare(name, folder)
     return folder
 
 

@@ -7,7 +7,8 @@ import numpy
 import pytest
 import torch
 
-from identity_mappings.detection.scores import Boxes, average_precision, score_coco, score_voc
+from identity_mappings.data.boxes import Boxes
+from identity_mappings.detection.scores import average_precision, score_coco, score_voc
 from identity_mappings.errors import UserError
 
 CLASSES = ("circle", "square", "triangle")

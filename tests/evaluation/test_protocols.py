@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision import transforms
 
 import make_small_data
-from identity_mappings.data import prepare
+from identity_mappings.data.prepare import prepare
 from identity_mappings.data.shards import Shards
 from identity_mappings.errors import UserError
 from identity_mappings.evaluation import protocols, single_view
@@ -172,7 +172,7 @@ def prepared(tmp_path_factory):
     """imagenet-small's folder of datasets, with its shards."""
     folder = tmp_path_factory.mktemp("data")
     make_small_data.make("imagenet-small", folder)
-    prepare.prepare("imagenet-small", folder)
+    prepare("imagenet-small", folder)
     return folder
 
 

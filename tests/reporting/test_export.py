@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from identity_mappings import data
+from identity_mappings.data.images import load_images
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
 from identity_mappings.records import run
@@ -55,7 +55,7 @@ def test_three_lines_give_the_network_back(made, name, tmp_path):
     card = (target / "README.md").read_text()
     lines = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
     experiment = load(root).resolve(name, "tiny")
-    images = data.load(experiment.parameters["dataset"])
+    images = load_images(experiment.parameters["dataset"])
     torch.save(images.test[:100], tmp_path / "images.pt")
     code = f"{ALONE}\nimport torch\nimages = torch.load({str(tmp_path / 'images.pt')!r})\n{lines}"
     code += f"\ntorch.save((network(images), classes), {str(tmp_path / 'scores.pt')!r})"

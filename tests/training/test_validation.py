@@ -6,8 +6,7 @@ import subprocess
 import pytest
 import torch
 
-from identity_mappings import data
-from identity_mappings.data.images import hold_out
+from identity_mappings.data.images import hold_out, load_images
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
 from identity_mappings.records import run
@@ -32,7 +31,7 @@ def project(copy):
 
 @pytest.fixture
 def images():
-    return data.load({"name": "digits", **load().datasets["digits"].model_dump()})
+    return load_images({"name": "digits", **load().datasets["digits"].model_dump()})
 
 
 def test_training_and_validation_are_the_training_set(images):

@@ -18,8 +18,8 @@ import numpy
 from PIL import Image
 from scipy.io import savemat
 
-from identity_mappings.data import digits
-from identity_mappings.data.imagenet import DEVKIT, GROUND_TRUTH, META, TRAINING, VALIDATION
+from identity_mappings.data.images import read_digits
+from identity_mappings.data.sources import DEVKIT, GROUND_TRUTH, META, TRAINING, VALIDATION
 
 NAME = "imagenet-small"
 TRAINING_IMAGES, VALIDATION_IMAGES = 320, 100
@@ -117,7 +117,7 @@ def _meta() -> bytes:
 
 def archives() -> dict[str, bytes]:
     """File name to bytes of the three archives."""
-    data, photographs = digits.load("digits", DIGITS_MD5), open_photographs()
+    data, photographs = read_digits("digits", DIGITS_MD5), open_photographs()
     images, labels = data.training[:, 0].numpy(), data.training_labels.tolist()
     each, number, classes = TRAINING_IMAGES // 10, 0, []
     for digit in range(10):

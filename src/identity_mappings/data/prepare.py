@@ -1,270 +1,252 @@
-"""Images to shards: read once, in sequence, and resumed after a kill.
+"""Getting, checking, preparing and pinning the datasets of params/datasets.yaml, and putting them into DVC's cache."""
 
-An image's tar blocks (header, file, padding; those of an archive unchanged) go to the shard that a hash of its name
-says, so that every shard is a random sample of all classes and its bytes depend on nothing but the images.
-"""
-
-import errno
 import fcntl
-import io
-import json
-import os
-import shutil
-import sys
-import zlib
-from collections import Counter
-from contextlib import closing
+import hashlib
+import re
+import tarfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy
+import yaml
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from ..errors import UserError
 from ..parameters.datasets import Dataset
-from ..parameters.load import read_entry
-from ..records.files import hash_file, json_bytes, sha256, write_atomically
-from .archive import Ilsvrc, Progress
-from .image_folder import ImageFolder
-from .shards import BLOCK, FORMAT, INDEX, ROW, SPLITS, hash_source, read_index, shard_name
+from ..parameters.load import DATASETS, read_entry
+from ..records.files import write_atomically
+from . import boxes, images
+from .listing import download, dvc_md5, list_files, list_paths, list_wrong
+from .shards import SPLITS, describe, hash_source, verify_shards, write_shards
+from .sources import Ilsvrc, ImageFolder, require_archives
 
-# Of ImageNet these make 512 and 16 shards, of 289 and 422 MB.
-IMAGES_OF_A_SHARD, LEAST_SHARDS = {"training": 2500, "validation": 3125}, {"training": 4, "validation": 1}
-END_OF_ARCHIVE = bytes(2 * BLOCK)
-CHUNK = 4 << 20  # bytes to read at a time
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+OWN = ("images", "arrays")  # formats of what a user brings
 
 
-class Writer:
-    """The shards of a split while they grow, and the state that lets another call go on.
+def _read_entry_with_files(name: str) -> Dataset:
+    entry = read_entry(name)
+    if entry.made_from:
+        raise UserError(f"{name}: no files of its own: it is made from {entry.made_from.name}: name that")
+    if entry.format == "digits":
+        raise UserError(f"{name}: no files: they come with scikit-learn")
+    return entry
 
-    Attributes:
-        state: what of the archive is done: shard sizes, rows, classes, bytes read and their MD5, and `finished`.
+
+def _list_pinned(name: str, entry: Dataset) -> dict[str, str]:
+    """{path below data/NAME: MD5} of what is published."""
+    if entry.archives is None:
+        return list_cifar(find_cifar(name, entry.md5))
+    return {file: archive.md5 for file, archive in entry.archives.items()}
+
+
+def list_cifar(source: type[CIFAR10]) -> dict[str, str]:
+    """{path below data/NAME: MD5} of the published files."""
+    files = dict([*source.train_list, *source.test_list]) | {source.meta["filename"]: source.meta["md5"]}
+    return {f"{source.base_folder}/{file}": md5 for file, md5 in files.items()}
+
+
+def find_cifar(name: str, md5: str | None) -> type[CIFAR10]:
+    """The class of torchvision.datasets whose published files have the hash `md5` together."""
+    hashes = {dvc_md5(list_cifar(source)): source for source in (CIFAR10, CIFAR100)}
+    if md5 not in hashes:
+        published = " or ".join(f"{md5} ({source.__name__})" for md5, source in hashes.items())
+        raise UserError(f"params/datasets.yaml: {name}.md5: {md5} is not that of the published files: {published}")
+    return hashes[md5]
+
+
+def list_problems(name: str, folder: Path) -> list[str]:
+    """What is wrong with data/NAME, a line for each file; nothing if all is as published, or as it was pinned."""
+    root, entry = folder / name, _read_entry_with_files(name)
+    if entry.format in OWN:
+        if not root.is_dir():
+            return [f"{root}: missing: put your images there (docs/data.md)"]
+        md5 = dvc_md5(list_files(root))
+        return [] if md5 == entry.md5 else [f"{root}: its hash is {md5}, {DATASETS} pins {entry.md5 or 'nothing yet'}"]
+    pinned = _list_pinned(name, entry)
+    others = [path for path in list_paths(root) if path.relative_to(root).as_posix() not in pinned]
+    alien = [f"{other}: does not belong to the dataset: move it out of {root}" for other in others]
+    return list_wrong(root, pinned) + alien
+
+
+def verify(name: str, folder: Path) -> str:
+    """Check every file of data/NAME, and what was prepared of it; of that alone where the files are gone.
+
+    Returns:
+        a line that says what was found.
+
+    Raises:
+        UserError: naming each wrong file.
     """
-
-    def __init__(self, folder: Path, split: str, shards: int):
-        self.folder, self.split, self.handles = folder, split, []
-        self.paths = [folder / shard_name(split, number) for number in range(shards)]
-        self.state_file, self.rows_file = folder / f".{split}.state.json", folder / f".{split}.rows"
-        self.state = self._read_state() or self._fresh()
-        self.rows: list[tuple[int, int, int, int]] = []
-        self.forms: Counter[str] = Counter()
-
-    def _fresh(self) -> dict[str, Any]:
-        sizes = [0] * len(self.paths)
-        done = {"rows": 0, "classes": [], "read": 0, "md5": "", "cmyk": 0, "png": 0}
-        return {"format": FORMAT, "sizes": sizes, "crcs": list(sizes), **done}
-
-    def _read_state(self) -> dict[str, Any] | None:
-        """What a call before has left; None where its files do not reach so far (a power cut)."""
-        try:
-            state = json.loads(self.state_file.read_bytes())
-            whole = all(path.stat().st_size >= size for path, size in zip(self.paths, state["sizes"], strict=True))
-            whole &= self.rows_file.stat().st_size >= state["rows"] * ROW.itemsize
-        except (OSError, ValueError):
-            return None
-        return state if whole and state["format"] == FORMAT else None
-
-    def open(self) -> None:
-        """Open the shards, each cut to what the state knows of; all anew where one has other bytes (a power cut)."""
-        self.sizes, self.crcs = list(self.state["sizes"]), list(self.state["crcs"])
-        for path, size, crc in zip(self.paths, self.sizes, self.crcs, strict=True):
-            if size and compute_crc32(path, size) != crc:
-                print(f"{path}: damaged: done again, from the start", file=sys.stderr)
-                self.restart()
-                return
-        for path, size in zip(self.paths, self.sizes, strict=True):
-            self.handles.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
-            os.truncate(self.handles[-1], size)
-        with self.rows_file.open("ab") as file:
-            file.truncate(self.state["rows"] * ROW.itemsize)
-
-    def close(self) -> None:
-        while self.handles:
-            os.close(self.handles.pop())
-
-    def restart(self) -> None:
-        self.close()
-        self.rows.clear()
-        self.forms.clear()
-        self.state_file.unlink(missing_ok=True)
-        self.state = self._fresh()
-        self.open()
-
-    def add(self, name: str, blocks: bytes, size: int, label: int, form: str) -> None:
-        """Append a member's blocks to its shard.
-
-        Args:
-            name: of the image; says which shard.
-            blocks: header, file and padding, as a tar has them.
-            size: of the file.
-            form: "jpeg", "cmyk" or "png".
-        """
-        shard = zlib.crc32(name.encode()) * len(self.paths) >> 32
-        begin = self.sizes[shard]
-        if os.pwrite(self.handles[shard], blocks, begin) != len(blocks):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.paths[shard]))
-        self.sizes[shard] = begin + len(blocks)
-        self.crcs[shard] = zlib.crc32(blocks, self.crcs[shard])
-        self.rows.append((shard, begin + BLOCK, size, label))
-        self.forms[form] += 1
-
-    def save(self, **changes: Any) -> None:
-        """Save the state, from which a later call goes on."""
-        with self.rows_file.open("ab") as file:
-            file.write(numpy.array(self.rows, ROW).tobytes())
-        rows = self.state["rows"] + len(self.rows)
-        sizes_and_crcs = {"sizes": list(self.sizes), "crcs": list(self.crcs)}
-        forms = {form: self.state[form] + self.forms[form] for form in ("cmyk", "png")}
-        self.state = {**self.state, **sizes_and_crcs, **forms, "rows": rows, **changes}
-        self.rows.clear()
-        self.forms.clear()
-        write_atomically(self.state_file, json.dumps(self.state).encode())
-
-    def finish(self) -> None:
-        """End the tars and write SPLIT.npy."""
-        for handle, size in zip(self.handles, self.sizes, strict=True):
-            os.pwrite(handle, END_OF_ARCHIVE, size)
-            os.fsync(handle)
-        rows = numpy.fromfile(self.rows_file, ROW)
-        content = io.BytesIO()
-        numpy.save(content, rows[numpy.lexsort((rows["offset"], rows["shard"]))])
-        write_atomically(self.folder / f"{self.split}.npy", content.getvalue())
-        self.save(finished=True, rows_sha256=sha256(content.getvalue()))
-
-    def index(self) -> dict[str, Any]:
-        images = numpy.bincount(numpy.fromfile(self.rows_file, ROW)["shard"], minlength=len(self.paths)).tolist()
-        shards = [
-            {
-                "file": path.name,
-                "images": count,
-                "bytes": size + len(END_OF_ARCHIVE),
-                "crc32": f"{zlib.crc32(END_OF_ARCHIVE, crc):08x}",
+    entry, root = _read_entry_with_files(name), folder / name
+    state = "as pinned" if entry.format in OWN else "as published"
+    prepared = folder / ("detection" if entry.has_boxes else "shards") / name
+    if root.is_dir() or not prepared.is_dir():
+        if found := list_problems(name, folder):
+            way = {
+                "cifar": images.describe_cure(name),
+                "imagenet": f"`identity-mappings data fetch {name}` says how to get it",
             }
-            for path, count, size, crc in zip(self.paths, images, self.state["sizes"], self.state["crcs"], strict=True)
-        ]
-        return {"images": self.state["rows"], "rows_sha256": self.state["rows_sha256"], "shards": shards}
+            cure = (
+                f"`dvc checkout {root}` puts back what `--commit` kept"
+                if entry.format in OWN
+                else way.get(entry.format or "", f"`identity-mappings data fetch {name}` gets it")
+            )
+            raise UserError("\n".join([*found, f"{name} is not {state}: {cure}"]))
+        message = f"{root}: {state}"
+    else:
+        message = f"{root}: not there"
+    if prepared.is_dir():
+        if entry.has_boxes:
+            boxes.verify_boxes(name, folder, entry)
+        else:
+            verify_shards(prepared, entry.md5)
+        message += f"; {prepared}: as it was prepared"
+    if entry.source and root.is_dir():
+        gigabytes = sum((root / file).stat().st_size for file in _list_pinned(name, entry)) / 1e9
+        message += (
+            f"; `identity-mappings data verify {name} --commit` also puts it into DVC's cache, which takes "
+            f"{gigabytes:,.0f} GB more unless that cache links (dvc config cache.type)"
+        )
+    return message
 
 
-def compute_crc32(path: Path, size: int) -> int:
-    """CRC-32 of the first `size` bytes of a file: it shows damage, and not a forgery."""
-    crc = 0
-    with path.open("rb") as file:
-        while size and (content := file.read(min(size, CHUNK))):
-            crc, size = zlib.crc32(content, crc), size - len(content)
-    return crc
-
-
-def _read_finished(target: Path, md5: str | None) -> dict[str, Any] | None:
-    """The index of what was prepared before; None where there is none, or one of other images, or a damaged one."""
-    if md5 is None or not (target / INDEX).is_file():
-        return None
-    try:
-        index = read_index(target)
-    except UserError as error:
-        print(f"{error}: done now, from the start", file=sys.stderr)
-        return None
-    return index if hash_source(index) == md5 else None
-
-
-def _summary(target: Path, index: dict[str, Any]) -> str:
-    counts = ", ".join(f"{index[s]['images']:,} {s} images in {len(index[s]['shards'])} shards" for s in SPLITS)
-    found = index["converted"]
-    return f"{target}: {counts}; {found['cmyk']} CMYK and {found['png']} PNG images are converted to RGB when decoded"
-
-
-def prepare(name: str, folder: Path, dataset: Dataset | None = None, least: dict[str, int] = LEAST_SHARDS) -> str:
-    """Make data/shards/NAME of what is in data/NAME, or go on with it; does nothing where it is complete.
-
-    Args:
-        dataset: its entry; None: that of params/datasets.yaml.
-        least: shards of each split, at least.
+def prepare(name: str, folder: Path) -> str | None:
+    """Bring data/NAME into the form that training reads, and pin your own data; of CIFAR it is what `fetch` gets.
 
     Returns:
         a line that says what is there.
+    """
+    entry = _read_entry_with_files(name)
+    if entry.format == "cifar":
+        return fetch(name, folder)
+    if entry.has_boxes:
+        return boxes.prepare_boxes(name, folder, entry)
+    if entry.format == "arrays":
+        read = images.read_arrays(name, entry.md5, folder)
+        count, channels, size, _ = read.training.shape
+        classes = int(read.training_labels.max()) + 1
+        message = f"{folder / name}: {count:,} training and {len(read.test):,} test images"
+        found = {"md5": dvc_md5(list_files(folder / name)), "classes": classes, "channels": channels, "size": size}
+        found |= {"training_images": count, "test_images": len(read.test)}
+    else:
+        target, source = folder / "shards" / name, Ilsvrc if entry.format == "imagenet" else ImageFolder
+        index, was_there = write_shards(partial(source, name, folder, entry), target, entry.md5)
+        message = f"{'prepared before; ' if was_there else ''}{target}: {describe(index)}"
+        counts = [index[split]["images"] for split in SPLITS]
+        found = {"md5": hash_source(index), "classes": len(index["classes"]), "channels": 3}
+        found |= dict(zip(("training_images", "test_images"), counts, strict=True))
+    return "\n".join([message, *_pin(name, entry, found, folder)]) if entry.format in OWN else message
+
+
+def _pin(name: str, entry: Dataset, found: dict[str, Any], folder: Path) -> list[str]:
+    """Write what was found into the entry of params/datasets.yaml and into data.dvc. Returns lines that say so.
 
     Raises:
-        UserError: files are missing, not the pinned ones, or no images; or there is not enough disk. What was done
-            until then is kept, and used by the next call.
+        UserError: the entry says otherwise, or has no place for it.
     """
-    dataset, target = dataset or read_entry(name), folder / "shards" / name
-    open_source = partial({"imagenet": Ilsvrc, "images": ImageFolder}[dataset.format], name, folder, dataset)
-    if not (target / INDEX).is_file():
-        open_source()  # nothing is written where something is missing
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        turn = (target / ".lock").open("w")
-    except OSError as error:
-        raise UserError(
-            f"{error.filename}: {error.strerror}: the shards go there: make it a folder to write to"
-        ) from None
-    with turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)  # a second call waits, and finds it done
-        if index := _read_finished(target, dataset.md5):
-            return f"prepared before; {_summary(target, index)}"
-        source = open_source()
-        (target / INDEX).unlink(missing_ok=True)
-        writers = {
-            split: Writer(target, split, max(least[split], source.count(split) // IMAGES_OF_A_SHARD[split]))
-            for split in SPLITS
-        }
-        made = {path for writer in writers.values() for path in writer.paths}
-        for old in {*target.glob("mean-*.npy"), *target.glob("*.tar")} - made:  # of other images
-            old.unlink()
-        unfinished = [split for split in SPLITS if not writers[split].state.get("finished")]
-        written = sum(sum(writer.state["sizes"]) for writer in writers.values())
-        needed, free = sum(source.sizes.values()) - written, shutil.disk_usage(target).free
-        if needed > free:
+    wrong = [f"{key}: {value}" for key, value in found.items() if getattr(entry, key) not in (None, value)]
+    if wrong:
+        raise UserError(f"{DATASETS}: {name}: the files have {', '.join(wrong)}: correct the entry")
+    lines, lacking = [], {key: value for key, value in found.items() if getattr(entry, key) is None}
+    if lacking:
+        text = DATASETS.read_text("utf-8")
+        keys = "".join(f"  {key}: {value}\n" for key, value in lacking.items())
+        block = re.search(rf"^{name}:[ \t]*(#.*)?\n(?:  .*\n?)+", text, re.MULTILINE)
+        if not block or entry.model_fields_set & set(lacking):
             raise UserError(
-                f"{target}: the shards need {needed / 1e9:,.1f} GB more, {free / 1e9:,.1f} GB are free: make room, or "
-                f"put {folder / 'shards'} on another disk by a link"
+                f"{DATASETS}: {name}: write its keys on lines of their own, two spaces in, and add:\n{keys}"
             )
-        progress = Progress(name, sum(source.sizes[split] for split in unfinished))
-        try:
-            for split in unfinished:
-                with closing(writers[split]) as writer:
-                    writer.open()
-                    source.copy(split, writer, progress)
-                    writer.finish()
-        except OSError as error:
-            cure = "mend that and rerun it to resume"
-            raise UserError(f"{error.filename or target}: {error.strerror}: {cure}") from None
-        index = {
-            "format": FORMAT,
-            "dataset": name,
-            **source.origin,
-            "classes": source.classes,
-            **{split: writers[split].index() for split in SPLITS},
-            "converted": {form: sum(writer.state[form] for writer in writers.values()) for form in ("cmyk", "png")},
-        }
-        write_atomically(target / INDEX, json_bytes(index))
-        for writer in writers.values():
-            writer.state_file.unlink()
-            writer.rows_file.unlink()
-    return _summary(target, index)
+        text = text[: block.end()].rstrip("\n") + "\n" + keys + text[block.end() :]
+        write_atomically(DATASETS, text.encode())
+        lines.append(f"{DATASETS}: {name}: " + ", ".join(f"{key}: {value}" for key, value in lacking.items()))
+    pins = folder.parent / "data.dvc"
+    if pins.is_file():
+        content = yaml.safe_load(pins.read_text("utf-8"))
+        path, old = f"{folder.name}/{name}", content["outs"]
+        out = {"md5": found["md5"], "hash": "md5", "path": path}
+        if not any(pin["path"] == path and pin["md5"] == out["md5"] for pin in old):
+            content["outs"] = [*(pin for pin in old if pin["path"] != path), out]
+            write_atomically(pins, yaml.safe_dump(content, sort_keys=False).encode())
+            lines.append(f"{pins}: {path}: {found['md5']}; commit both files")
+    return lines
 
 
-def verify(name: str, target: Path, dataset: Dataset | None = None) -> None:
-    """Check that data/shards/NAME is of the pinned images, and every byte of it what was prepared.
+def fetch(name: str, folder: Path) -> str | None:
+    """Get data/NAME from its official source, unless it is there.
+
+    What is already right is kept: files, and an archive that an earlier try downloaded. A file takes its place only
+    when its MD5 is the published one.
 
     Raises:
-        UserError: naming the first file that is not.
+        UserError: no network, a wrong archive, or files in data/NAME that do not belong there; or files that only a
+            person can get are missing, with what to do.
     """
-    index, dataset = read_index(target), dataset or read_entry(name)
-    cure = f"remove {target} and call `identity-mappings data prepare {name}`"
-    if hash_source(index) != dataset.md5:
-        raise UserError(f"{target / INDEX}: made of other files than params/datasets.yaml pins: {cure}")
-    for split, images in (("training", dataset.training_images), ("validation", dataset.test_images)):
-        rows = numpy.load(target / f"{split}.npy")
-        sizes = numpy.array([shard["bytes"] for shard in index[split]["shards"]])
-        counts = [shard["images"] for shard in index[split]["shards"]]
-        for shard in index[split]["shards"]:
-            path = target / shard["file"]
-            if f"{compute_crc32(path, shard['bytes']):08x}" != shard["crc32"]:
-                raise UserError(f"{path}: not the bytes that were prepared: {cure}")
-        if (
-            hash_file(target / f"{split}.npy") != index[split]["rows_sha256"]
-            or (rows.dtype, len(rows)) != (ROW, images)
-            or numpy.bincount(rows["shard"], minlength=len(counts)).tolist() != counts
-            or (rows["offset"] + rows["size"] > sizes[rows["shard"]]).any()
-        ):
-            raise UserError(f"{target / split}.npy: not the rows of the {images:,} images of the shards: {cure}")
+    entry, root = _read_entry_with_files(name), folder / name
+    if entry.format in OWN:
+        if not root.is_dir():
+            raise UserError(list_problems(name, folder)[0])
+        return f"{root}: your own data: call `identity-mappings data prepare {name}`, which checks it"
+    if entry.archives:
+        for file, published in entry.archives.items():
+            if published.url:
+                download(published.url, root / file, published.md5)
+        require_archives(name, folder, entry)
+        return f"{root}: the archives are there: call `identity-mappings data prepare {name}`, which checks them"
+    pinned = _list_pinned(name, entry)
+    source = find_cifar(name, entry.md5)
+    archive = folder / ".downloads" / source.filename
+    if wrong := {path: md5 for path, md5 in pinned.items() if list_wrong(root, {path: md5})}:
+        download(source.url, archive, source.tgz_md5)
+        _extract(archive, wrong, root)
+    verify(name, folder)
+    archive.unlink(missing_ok=True)
+    return None
+
+
+def _extract(archive: Path, wanted: dict[str, str], root: Path) -> None:
+    """Take the wanted files out of the archive by name: no other member is looked at, no path of it is used."""
+    with tarfile.open(archive) as tar:
+        for path, md5 in wanted.items():
+            try:
+                member = tar.extractfile(path)
+            except KeyError:
+                member = None
+            content = member.read() if member else b""
+            if hashlib.md5(content).hexdigest() != md5:
+                raise UserError(f"{archive}: its {path} is not the published file: remove the archive and fetch again")
+            write_atomically(root / path, content)
+
+
+def _commit(repo: "Repo", output: Path) -> None:
+    [out] = repo.find_outs_by_path(str(output.absolute()))
+    pinned = out.hash_info
+    out.save()
+    if out.hash_info != pinned:
+        raise UserError(f"data.dvc pins {pinned.value} for {output}, its files are {out.hash_info.value}")
+    out.commit()
+
+
+def commit(name: str, folder: Path) -> None:
+    """Put data/NAME into DVC's cache, so that `dvc status` is clean and `dvc push` has something to send.
+
+    `dvc commit` cannot do it while another dataset of data.dvc is missing, so the one output is committed by itself.
+
+    Raises:
+        UserError: data.dvc pins something else, or this is no DVC repository.
+    """
+    from dvc.exceptions import DvcException  # half a second
+    from dvc.repo import Repo
+    from dvc.scm import NoSCMError
+
+    output = folder / name
+    try:
+        # Jobs of the graph commit side by side; DVC's own lock does not wait for long.
+        with (folder / ".commit.lock").open("w") as turn, Repo(str(folder.parent)) as repo:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            with repo.lock:
+                _commit(repo, output)
+    except (DvcException, NoSCMError) as error:
+        raise UserError(f"{output}: checked, but DVC could not add it to its cache: {error}") from None

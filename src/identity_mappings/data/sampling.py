@@ -5,18 +5,19 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy
 import torch
 from torch import Tensor
 
 
-def stream(seed: int, *purpose: object) -> int:
+def derive_seed(seed: int, *purpose: object) -> int:
     """A 63-bit seed for one purpose, so that no two streams of random numbers of a run are the same."""
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def generator(seed: int, *purpose: object, device: str | torch.device = "cpu") -> torch.Generator:
-    return torch.Generator(device=device).manual_seed(stream(seed, *purpose))
+def make_generator(seed: int, *purpose: object, device: str | torch.device = "cpu") -> torch.Generator:
+    return torch.Generator(device=device).manual_seed(derive_seed(seed, *purpose))
 
 
 class View(NamedTuple):
@@ -66,10 +67,10 @@ class Sampler:
 
     def _epoch(self, number: int) -> View:
         """All images in the order of an epoch; what is drawn for an image does not depend on its place."""
-        g = generator(self.seed, "views", number)
+        g = make_generator(self.seed, "views", number)
         offsets = torch.randint(2 * self.padding + 1, (2, self.images), generator=g)
         flip = torch.randint(2, (self.images,), generator=g).bool() & self.flip
-        order = torch.randperm(self.images, generator=generator(self.seed, "order", number))
+        order = torch.randperm(self.images, generator=make_generator(self.seed, "order", number))
         return View(order, offsets[0][order], offsets[1][order], flip[order])
 
     def positions(self, iteration: int) -> list[tuple[int, int, int]]:
@@ -118,3 +119,63 @@ class DeviceViews:
         """Every `step`-th view of the current batch of `size` images, from the `first` on."""
         indices = self.position + torch.arange(first, size, step, device=self.device)
         return View(*(table[indices] for table in self.tables))
+
+
+class Order:
+    """Which image is where in an epoch: shuffled anew every epoch, without replacement.
+
+    Args:
+        shard_of: (images), the number of each image's shard; images of a shard are side by side.
+        batch_size, epoch_end: as in `Sampler`.
+        shuffle_shards: images are permuted over so many shards at a time, the shards being in a random order, so that
+            a disk reads these and no others; None: over all.
+    """
+
+    def __init__(self, shard_of: numpy.ndarray, batch_size: int, epoch_end: str, shuffle_shards: int | None, seed: int):
+        self.images, self.batch_size, self.epoch_end, self.seed = len(shard_of), batch_size, epoch_end, seed
+        self.shards, self.first = numpy.unique(shard_of, return_index=True)
+        self.sizes = numpy.diff(self.first, append=self.images)
+        self.window = min(shuffle_shards or len(self.shards), len(self.shards))
+        self.epoch = lru_cache(maxsize=2)(self._epoch)
+
+    def _epoch(self, number: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """An epoch's images by position, int64 (images), and its shards in reading order, as indices of `shards`."""
+        random = make_generator(self.seed, "order", number)
+        if self.window == len(self.shards):
+            return torch.randperm(self.images, generator=random).numpy(), numpy.arange(len(self.shards))
+        shards, order = torch.randperm(len(self.shards), generator=random).numpy(), []
+        for begin in range(0, len(shards), self.window):
+            window = shards[begin : begin + self.window]
+            images = numpy.concatenate([self.first[s] + numpy.arange(self.sizes[s]) for s in window])
+            order.append(images[torch.randperm(len(images), generator=random).numpy()])
+        return numpy.concatenate(order), shards
+
+    def samples(self, iteration: int) -> list[tuple[int, int]]:
+        """(epoch, image) of each sample of an iteration's batch, in order."""
+        return [
+            (epoch, int(image))
+            for epoch, begin, end in positions(iteration, self.images, self.batch_size, self.epoch_end)
+            for image in self.epoch(epoch)[0][begin:end]
+        ]
+
+    def ahead(self, iteration: int, first: bool) -> list[int]:
+        """The shards that are to be read ahead at an iteration.
+
+        A shard is requested one window before a pass in shard order would reach it, so that the disk reads evenly.
+
+        Args:
+            first: this is the first call; also returns the shards that earlier calls would have returned.
+        """
+        if self.window == len(self.shards):
+            return []  # every batch is from everywhere
+        wanted = []
+        for epoch, begin, end in positions(iteration, self.images, self.batch_size, self.epoch_end):
+            shards = self.epoch(epoch)[1]
+            starts = numpy.cumsum(self.sizes[shards]) - self.sizes[shards]
+            low, high = numpy.searchsorted(starts, [begin, end]) + self.window
+            if first:  # from the first shard of this window on
+                low = (numpy.searchsorted(starts, begin, side="right") - 1) // self.window * self.window
+                first = False
+            following = self.epoch(epoch + 1)[1] if high > len(shards) else shards[:0]
+            wanted += self.shards[numpy.concatenate([shards, following])[low:high]].tolist()
+        return wanted

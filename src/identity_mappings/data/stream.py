@@ -8,10 +8,9 @@ import fcntl
 import io
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import UserError
 from ..records.files import write_atomically
 from . import colour, crops, decode
-from .sampling import generator, positions, stream
+from .listing import show_progress
+from .sampling import Order, derive_seed
 
 if TYPE_CHECKING:
     from .shards import Shards
@@ -48,80 +48,51 @@ class Batch(NamedTuple):
     total: int
 
 
-class Order:
-    """Which image is where in an epoch: shuffled anew every epoch, without replacement.
+class Stream:
+    """The batches of a run, made by workers ahead of their use.
 
     Args:
-        shard_of: (images), the number of each image's shard; images of a shard are side by side.
-        batch_size, epoch_end: as in `sampling.Sampler`.
-        shuffle_shards: images are permuted over so many shards at a time, the shards being in a random order, so that
-            a disk reads these and no others; None: over all.
+        recipe: batch_size, batch_norm_samples, epoch_end, iterations, crop, crop_size, shorter_side, colour, flip,
+            decoder, shuffle_shards.
+        replicas: whose samples are wanted, of batch_size // batch_norm_samples; sample i belongs to replica i modulo
+            their number.
+        workers: processes, each with one thread; 0: made where they are asked for.
+        pin_memory: for copies to a GPU.
+
+    Raises:
+        UserError: the recipe's crop does not fit into its smallest image.
     """
 
-    def __init__(self, shard_of: numpy.ndarray, batch_size: int, epoch_end: str, shuffle_shards: int | None, seed: int):
-        self.images, self.batch_size, self.epoch_end, self.seed = len(shard_of), batch_size, epoch_end, seed
-        self.shards, self.first = numpy.unique(shard_of, return_index=True)
-        self.sizes = numpy.diff(self.first, append=self.images)
-        self.window = min(shuffle_shards or len(self.shards), len(self.shards))
-        self.epoch = lru_cache(maxsize=2)(self._epoch)
-
-    def _epoch(self, number: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """An epoch's images by position, int64 (images), and its shards in reading order, as indices of `shards`."""
-        random = generator(self.seed, "order", number)
-        if self.window == len(self.shards):
-            return torch.randperm(self.images, generator=random).numpy(), numpy.arange(len(self.shards))
-        shards, order = torch.randperm(len(self.shards), generator=random).numpy(), []
-        for begin in range(0, len(shards), self.window):
-            window = shards[begin : begin + self.window]
-            images = numpy.concatenate([self.first[s] + numpy.arange(self.sizes[s]) for s in window])
-            order.append(images[torch.randperm(len(images), generator=random).numpy()])
-        return numpy.concatenate(order), shards
-
-    def samples(self, iteration: int) -> list[tuple[int, int]]:
-        """(epoch, image) of each sample of an iteration's batch, in order."""
-        return [
-            (epoch, int(image))
-            for epoch, begin, end in positions(iteration, self.images, self.batch_size, self.epoch_end)
-            for image in self.epoch(epoch)[0][begin:end]
-        ]
-
-    def ahead(self, iteration: int, first: bool) -> list[int]:
-        """The shards that are to be read ahead at an iteration.
-
-        A shard is requested one window before a pass in shard order would reach it, so that the disk reads evenly.
-
-        Args:
-            first: this is the first call; also returns the shards that earlier calls would have returned.
-        """
-        if self.window == len(self.shards):
-            return []  # every batch is from everywhere
-        wanted = []
-        for epoch, begin, end in positions(iteration, self.images, self.batch_size, self.epoch_end):
-            shards = self.epoch(epoch)[1]
-            starts = numpy.cumsum(self.sizes[shards]) - self.sizes[shards]
-            low, high = numpy.searchsorted(starts, [begin, end]) + self.window
-            if first:  # from the first shard of this window on
-                low = (numpy.searchsorted(starts, begin, side="right") - 1) // self.window * self.window
-                first = False
-            following = self.epoch(epoch + 1)[1] if high > len(shards) else shards[:0]
-            wanted += self.shards[numpy.concatenate([shards, following])[low:high]].tolist()
-        return wanted
-
-
-class BatchMaker:
-    """Decodes and crops the images of a batch, in a worker process; `Stream` has the same arguments."""
-
-    def __init__(self, shards: "Shards", recipe: SimpleNamespace, seed: int, replicas: Sequence[int]):
+    def __init__(
+        self,
+        shards: "Shards",
+        recipe: SimpleNamespace,
+        seed: int,
+        replicas: Sequence[int],
+        workers: int,
+        pin_memory: bool = False,
+    ):
         if recipe.crop == "scale" and recipe.shorter_side[0] < recipe.crop_size:
             raise UserError(
                 f"recipe: shorter_side begins at {recipe.shorter_side[0]}, below crop_size {recipe.crop_size}: raise it"
             )
         self.shards, self.recipe, self.replicas = shards, recipe, list(replicas)
+        self.workers, self.pin_memory = workers, pin_memory
         self.parts = recipe.batch_size // recipe.batch_norm_samples
-        self.labels, self.key = shards.labels.numpy(), stream(seed, "views")
+        self.labels, self.key = shards.labels.numpy(), derive_seed(seed, "views")
         self.order = Order(shards.shard_of, recipe.batch_size, recipe.epoch_end, recipe.shuffle_shards, seed)
 
-    def batch(self, iteration: int, first: bool) -> Batch:
+    def batches(self, first_iteration: int) -> Iterator[Batch]:
+        """From an iteration on, to the recipe's last one.
+
+        Raises:
+            UserError: an image cannot be decoded, or a worker was killed.
+        """
+        iterations = range(first_iteration, self.recipe.iterations)
+        items = ((iteration, iteration == first_iteration) for iteration in iterations)
+        return run_in_workers(self.make_batch, items, self.workers, self.pin_memory)
+
+    def make_batch(self, iteration: int, first: bool) -> Batch:
         """The images of an iteration; the `first` one has more to read ahead."""
         for shard in self.order.ahead(iteration, first):
             self.shards.will_need(shard)
@@ -152,90 +123,52 @@ class BatchMaker:
         return crops.cut(image, part, recipe.crop_size, mirrored), colour.draw(random, recipe.colour)
 
 
-class Loader:
-    """Calls a function with one tuple of arguments after the other, in worker processes; gives its results in order.
+def run_in_workers(
+    function: Callable[..., Any], items: Iterable[tuple], workers: int, pin_memory: bool = False
+) -> Iterator[Any]:
+    """Call a function with one tuple of arguments after the other, in worker processes; gives its results in order.
+
+    The workers end with the iterator: where it is exhausted, closed, or not referred to any more.
 
     Args:
-        function: may raise UserError; must hold no reference to the Loader, whose garbage collection ends the workers.
-        workers: processes, each with one thread, which stay for a further `run`; 0: none.
+        function: may raise UserError.
+        workers: processes, each with one thread; 0: none.
         pin_memory: as in torch's DataLoader.
-    """
-
-    def __init__(self, function: Callable[[Any], Any], workers: int, pin_memory: bool = False):
-        self.items = _Items()
-        self.loader = DataLoader(
-            _Results(function),
-            batch_size=None,
-            sampler=self.items,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=pin_memory,
-            collate_fn=_as_it_is,
-            worker_init_fn=ignore_group_signals,
-            generator=torch.Generator(),  # of its own, so that it takes nothing from torch's
-        )
-
-    def run(self, items: Iterable[tuple]) -> Generator[Any, None, None]:
-        """The results. One call at a time: a further one ends the one before.
-
-        Raises:
-            UserError: as the function raised it, or a worker was killed.
-        """
-        self.items.now, failure = items, None
-        try:
-            for result in self.loader:
-                if isinstance(result, UserError):
-                    failure = result
-                    break
-                yield result
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            failure = UserError(f"{error}: too little memory? Take fewer workers")
-        if failure:
-            self.close()
-            raise failure
-
-    def close(self) -> None:
-        """End the workers; there is no further `run`. Those that the garbage collector ends take seconds each."""
-        self.loader = None
-
-
-class Stream(Loader):
-    """The batches of a run, made by workers ahead of their use.
-
-    Args:
-        recipe: batch_size, batch_norm_samples, epoch_end, iterations, crop, crop_size, shorter_side, colour, flip,
-            decoder, shuffle_shards.
-        replicas: whose samples are wanted, of batch_size // batch_norm_samples; sample i belongs to replica i modulo
-            their number.
-        workers: processes, each with one thread; 0: made where they are asked for.
-        pin_memory: for copies to a GPU.
 
     Raises:
-        UserError: the recipe's crop does not fit into its smallest image.
+        UserError: as the function raised it, or a worker was killed.
     """
+    results = DataLoader(
+        _Results(function),
+        batch_size=None,
+        sampler=items,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=ignore_group_signals,
+        generator=torch.Generator(),  # of its own, so that it takes nothing from torch's
+    )
+    try:
+        for result in results:
+            if isinstance(result, UserError):
+                raise result
+            yield result
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(f"{error}: too little memory? Take fewer workers") from None
 
-    def __init__(
-        self,
-        shards: "Shards",
-        recipe: SimpleNamespace,
-        seed: int,
-        replicas: Sequence[int],
-        workers: int,
-        pin_memory: bool = False,
-    ):
-        self.maker = BatchMaker(shards, recipe, seed, replicas)
-        super().__init__(self.maker.batch, workers, pin_memory)
 
-    def batches(self, first_iteration: int) -> Generator[Batch, None, None]:
-        """From an iteration on, to the recipe's last one; a further call ends the one before.
+class _Results(Dataset):
+    """What a function returns; its UserError is returned, too, as a DataLoader would make a traceback of it."""
 
-        Raises:
-            UserError: an image cannot be decoded, or a worker was killed.
-        """
-        iterations = range(first_iteration, self.maker.recipe.iterations)
-        return self.run((iteration, iteration == first_iteration) for iteration in iterations)
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+
+    def __getitem__(self, item: tuple) -> Any:
+        try:
+            return self.function(*item)
+        except UserError as error:
+            return error
 
 
 def ignore_group_signals(_: int) -> None:
@@ -250,32 +183,6 @@ def _end_with_parent() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
-
-
-class _Items:
-    """What a DataLoader is to load next."""
-
-    now: Iterable[tuple] = ()
-
-    def __iter__(self) -> Iterator[tuple]:
-        return iter(self.now)
-
-
-def _as_it_is(result: Any) -> Any:
-    return result
-
-
-class _Results(Dataset):
-    """What a function returns; its UserError is returned, too, as a DataLoader would make a traceback of it."""
-
-    def __init__(self, function: Callable[[Any], Any]):
-        self.function = function
-
-    def __getitem__(self, item: tuple) -> Any:
-        try:
-            return self.function(*item)
-        except UserError as error:
-            return error
 
 
 def mean_image(shards: "Shards", crop_size: int, decoder: str, folder: Path, workers: int) -> Tensor:
@@ -318,12 +225,9 @@ def _mean(shards: "Shards", crop_size: int, decoder: str, workers: int) -> numpy
             total += crops.cut(image, part, crop_size)
         return total
 
-    print(f"mean image of {len(shards)} images, once ...", file=sys.stderr, flush=True)
-    total, reported = numpy.zeros((crop_size, crop_size, 3), numpy.int64), 0
-    for number, part in enumerate(Loader(add_up, workers).run((begin,) for begin in range(0, len(shards), CHUNK)), 1):
-        total += part
-        share = min(100, 100 * number * CHUNK // len(shards))
-        if share >= reported + 10:
-            reported = share
-            print(f"mean image: {share} %", file=sys.stderr, flush=True)
-    return (total / len(shards)).astype(numpy.float32).transpose(2, 0, 1).copy()
+    total = torch.zeros(crop_size, crop_size, 3, dtype=torch.int64)
+    with show_progress("mean image", len(shards)) as advance:
+        for part in run_in_workers(add_up, ((begin,) for begin in range(0, len(shards), CHUNK)), workers):
+            total += torch.as_tensor(part)
+            advance(CHUNK)
+    return (total.numpy() / len(shards)).astype(numpy.float32).transpose(2, 0, 1).copy()

@@ -11,7 +11,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.ops import FrozenBatchNorm2d, roi_align
 
-from ..data.sampling import generator
+from ..data.sampling import make_generator
 from ..networks.batch_norm import BatchNorm2d
 from ..networks.depth import VGG_STRIDE, stages
 from ..networks.families import FAMILIES
@@ -145,7 +145,7 @@ class Detector(FasterRCNN):
         for name, module in (*self.rpn.head.named_modules(prefix="rpn"), *self.roi_heads.box_predictor.named_modules()):
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 deviation = 0.001 if name == "bbox_pred" else 0.01
-                nn.init.normal_(module.weight, 0, deviation, generator(seed, "initialization", name))
+                nn.init.normal_(module.weight, 0, deviation, make_generator(seed, "initialization", name))
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None, step: str = "") -> Any:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
+from ..data.boxes import Boxes
 from ..errors import UserError
 
 POINTS = 11  # recall 0, 0.1, ..., 1 (Everingham et al. 2010, Section 4.2)
 OVERLAP = 0.5  # intersection over union from which a detection is right
-Boxes = dict[str, Tensor]
 
 
 def average_precision(found: Sequence[Boxes], objects: Sequence[Boxes], label: int) -> float | None:

@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, distributed
-from torchvision.transforms.functional import pil_to_tensor
 
-from ..data.sampling import Sampler, stream
-from ..errors import UserError
+from ..data import boxes
+from ..data.sampling import Sampler, derive_seed
 from ..records.experiment import Experiment
 from ..training import devices
 from ..training.assembly import get_recipe
 from ..training.group import Group
 from ..training.optimizer import Optimizer
 from ..training.trainer import Options
-from . import backbone, datasets, scores
+from . import backbone, scores
 from .networks import STEPS, Detector
 
 
@@ -36,47 +34,38 @@ class Images:
     """
 
     def __init__(self, dataset: dict[str, Any], folder: Path, train_on_difficult: bool, workers: int | None):
-        self.index, self.kind = datasets.read_index(dataset["name"], folder, dataset), dataset["kind"]
+        self.index, self.kind = boxes.read_boxes(dataset["name"], folder, dataset), dataset["kind"]
         self.folder = folder / "detection" / dataset["name"]
         self.protocol = {"voc": "voc-11-point", "coco": "coco"}[self.kind]
         self.counts = {f"{split}_images": len(self.index[split]) for split in ("training", "test")}
         self.workers = 2 if workers is None else max(1, workers)
         self.threads = ThreadPoolExecutor(self.workers)
-        self.training: list[tuple[dict[str, Any], scores.Boxes]] = []
+        self.training: list[tuple[dict[str, Any], boxes.Boxes]] = []
         for image in self.index["training"]:
-            objects = datasets.to_boxes(image)
+            objects = boxes.get_objects(image)
             # COCO's difficult objects are crowds, which are never learned.
             kept = ~objects["difficult"] | (train_on_difficult and self.kind == "voc")
             if kept.any():
                 self.training.append((image, {"boxes": objects["boxes"][kept], "labels": objects["labels"][kept]}))
 
     def read(self, image: dict[str, Any]) -> Tensor:
-        """float32 (3, H, W), in 0 to 255."""
-        path = self.folder / image["file"]
-        try:
-            pixels = pil_to_tensor(Image.open(path).convert("RGB")).float()
-        except OSError as error:
-            cure = f"`identity-mappings data verify {self.folder.name}` names what is damaged"
-            raise UserError(f"{path}: missing or damaged ({error}): {cure}") from None
-        if pixels.shape[1:] != (image["height"], image["width"]):
-            raise UserError(f"{path}: of another size than its annotation says: prepare {self.folder.name} again")
-        return pixels
+        return boxes.read_pixels(self.folder, image)
 
-    def training_view(self, number: int, flip: bool) -> tuple[Tensor, scores.Boxes]:
+    def training_view(self, number: int, flip: bool) -> tuple[Tensor, boxes.Boxes]:
         image, objects = self.training[number]
-        pixels, boxes = self.read(image), objects["boxes"].float()
+        pixels, corners = self.read(image), objects["boxes"].float()
         if flip:
-            pixels, boxes = pixels.flip(2), boxes[:, [2, 1, 0, 3]]
-            boxes[:, [0, 2]] = image["width"] - boxes[:, [0, 2]]
-        return pixels, {**objects, "boxes": boxes}
+            pixels, corners = pixels.flip(2), corners[:, [2, 1, 0, 3]]
+            corners[:, [0, 2]] = image["width"] - corners[:, [0, 2]]
+        return pixels, {**objects, "boxes": corners}
 
-    def score(self, found: Sequence[scores.Boxes]) -> dict[str, Any]:
+    def score(self, found: Sequence[boxes.Boxes]) -> dict[str, Any]:
         """By the dataset's own measure; "mean_average_precision" is what its test error is 100 % minus."""
         images, classes = self.index["test"], self.index["classes"]
         if self.kind == "voc":
-            scored = scores.score_voc(found, list(map(datasets.to_boxes, images)), classes)
+            scored = scores.score_voc(found, list(map(boxes.get_objects, images)), classes)
             return {"mean_average_precision": scored["map_50"], **scored}
-        truth = self.folder / "annotations" / f"instances_{datasets.COCO_SPLITS['test']}.json"
+        truth = self.folder / "annotations" / f"instances_{boxes.COCO_SPLITS['test']}.json"
         scored = scores.score_coco(found, [image["id"] for image in images], self.index["categories"], truth)
         return {"mean_average_precision": scored["map"], **scored}
 
@@ -101,7 +90,7 @@ class DetectionTrainer:
             experiment.parameters["dataset"], options.data_folder, recipe.train_on_difficult, options.workers
         )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream(seed, "construction"))
+            torch.manual_seed(derive_seed(seed, "construction"))
             self.network = Detector(experiment.parameters, state, seed).to(device).train()
         if recipe.steps == "alternating":
             self.initial = copy.deepcopy(self.network.backbone.state_dict())
@@ -161,7 +150,7 @@ class DetectionTrainer:
         with torch.random.fork_rng(cuda):
             for place, view in views:
                 pixels, target = view.result()
-                torch.manual_seed(stream(self.seed, "regions", iteration, place))
+                torch.manual_seed(derive_seed(self.seed, "regions", iteration, place))
                 target = {key: value.to(self.device) for key, value in target.items()}
                 with (
                     self.group.accumulating(self.model, last=place == views[-1][0]),

@@ -13,7 +13,7 @@ from torchvision.transforms import functional as transforms
 
 from ..data.decode import rgb
 from ..data.shards import Shards
-from ..data.stream import Loader
+from ..data.stream import run_in_workers
 
 CROP_SIZE = 224  # of the papers' training, which the sizes below go with
 WAITING = 16  # batches' worth of pixels that may wait for others of their shape
@@ -154,16 +154,14 @@ def batches(
     def load_batch(positions: range) -> Batch:
         return default_collate([load(position) for position in positions])
 
-    crop = definition.crop  # None: images of any size
-    loader, positions = Loader(load if crop is None else load_batch, workers), range(len(indices))
-    try:
-        if crop is None:
-            yield from _group(loader.run((position,) for position in positions), pixels)
-        else:
-            images = max(1, pixels // ((10 if definition.ten else 1) * _scale(crop, crop_size) ** 2))
-            yield from loader.run((positions[begin : begin + images],) for begin in positions[::images])
-    finally:
-        loader.close()
+    whole = definition.crop is None  # images of any size
+    positions = range(len(indices))
+    if whole:
+        yield from _group(run_in_workers(load, ((position,) for position in positions), workers), pixels)
+    else:
+        images = max(1, pixels // ((10 if definition.ten else 1) * _scale(definition.crop, crop_size) ** 2))
+        items = ((positions[begin : begin + images],) for begin in positions[::images])
+        yield from run_in_workers(load_batch, items, workers)
 
 
 @torch.no_grad()

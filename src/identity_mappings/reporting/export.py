@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import data
+from ..data.images import load_images
 from ..errors import UserError
 from ..networks import families
 from ..records import run
@@ -85,7 +85,7 @@ def _find_normalization(experiment: Experiment, seed: int, options: Options) -> 
         mean = torch.as_tensor(feed.normalize.image)[0].contiguous()
         feed.close()
         return mean, deviation
-    images = data.load(dataset, options.data_folder)
+    images = load_images(dataset, options.data_folder)
     return Resident(images, recipe, seed, cpu).augmentation.mean, deviation
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data.sampling import generator
+from ..data.sampling import make_generator
 from ..errors import UserError
 from ..networks.batch_norm import BatchNorm2d
 from ..networks.families import FAMILIES, Network
@@ -140,7 +140,7 @@ def initialize(network: nn.Module, recipe: SimpleNamespace, seed: int) -> None:
     k k c_out ("he-fan-out", the released code). Gates keep their initial bias.
     """
     for name, module in network.named_modules():
-        g = generator(seed, "initialization", name)
+        g = make_generator(seed, "initialization", name)
         if isinstance(module, nn.Conv2d):
             fan_in = recipe.convolution_initialization == "he-fan-in"
             n = math.prod(module.kernel_size) * (module.in_channels if fan_in else module.out_channels)

@@ -135,7 +135,6 @@ class Streamed:
     def close(self) -> None:
         if self.batches is not None:
             self.batches.close()
-        self.stream.close()
 
     def statistics(self, network: Network) -> None:
         def forward(step: int) -> None:

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as activation_checkpoint
 
-from .. import data
-from ..data.images import Images
-from ..data.sampling import stream
+from ..data.images import FOLDER, Images, load_images
+from ..data.sampling import derive_seed
 from ..errors import UserError
 from ..evaluation import single_view
 from ..networks.families import Network
@@ -61,7 +60,7 @@ class Options:
     """Options of `train`; on one kind of device none affects results."""
 
     results: Path  # folder of the records
-    data_folder: Path = data.FOLDER  # of the datasets
+    data_folder: Path = FOLDER  # of the datasets
     root: Path = Path()  # of the project
     device: str = "gpu"  # or "cpu"
     stop_after: int | None = None  # iteration after which to stop with a checkpoint and a partial record
@@ -132,10 +131,10 @@ class Trainer:
             folder, workers = options.data_folder, options.workers
             self.feed = Streamed(dataset, recipe, seed, device, self.group, folder, workers)
         else:
-            self.feed = Resident(images or data.load(dataset, options.data_folder), recipe, seed, device)
+            self.feed = Resident(images or load_images(dataset, options.data_folder), recipe, seed, device)
         with torch.random.fork_rng(devices=[]):
             # Reaches what `initialize` does not know: parameters of the user's own shortcut.
-            torch.manual_seed(stream(seed, "construction"))
+            torch.manual_seed(derive_seed(seed, "construction"))
             self.network = build(experiment, options.root)
         initialize(self.network, recipe, seed)
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -170,7 +169,7 @@ class Trainer:
         size = self.feed.seek(iteration)
         self.optimizer.prepare(iteration)
         if self.dropouts:
-            self.masks.manual_seed(stream(self.seed, "dropout", iteration))
+            self.masks.manual_seed(derive_seed(self.seed, "dropout", iteration))
         loss, wrong = self.recorded_step(size)
         if self.device.type == "cuda":
             self.queued.append(torch.cuda.Event())

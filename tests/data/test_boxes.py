@@ -10,8 +10,10 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 import make_small_data
 import small_detection
+from identity_mappings.data import boxes
+from identity_mappings.data import prepare as preparing
 from identity_mappings.data.listing import dvc_md5
-from identity_mappings.detection import datasets
+from identity_mappings.data.prepare import fetch, list_problems, prepare, verify
 from identity_mappings.errors import UserError
 from identity_mappings.parameters import load
 from identity_mappings.parameters.load import read_entry
@@ -19,16 +21,16 @@ from identity_mappings.parameters.load import read_entry
 VOC_TEST = "VOCtest_06-Nov-2007.tar"
 
 
-def prepare(name: str, folder) -> None:
+def make(name: str, folder) -> None:
     make_small_data.make(name, folder)
-    datasets.prepare(name, folder)
+    prepare(name, folder)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     for name in ("voc-small", "coco-small"):
-        prepare(name, folder)
+        make(name, folder)
     return folder
 
 
@@ -56,7 +58,7 @@ def test_both_layouts_give_the_same_objects(prepared, root_of_project):
     pinned = load(root_of_project).datasets
     both = {}
     for name in ("voc-small", "coco-small"):
-        index = datasets.read_index(name, prepared, pinned[name].model_dump())
+        index = boxes.read_boxes(name, prepared, pinned[name].model_dump())
         both[name] = index
     for split in ("training", "test"):
         voc, coco = (both[name][split] for name in both)
@@ -71,22 +73,24 @@ def test_both_layouts_give_the_same_objects(prepared, root_of_project):
 
 
 def test_prepared_once_and_verified(prepared):
-    assert datasets.prepare("voc-small", prepared).endswith("prepared before")
-    assert datasets.verify("voc-small", prepared) == "voc-small: as published"
+    assert prepare("voc-small", prepared).endswith("prepared before")
+    target = prepared / "detection" / "voc-small"
+    assert verify("voc-small", prepared) == f"{prepared / 'voc-small'}: as published; {target}: as it was prepared"
 
 
 @pytest.mark.parametrize("name", ["voc-0712", "coco-2014"])
 def test_missing_archives_are_named_with_their_addresses(name, tmp_path):
     with pytest.raises(UserError) as caught:
-        datasets.prepare(name, tmp_path)
+        prepare(name, tmp_path)
     for file, archive in read_entry(name).archives.items():
         assert f"{tmp_path / name / file}: missing: {archive.url}" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["voc-small", "coco-small"])
-@pytest.mark.parametrize("get", [datasets.fetch, datasets.prepare])
+@pytest.mark.parametrize("get", [fetch, prepare])
 def test_a_small_set_that_is_not_made_yet_names_its_script(name, get, tmp_path):
-    with pytest.raises(UserError, match=f"missing: make it with `python workflow/scripts/make_small_data.py {name}`"):
+    script = f"python workflow/scripts/make_small_data.py {name}"
+    with pytest.raises(UserError, match=f"missing\n{name}: make them with `{script}`"):
         get(name, tmp_path)
 
 
@@ -94,48 +98,48 @@ def test_a_damaged_archive_is_named(tmp_path):
     make_small_data.make("coco-small", tmp_path)
     path = tmp_path / "coco-small" / "val2014.zip"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    [found] = datasets.list_problems("coco-small", tmp_path)
+    [found] = list_problems("coco-small", tmp_path)
     assert found.startswith(f"{path}: MD5 ") and "damaged, or another file" in found
     with pytest.raises(UserError, match=r"val2014.zip: MD5 .*: damaged"):
-        datasets.verify("coco-small", tmp_path)
+        verify("coco-small", tmp_path)
 
 
 def test_damaged_and_missing_images_are_named(tmp_path):
-    prepare("voc-small", tmp_path)
+    make("voc-small", tmp_path)
     folder = tmp_path / "detection" / "voc-small"
     images = sorted(folder.rglob("*.jpg"))
     images[0].write_bytes(b"no image")
     images[1].unlink()
     with pytest.raises(UserError) as caught:
-        datasets.verify("voc-small", tmp_path)
+        verify("voc-small", tmp_path)
     assert re.search(rf"{images[0]}: MD5 .*: damaged", str(caught.value))
     assert f"{images[1]}: missing" in str(caught.value)
     assert "remove" in str(caught.value) and "prepare it again" in str(caught.value)
 
 
 def test_an_index_that_is_no_index_is_refused(tmp_path, root_of_project):
-    prepare("voc-small", tmp_path)
+    make("voc-small", tmp_path)
     pinned = load(root_of_project).datasets["voc-small"].model_dump()
-    path = tmp_path / "detection" / "voc-small" / datasets.INDEX
+    path = tmp_path / "detection" / "voc-small" / boxes.INDEX
     for content in ("{", "[]"):
         path.write_text(content)
         with pytest.raises(UserError, match=r"index.json: damaged"):
-            datasets.read_index("voc-small", tmp_path, pinned)
+            boxes.read_boxes("voc-small", tmp_path, pinned)
     path.unlink()
     with pytest.raises(UserError, match=r"not prepared: call `identity-mappings data prepare voc-small`"):
-        datasets.read_index("voc-small", tmp_path, pinned)
+        boxes.read_boxes("voc-small", tmp_path, pinned)
 
 
 def test_other_archives_than_the_pinned_are_refused(tmp_path, root_of_project):
-    prepare("voc-small", tmp_path)
+    make("voc-small", tmp_path)
     pinned = load(root_of_project).datasets["voc-small"].model_dump()
     with pytest.raises(UserError, match="not the pinned one"):
-        datasets.read_index("voc-small", tmp_path, {**pinned, "md5": "0" * 32 + ".dir"})
-    path = tmp_path / "detection" / "voc-small" / datasets.INDEX
+        boxes.read_boxes("voc-small", tmp_path, {**pinned, "md5": "0" * 32 + ".dir"})
+    path = tmp_path / "detection" / "voc-small" / boxes.INDEX
     index = json.loads(path.read_bytes())
     path.write_text(json.dumps({**index, "test": index["test"][1:]}))
     with pytest.raises(UserError, match=r"not those of params/datasets.yaml"):
-        datasets.read_index("voc-small", tmp_path, pinned)
+        boxes.read_boxes("voc-small", tmp_path, pinned)
 
 
 def test_a_member_that_leaves_the_folder_is_refused(tmp_path, monkeypatch):
@@ -146,7 +150,7 @@ def test_a_member_that_leaves_the_folder_is_refused(tmp_path, monkeypatch):
     entry = read_entry("voc-small")
     changed = entry.archives[VOC_TEST].model_copy(update={"md5": hashlib.md5(path.read_bytes()).hexdigest()})
     entry = entry.model_copy(update={"archives": {**entry.archives, VOC_TEST: changed}})
-    monkeypatch.setattr(datasets, "read_entry", lambda _: entry)
+    monkeypatch.setattr(preparing, "read_entry", lambda _: entry)
     with pytest.raises(UserError, match=r"evil.xml' leaves the folder: refused"):
-        datasets.prepare("voc-small", tmp_path)
+        prepare("voc-small", tmp_path)
     assert not (tmp_path / "detection" / "Annotations").exists()

@@ -1,73 +1,54 @@
-"""PASCAL VOC 2007 and 2012 and COCO 2014: their archives and MD5s, and the one form in which training reads them.
+"""Images with boxes, of PASCAL VOC 2007 and 2012 and COCO 2014: unpacked, in one form, and read.
 
 `voc-small` and `coco-small` have archives of the same names and layout, made by workflow/scripts/make_small_data.py.
-Everything after them is one code: `prepare` checks the archives, unpacks them into data/detection/NAME, and writes
-index.json.
+An image of the index is {"id", "file", "width", "height", "boxes", "labels", "difficult"}: boxes are left, top, right,
+bottom in pixels, labels count from 1.
 """
 
 import contextlib
 import json
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import torch
+from PIL import Image
+from torch import Tensor
 from torchvision.datasets import VOCDetection
-from torchvision.ops import box_convert
+from torchvision.transforms.functional import pil_to_tensor
 
-from ..data.listing import download, dvc_md5, list_files, list_wrong
 from ..errors import UserError
-from ..parameters.load import read_entry
+from ..parameters.datasets import Dataset
 from ..records.files import json_bytes, write_atomically
-from .scores import Boxes, read_coco
+from .listing import dvc_md5, list_files, list_wrong
+from .sources import require_archives
 
 FORMAT, INDEX = 2, "index.json"
 VOC_SPLITS = (("training", "2007", "trainval"), ("training", "2012", "trainval"), ("test", "2007", "test"))
 COCO_SPLITS = {"training": "train2014", "test": "val2014"}
+Boxes = dict[str, Tensor]  # torchvision's: {"boxes": (K, 4), "labels": (K)}, and "scores" or "difficult": (K)
 
 
-def list_problems(name: str, folder: Path) -> list[str]:
-    """What is wrong with the archives of data/NAME, a line for each."""
-    archives, script = read_entry(name).archives, f"make it with `python workflow/scripts/make_small_data.py {name}`"
-    wrong = {file: list_wrong(folder / name, {file: archive.md5}) for file, archive in archives.items()}
-    return [": ".join([*lines, archives[file].url or script]) for file, lines in wrong.items() if lines]
-
-
-def fetch(name: str, folder: Path) -> str:
-    """Get the archives of data/NAME through torchvision; what is right already is kept.
-
-    Raises:
-        UserError: no network, a file is not the published one, or a small set was not made yet.
-    """
-    entry = read_entry(name)
-    if found := list_problems(name, folder):
-        if not any(archive.url for archive in entry.archives.values()):
-            raise UserError("\n".join(found))
-        for file, archive in entry.archives.items():
-            download(archive.url, folder / name / file, archive.md5)
-    return f"{folder / name}: the archives are there: call `identity-mappings data prepare {name}`"
-
-
-def prepare(name: str, folder: Path) -> str:
+def prepare_boxes(name: str, folder: Path, entry: Dataset) -> str:
     """Unpack data/NAME into data/detection/NAME, and write its index; nothing where it is there.
 
     Raises:
         UserError: an archive is missing or damaged.
     """
-    entry, target = read_entry(name), folder / "detection" / name
-    pinned = {file: archive.md5 for file, archive in entry.archives.items()}
+    target, pinned = folder / "detection" / name, {file: a.md5 for file, a in (entry.archives or {}).items()}
     with contextlib.suppress(UserError):
-        read_index(name, folder, entry.model_dump())
+        read_boxes(name, folder, entry.model_dump())
         return f"{target}: prepared before"
-    if found := list_problems(name, folder):
-        raise UserError("\n".join([*found, f"{name}: `identity-mappings data fetch {name}` gets what is missing"]))
+    require_archives(name, folder, entry)
+    if found := list_wrong(folder / name, pinned):
+        raise UserError("\n".join([*found, f"{name}: `identity-mappings data fetch {name}` gets what is damaged"]))
     (target / INDEX).unlink(missing_ok=True)
     for file in pinned:
         _unpack(folder / name / file, target)
-    content = (_read_voc if entry.format == "voc" else _read_coco)(target)
+    content = (_list_voc if entry.format == "voc" else _list_coco)(target)
     index = {"format": FORMAT, "archives": pinned, "files": list_files(target), **content}
     write_atomically(target / INDEX, json_bytes(index))
     return f"{target}: {len(content['training']):,} training and {len(content['test']):,} test images"
@@ -75,32 +56,27 @@ def prepare(name: str, folder: Path) -> str:
 
 def _unpack(archive: Path, target: Path) -> None:
     """Extract an archive. Names are checked here, because Python before 3.11.4 has no filter for tar files."""
-    is_zip = archive.suffix == ".zip"
-    with zipfile.ZipFile(archive) if is_zip else tarfile.open(archive) as packed:
-        for name in packed.namelist() if is_zip else packed.getnames():
+    packed: Any
+    with zipfile.ZipFile(archive) if archive.suffix == ".zip" else tarfile.open(archive) as packed:
+        for name in packed.namelist() if archive.suffix == ".zip" else packed.getnames():
             if not (target / name).resolve().is_relative_to(target.resolve()):
                 raise UserError(f"{archive}: {name!r} leaves the folder: refused")
         packed.extractall(target)
 
 
-def verify(name: str, folder: Path) -> str:
-    """Check the archives, and every file that was unpacked.
+def verify_boxes(name: str, folder: Path, entry: Dataset) -> None:
+    """Check every file that was unpacked.
 
     Raises:
         UserError: naming each that is missing or damaged.
     """
-    entry, target, found = read_entry(name), folder / "detection" / name, []
-    if not (target / INDEX).is_file() or (folder / name).is_dir():
-        found += list_problems(name, folder)
-    if (target / INDEX).is_file():
-        found += list_wrong(target, read_index(name, folder, entry.model_dump())["files"])
-    if found:
-        raise UserError("\n".join([*found, f"{name} is not as published: remove {target} and prepare it again"]))
-    return f"{name}: as published"
+    target = folder / "detection" / name
+    if found := list_wrong(target, read_boxes(name, folder, entry.model_dump())["files"]):
+        raise UserError("\n".join([*found, f"{name} is not as it was unpacked: remove {target} and prepare it again"]))
 
 
-def read_index(name: str, folder: Path, pinned: Mapping[str, Any]) -> dict[str, Any]:
-    """What `prepare` left of a dataset.
+def read_boxes(name: str, folder: Path, pinned: dict[str, Any]) -> dict[str, Any]:
+    """The index of a prepared dataset: its classes, and the images of "training" and "test".
 
     Args:
         pinned: its entry in params/datasets.yaml, as that is now or as an experiment's parameters have it.
@@ -124,8 +100,8 @@ def read_index(name: str, folder: Path, pinned: Mapping[str, Any]) -> dict[str, 
     return index
 
 
-def to_boxes(image: dict[str, Any]) -> Boxes:
-    """The true objects of an image of the index."""
+def get_objects(image: dict[str, Any]) -> Boxes:
+    """The true objects of an image of the index, with "difficult": whether to ignore them."""
     return {
         "boxes": torch.tensor(image["boxes"], dtype=torch.float64).view(-1, 4),
         "labels": torch.tensor(image["labels"], dtype=torch.int64),
@@ -133,7 +109,24 @@ def to_boxes(image: dict[str, Any]) -> Boxes:
     }
 
 
-def _read_voc(target: Path) -> dict[str, list]:
+def read_pixels(folder: Path, image: dict[str, Any]) -> Tensor:
+    """An image of the index of data/detection/NAME as float32 (3, H, W), in 0 to 255.
+
+    Raises:
+        UserError: it is missing, damaged, or of another size.
+    """
+    path = folder / image["file"]
+    try:
+        pixels = pil_to_tensor(Image.open(path).convert("RGB")).float()
+    except OSError as error:
+        cure = f"`identity-mappings data verify {folder.name}` names what is damaged"
+        raise UserError(f"{path}: missing or damaged ({error}): {cure}") from None
+    if pixels.shape[1:] != (image["height"], image["width"]):
+        raise UserError(f"{path}: of another size than its annotation says: prepare {folder.name} again")
+    return pixels
+
+
+def _list_voc(target: Path) -> dict[str, list]:
     """Pixels of VOC are counted from 1, and a box has its last ones, too. Classes are in alphabetical order."""
     images: dict[str, list] = {"training": [], "test": []}
     for split, year, listed_in in VOC_SPLITS:
@@ -158,21 +151,24 @@ def _read_voc(target: Path) -> dict[str, list]:
     return {"classes": classes, "categories": list(range(1, len(classes) + 1)), **images}
 
 
-def _read_coco(target: Path) -> dict[str, list]:
+def _list_coco(target: Path) -> dict[str, list]:
     """A few boxes have no area: left out. A crowd is no box to learn, as a difficult object of VOC."""
-    index = {}
+    index: dict[str, list] = {}
     for split, name in COCO_SPLITS.items():
-        annotated = read_coco(target / "annotations" / f"instances_{name}.json")
-        labels = {category: label for label, category in enumerate(sorted(annotated.cats), 1)}
-        index[split] = []
-        for number, image in sorted(annotated.imgs.items()):
-            things = [thing for thing in annotated.imgToAnns[number] if min(thing["bbox"][2:]) > 0]
-            boxes = torch.tensor([thing["bbox"] for thing in things], dtype=torch.float64).view(-1, 4)
-            index[split].append({
-                "id": number, "file": f"{name}/{image['file_name']}",
+        annotated = json.loads((target / "annotations" / f"instances_{name}.json").read_bytes())
+        categories = {category["id"]: category["name"] for category in annotated["categories"]}
+        labels, things = {category: label for label, category in enumerate(sorted(categories), 1)}, defaultdict(list)
+        for thing in annotated["annotations"]:
+            if min(thing["bbox"][2:]) > 0:
+                things[thing["image_id"]].append(thing)
+        index[split] = [
+            {
+                "id": image["id"], "file": f"{name}/{image['file_name']}",
                 "width": image["width"], "height": image["height"],
-                "boxes": box_convert(boxes, "xywh", "xyxy").tolist(),
-                "labels": [labels[thing["category_id"]] for thing in things],
-                "difficult": [thing["iscrowd"] for thing in things],
-            })  # fmt: skip
-    return {"classes": [annotated.cats[category]["name"] for category in labels], "categories": list(labels), **index}
+                "boxes": [[x, y, x + w, y + h] for x, y, w, h in (thing["bbox"] for thing in things[image["id"]])],
+                "labels": [labels[thing["category_id"]] for thing in things[image["id"]]],
+                "difficult": [thing["iscrowd"] for thing in things[image["id"]]],
+            }
+            for image in sorted(annotated["images"], key=lambda image: image["id"])
+        ]  # fmt: skip
+    return {"classes": [categories[category] for category in labels], "categories": list(labels), **index}
