@@ -56,7 +56,8 @@ def apply(images: Tensor, numbers: Tensor, kind: str | None) -> Tensor:
     shift = 255 * (alpha * _constant(EIGENVECTORS, numbers.device)).sum(2)
     if kind == "pca-and-jitter":
         weights = _constant(GREY, numbers.device)
-        grey = sum(pixels[:, c : c + 1] * weights[c] for c in range(3))
+        red, green, blue = (pixels[:, c : c + 1] * weights[c] for c in range(3))
+        grey = red + green + blue
         brightness, contrast, saturation = numbers[:, 3:6].T
         shift = shift + (brightness * (1 - contrast) * grey.mean((1, 2, 3)))[:, None]
         both = brightness * contrast
@@ -99,8 +100,10 @@ class Normalization:
         channel_deviation: list[float] | None = None,
         device: str | torch.device = "cpu",
     ):
-        self.image = self.deviation = None
+        self.image: Tensor | None = None
+        self.deviation: Tensor | None = None
         if kind == "per-pixel-mean":
+            assert mean_image is not None
             self.image = mean_image[None].to(device).contiguous(memory_format=torch.channels_last)
             self.mean = mean_image.double().mean((1, 2)).float()[None].to(device)
         else:
@@ -110,6 +113,8 @@ class Normalization:
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) to float32 of the same shape; what is float32 already is changed in place."""
         pixels = images.float()
-        same_size = self.image is not None and self.image.shape[2:] == pixels.shape[2:]
-        pixels.sub_(self.image if same_size else _rows(self.mean, pixels))
+        if self.image is not None and self.image.shape[2:] == pixels.shape[2:]:
+            pixels.sub_(self.image)
+        else:
+            pixels.sub_(_rows(self.mean, pixels))
         return pixels if self.deviation is None else pixels.div_(_rows(self.deviation, pixels))

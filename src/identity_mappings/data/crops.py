@@ -103,18 +103,18 @@ def cut(image: Image.Image | Tensor, part: Part, size: int, mirrored: bool = Fal
         image: as `decode.read` gives it: by Pillow in mode RGB, or uint8 (3, H, W).
         mirrored: left and right are exchanged afterwards.
     """
-    *box, cut_first, interpolation = part
     if isinstance(image, Image.Image):
-        method = Image.Resampling[interpolation.upper()]
-        if cut_first:
-            crop = image.crop(box).resize((size, size), method)
+        method, box = Image.Resampling[part.interpolation.upper()], part[:4]
+        if part.cut_first:
+            shown = image.crop(box).resize((size, size), method)
         else:
-            box = (*box[:2], *map(min, box[2:], image.size))  # the last bit of a product must not lie outside
-            crop = image.resize((size, size), method, box=box)
-        return numpy.asarray(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop)
-    left, top, right, bottom = map(round, box)
+            # The last bit of a product must not lie outside.
+            box = (part.left, part.top, min(part.right, image.width), min(part.bottom, image.height))
+            shown = image.resize((size, size), method, box=box)
+        return numpy.asarray(shown.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else shown)
+    left, top, right, bottom = map(round, part[:4])
     left, top = min(left, image.shape[2] - 1), min(top, image.shape[1] - 1)
     region = image[None, :, top : max(bottom, top + 1), left : max(right, left + 1)]
     region = region.contiguous(memory_format=torch.channels_last)  # twice as fast, and the crop is so, too
-    crop = F.interpolate(region, (size, size), mode=interpolation, antialias=True)[0]
+    crop = F.interpolate(region, (size, size), mode=part.interpolation, antialias=True)[0]
     return (crop.flip(2) if mirrored else crop).permute(1, 2, 0).numpy()

@@ -92,7 +92,7 @@ def read_digits(name: str, md5: str, folder: Path | None = None) -> Images:
         UserError: the installed scikit-learn brings other digits than the pinned ones.
     """
     # What sklearn.datasets.load_digits reads, without the seconds that importing scikit-learn takes.
-    if (package := importlib.util.find_spec("sklearn")) is None:
+    if (package := importlib.util.find_spec("sklearn")) is None or package.origin is None:
         raise UserError(f"{name}: scikit-learn, which has the images, is missing: make env")
     with gzip.open(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", "rt") as file:
         table = numpy.loadtxt(file, delimiter=",", dtype="uint8")

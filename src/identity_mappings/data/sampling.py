@@ -95,10 +95,8 @@ class DeviceViews:
         crossed = math.ceil(sampler.batch_size / sampler.images) if sampler.epoch_end == "continue" else 0
         self.epochs = 1 + crossed  # that a batch can reach
         length = self.epochs * sampler.images
-        self.tables = View(
-            *(torch.zeros(length, dtype=torch.int64, device=device) for _ in range(3)),
-            torch.zeros(length, dtype=torch.bool, device=device),
-        )
+        image, top, left = torch.zeros(3, length, dtype=torch.int64, device=device)
+        self.tables = View(image, top, left, torch.zeros(length, dtype=torch.bool, device=device))
         self.position = torch.zeros((), dtype=torch.int64, device=device)
         self.loaded: int | None = None
 

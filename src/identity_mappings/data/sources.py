@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import numpy
 from PIL import Image, UnidentifiedImageError
 from scipy.io import loadmat
 
@@ -90,7 +89,8 @@ def read_devkit(path: Path, dataset: Dataset) -> tuple[list[str], list[int]]:
         raise UserError(f"{path}: its MD5 is {found}, published is {published}: get it again")
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         meta, truth = (tar.extractfile(name) for name in (META, GROUND_TRUTH))
-        synsets, numbers = loadmat(meta, squeeze_me=True)["synsets"], numpy.loadtxt(truth, dtype="int64").tolist()
+        synsets = loadmat(meta, squeeze_me=True)["synsets"]
+        numbers = [int(line) for line in truth or ()]
     wnids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets if synset["num_children"] == 0}
     if (len(wnids), len(numbers)) != (dataset.classes, dataset.test_images):
         raise UserError(
@@ -101,13 +101,13 @@ def read_devkit(path: Path, dataset: Dataset) -> tuple[list[str], list[int]]:
     return list(labels), [labels[wnids[number]] for number in numbers]
 
 
-class _Hashed:
+class _Hashed(io.RawIOBase):
     """A file that is read in sequence, and the MD5 of what was read."""
 
     def __init__(self, file: IO[bytes], advance: Advance):
         self.file, self.advance, self.md5 = file, advance, hashlib.md5()
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         content = self.file.read(size)
         self.md5.update(content)
         self.advance(len(content))

@@ -104,8 +104,8 @@ class Stream:
         for row, (epoch, index) in enumerate(samples):
             images[row], colours[row] = self.view(epoch, index)
         labels = self.labels[[index for _, index in samples]]
-        tensors = (torch.from_numpy(array) for array in (images.transpose(0, 3, 1, 2), labels, colours))
-        return Batch(*tensors, len(whole))
+        pixels = torch.from_numpy(images.transpose(0, 3, 1, 2))
+        return Batch(pixels, torch.from_numpy(labels), torch.from_numpy(colours), len(whole))
 
     def view(self, epoch: int, index: int) -> tuple[numpy.ndarray, numpy.ndarray]:
         """An image in an epoch: its crop, uint8 (S, S, 3), mirrored if so drawn, and its numbers for the colour."""

@@ -59,7 +59,7 @@ def build_backbone(network: dict[str, Any], backbone: dict[str, Any], state: dic
     """
     arguments = {key: value for key, value in network.items() if value is not None}
     if arguments.pop("family") == "vgg":
-        made = Vgg(arguments["depth"], backbone["classes"], 3, backbone["size"], backbone["dropout"])
+        made: nn.Module = Vgg(arguments["depth"], backbone["classes"], 3, backbone["size"], backbone["dropout"])
     else:
         eps = backbone["batch_norm_eps"]
         made = FAMILIES["imagenet"](classes=backbone["classes"], batch_norm_eps=eps, **arguments)
@@ -79,7 +79,7 @@ def _frozen(module: nn.Module) -> nn.Module:
     return module
 
 
-def split(network: nn.Module, parameters: dict[str, Any], frozen_stages: int) -> tuple[nn.Sequential, nn.Sequential]:
+def split(network: Any, parameters: dict[str, Any], frozen_stages: int) -> tuple[nn.Sequential, nn.Sequential]:
     """conv1 to conv4, which are shared, and what acts on each region; of VGG all convolutions, and fc6 and fc7.
 
     The first stages' weights take no gradient any more.

@@ -37,8 +37,8 @@ def average_precision(found: Sequence[Boxes], objects: Sequence[Boxes], label: i
         scores, difficult, taken = detected["scores"][chosen], truth["difficult"][of_class].tolist(), set()
         wanted += difficult.count(False)
         for number in scores.argsort(descending=True, stable=True).tolist():
-            best = int(shares[number].argmax()) if difficult else None
-            overlaps = best is not None and float(shares[number, best]) >= OVERLAP
+            best = int(shares[number].argmax()) if difficult else 0
+            overlaps = bool(difficult) and float(shares[number, best]) >= OVERLAP
             if not (overlaps and difficult[best]):
                 verdicts.append((float(scores[number]), overlaps and best not in taken))
                 taken |= {best} if overlaps else set()
