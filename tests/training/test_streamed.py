@@ -80,7 +80,7 @@ def test_a_short_batch_is_dealt_out(small, tmp_path, data):
     made.feed.seek(6)
     parts = [made.feed.replica(32, replica) for replica in range(4)]
     assert [len(y) for _, y in parts] == [8] * 4
-    whole = [image for _, image in made.feed.stream.maker.order.samples(6)]
+    whole = [image for _, image in made.feed.stream.order.samples(6)]
     labels = torch.stack([y for _, y in parts], 1).flatten()
     assert torch.equal(labels, made.feed.training.labels[torch.tensor(whole)])
     loss, wrong, size = made.step(6)
