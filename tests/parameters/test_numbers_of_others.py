@@ -40,7 +40,7 @@ def test_every_number_has_a_place_and_stands_once(copy):
     assert {report.source for report in others.reports.values()} == set(others.sources)
     assert {number.report for entry in others.cells for number in entry.numbers} == set(others.reports)
     for name, report in others.reports.items():
-        assert report.commit or report.date or "stored text" in report.at, name
+        assert report.commit or report.date or "before" in report.at, name
 
 
 def test_they_stand_at_errors_that_are_rebuilt(copy):

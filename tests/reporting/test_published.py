@@ -17,7 +17,7 @@ import yaml
 from identity_mappings.parameters import load
 from identity_mappings.reporting.cells import fill_cells
 from identity_mappings.reporting.store import Records
-from identity_mappings.reporting.tables import documents
+from identity_mappings.reporting.tables import render_tables
 
 ROOT = Path(__file__).parents[2]
 MEDIAN, MEAN, SINGLE = "test error %, median of 5 runs", "test error %, mean±std of 5 runs", "test error %"
@@ -121,7 +121,7 @@ def test_paper_md_is_what_the_parameters_make():
     """With the records of the checkout, whose texts are as wide as columns may become."""
     project = load(ROOT)
     records = Records(project, "paper")
-    rebuilt, published = documents(records, list(fill_cells(records)))
+    rebuilt, published = render_tables(records, list(fill_cells(records)))
     assert published.encode() == (ROOT / "results" / "paper.md").read_bytes()
     assert rebuilt.encode() == (ROOT / "results" / "tables.md").read_bytes()
 

@@ -16,7 +16,6 @@ from pydantic.dataclasses import dataclass
 from .files import json_bytes, sha256
 
 NAME, PARTIAL = "heartbeat.json", ".heartbeat.json.partial"
-CLOCK_STEP = 60.0  # seconds by which the clock, and with it the time at which a process began, may be set meanwhile
 RUNNING, STOPPED, FAILED = "running", "stopped", "failed"
 
 
@@ -71,7 +70,7 @@ class Heartbeat:
 def identify_process() -> dict[str, Any]:
     """{"machine", "pid", "started"}: enough for `is_process_running` to find this process again; names no host."""
     process = psutil.Process()
-    return {"machine": _identify_machine(), "pid": process.pid, "started": process.create_time()}
+    return {"machine": _identify_machine(), "pid": process.pid, "started": _get_start(process)}
 
 
 def is_process_running(process: dict[str, Any]) -> bool | None:
@@ -80,9 +79,14 @@ def is_process_running(process: dict[str, Any]) -> bool | None:
         return None
     try:
         found = psutil.Process(process["pid"])
-        return found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - process["started"]) < CLOCK_STEP
+        return found.status() != psutil.STATUS_ZOMBIE and abs(_get_start(found) - process["started"]) < 0.1
     except (psutil.Error, KeyError, TypeError, ValueError):
         return False
+
+
+def _get_start(process: psutil.Process) -> float:
+    """When it began, in seconds since the machine started: a clock that is set meanwhile does not change it."""
+    return process.create_time() - psutil.boot_time()
 
 
 def _identify_machine() -> str:
