@@ -64,6 +64,7 @@ gpu-check: $(READY)  ## the first hour on a GPU, in a quarter of one: gpu-check.
 lint: $(READY)  ## lint, format and graph checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 	$(BIN)/snakemake --dry-run --quiet --cores 1 all demo tables figures

@@ -347,7 +347,8 @@ class Jobs:
 
     def _minutes(self, wildcards: Any, attempt: int, works: list[Work]) -> int:
         seconds = [estimate_seconds(work, self._speeds) for work in works]
-        whole = None if None in seconds else sum(seconds)
+        known = [each for each in seconds if each is not None]
+        whole = sum(known) if len(known) == len(works) else None
         return request_minutes(whole, self.graph.time_limit, attempt)
 
 

@@ -9,7 +9,7 @@ import io
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,7 +82,7 @@ class Stream:
         self.labels, self.key = shards.labels.numpy(), derive_seed(seed, "views")
         self.order = Order(shards.shard_of, recipe.batch_size, recipe.epoch_end, recipe.shuffle_shards, seed)
 
-    def batches(self, first_iteration: int) -> Iterator[Batch]:
+    def batches(self, first_iteration: int) -> Generator[Batch, None, None]:
         """From an iteration on, to the recipe's last one.
 
         Raises:
@@ -125,7 +125,7 @@ class Stream:
 
 def run_in_workers(
     function: Callable[..., Any], items: Iterable[tuple], workers: int, pin_memory: bool = False
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Call a function with one tuple of arguments after the other, in worker processes; gives its results in order.
 
     The workers end with the iterator: where it is exhausted, closed, or not referred to any more.

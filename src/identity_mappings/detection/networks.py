@@ -61,8 +61,8 @@ def build_backbone(network: dict[str, Any], backbone: dict[str, Any], state: dic
     if arguments.pop("family") == "vgg":
         made: nn.Module = Vgg(arguments["depth"], backbone["classes"], 3, backbone["size"], backbone["dropout"])
     else:
-        eps = backbone["batch_norm_eps"]
-        made = FAMILIES["imagenet"](classes=backbone["classes"], batch_norm_eps=eps, **arguments)
+        arguments |= {"classes": backbone["classes"], "batch_norm_eps": backbone["batch_norm_eps"]}
+        made = FAMILIES["imagenet"](**arguments)
     statistics = ("running_mean", "running_var")
     made.load_state_dict({name: x[:1] if name.endswith(statistics) else x for name, x in state.items()})
     return _frozen(made)
@@ -114,9 +114,10 @@ class Detector(FasterRCNN):
         network, backbone = parameters["network"], parameters["backbone"]
         body, head = split(build_backbone(network, backbone, state), network, recipe.frozen_stages)
         with torch.no_grad():
-            body.out_channels = body(torch.zeros(1, 3, 64, 64)).shape[1]
+            channels = body(torch.zeros(1, 3, 64, 64)).shape[1]
+            body.out_channels = channels  # where torchvision looks for it
             size = recipe.pooled_size or backbone["size"] // (VGG_STRIDE if network["family"] == "vgg" else STRIDE)
-            features = head.eval()(torch.zeros(1, body.out_channels, size, size)).shape[1]
+            features = head.eval()(torch.zeros(1, channels, size, size)).shape[1]
         classes = parameters["dataset"]["classes"] + 1  # 0: background
         super().__init__(
             body,
@@ -146,6 +147,7 @@ class Detector(FasterRCNN):
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 deviation = 0.001 if name == "bbox_pred" else 0.01
                 nn.init.normal_(module.weight, 0, deviation, make_generator(seed, "initialization", name))
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None, step: str = "") -> Any:
@@ -158,15 +160,18 @@ class Detector(FasterRCNN):
         """
         if not step:
             return super().forward(images)
-        images, targets = self.transform(images, targets)
+        resized, targets = self.transform(images, targets)
         fixed = step.endswith("on shared layers")
         with torch.set_grad_enabled(not fixed):
-            features = {"0": self.backbone(images.tensors)}
+            features = {"0": self.backbone(resized.tensors)}
         with torch.set_grad_enabled(not step.startswith("detector")):
-            seen = {"0": self.proposer(images.tensors)} if step == "detector" else features
-            proposals, losses = self.rpn(images, seen, targets)
+            seen = features
+            if step == "detector":
+                assert self.proposer is not None
+                seen = {"0": self.proposer(resized.tensors)}
+            proposals, losses = self.rpn(resized, seen, targets)
         if step.startswith("rpn"):
-            return sum(losses.values()), images.tensors.new_zeros((), dtype=torch.int64), 0
+            return sum(losses.values()), resized.tensors.new_zeros((), dtype=torch.int64), 0
         if step != "joint":
             losses = {}
         heads = self.roi_heads

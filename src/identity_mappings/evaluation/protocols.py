@@ -154,9 +154,8 @@ def batches(
     def load_batch(positions: range) -> Batch:
         return default_collate([load(position) for position in positions])
 
-    whole = definition.crop is None  # images of any size
     positions = range(len(indices))
-    if whole:
+    if definition.crop is None:  # images of any size
         yield from _group(run_in_workers(load, ((position,) for position in positions), workers), pixels)
     else:
         images = max(1, pixels // ((10 if definition.ten else 1) * _scale(definition.crop, crop_size) ** 2))

@@ -114,8 +114,9 @@ def print_costs(scale: str, root: Path = Path()) -> int:
     for digest, entry in counted.items():
         names.setdefault(digest, entry["experiment"])
     for digest, name in names.items():
-        if (entry := counted.get(digest)) is None:  # a detection
+        if digest not in counted:  # a detection
             continue
+        entry = counted[digest]
         figures = _find_published(project, scale, digest, counted)
         contradicted |= any(judged == verdict.DIFFERS for _, _, judged in figures)
         places, texts, verdicts = ("\n".join(column) for column in zip(*figures, strict=True))

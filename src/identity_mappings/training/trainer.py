@@ -40,11 +40,12 @@ class RunTrainer(Protocol):
     device_name: str
     group: Group
     run_key: dict[str, Any]  # what a checkpoint must be of
-    network: nn.Module
     feed: Any  # where images come from, with `counts`, `protocol` and `workers`, as the record states them
     parents: dict[str, str]  # what the run began from: its hash
     moving: dict[str, Tensor] | None  # batch norm's statistics before they were recomputed
 
+    @property
+    def network(self) -> nn.Module: ...
     @property
     def why_eager(self) -> str | None: ...
     def step(self, iteration: int) -> tuple[Tensor, Tensor, int]: ...
