@@ -151,7 +151,7 @@ def test_cifar_costs_to_the_last_digit(depth):
 
 @pytest.mark.parametrize("depth, millions", [(110, 253), (164, 245), (1001, 1488)])
 def test_multiply_adds_of_cifar_networks_in_millions(depth, millions):
-    """recipes.md has 244 M of 164 layers, which is 244.5 cut off."""
+    """recipes.md has 244 M of 164 layers, which is 244.5 truncated."""
     multiply_adds = closed_form(resolved(depth, **CIFAR[depth][0]), 10, 3, 32).multiply_adds
     assert round(multiply_adds / 1e6) == millions
     assert multiply_adds // 10**6 in (millions, millions - 1)
@@ -161,7 +161,7 @@ def test_multiply_adds_of_cifar_networks_in_millions(depth, millions):
 IMAGENET = {
     18: ({}, 1_794_805_760, 18),
     34: ({}, 3_644_493_824, 36),
-    50: (BOTTLENECK, 3_857_973_248, 39),  # the paper has 3.8: cut off
+    50: (BOTTLENECK, 3_857_973_248, 39),  # the paper has 3.8: truncated
     101: (BOTTLENECK, 7_570_194_432, 76),
     152: (BOTTLENECK, 11_282_415_616, 113),
 }

@@ -57,9 +57,9 @@ def count_only(bench, *names: str) -> None:
 FILLED = [
     # paper, table, row, column; as the paper would print it, with all digits, convention, verdict
     ("he2015", "Table 1", "18-layer", "flops", "1.8×10^9", "1,794,805,760", "with linear layers", "agrees"),
-    ("he2015", "Table 1", "50-layer", "flops", "3.9×10^9", "3,857,973,248", "with linear layers", "cut off"),
+    ("he2015", "Table 1", "50-layer", "flops", "3.9×10^9", "3,857,973,248", "with linear layers", "truncated"),
     ("he2015", "Table 1", "VGG-16", "flops", "15.3×10^9", "15,346,630,656", "without linear layers", "agrees"),
-    ("he2015", "Table 1", "34-layer of VGG-19", "share", "19%", "18.56%", "with linear layers", "cut off"),
+    ("he2015", "Table 1", "34-layer of VGG-19", "share", "19%", "18.56%", "with linear layers", "truncated"),
     ("he2015", "Table 6", "ResNet-20", "parameters", "0.27M", "269,722", WITH, "agrees"),
     ("he2015", "Table 6", "ResNet-110", "parameters", "1.7M", "1,727,962", WITH, "agrees"),
     ("he2016", "Table 4", "CIFAR-10, ResNet-110, original", "parameters", "1.7M", "1,719,866", WITHOUT, "agrees"),
@@ -91,13 +91,13 @@ def test_every_count_of_both_papers_is_rebuilt_and_none_contradicted(counted):
         cell for cell in fill_cells(Records(counted.project, "paper")) if cell.cell.is_cost and not cell.cell.quoted
     ]
     verdicts = [cell.verdict for cell in cells]
-    assert (len(cells), verdicts.count("agrees"), verdicts.count("cut off")) == (22, 20, 2)
+    assert (len(cells), verdicts.count("agrees"), verdicts.count("truncated")) == (22, 20, 2)
 
 
 def test_metrics_json_has_the_counts(counted):
     metrics = json.loads((counted.tables() / "metrics.json").read_text())
     assert metrics["he2015"]["Table 1"]["50-layer"]["flops"] == {"count": 3_857_973_248}
-    assert (metrics["cells"]["agrees"], metrics["cells"]["cut off"], metrics["cells"]["differs"]) == (20, 2, 0)
+    assert (metrics["cells"]["agrees"], metrics["cells"]["truncated"], metrics["cells"]["differs"]) == (20, 2, 0)
 
 
 def test_without_a_record_nothing_is_counted(bench, grids):
@@ -260,13 +260,13 @@ def show(small, capsys):
 
 def test_cost_says_what_the_papers_print_of_each_network(small):
     answer = small.copy.command("cost")
-    assert answer.returncode == 0, "cut off is no contradiction"
+    assert answer.returncode == 0, "truncated is no contradiction"
     lines = [" ".join(line.split()) for line in answer.stdout.splitlines()]
     [line] = [line for line in lines if line.startswith("imagenet-resnet50")]
     assert line == (
-        "imagenet-resnet50 50 25,557,032 25,503,912 3,857,973,248 3.8×10^9 multiply-adds he2015, Table 1 cut off"
+        "imagenet-resnet50 50 25,557,032 25,503,912 3,857,973,248 3.8×10^9 multiply-adds he2015, Table 1 truncated"
     )
-    assert any(line.endswith("18% multiply-adds he2015, Table 1 cut off") for line in lines)
+    assert any(line.endswith("18% multiply-adds he2015, Table 1 truncated") for line in lines)
     assert any("7 networks, counted now." in line for line in lines)
 
 

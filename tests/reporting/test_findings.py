@@ -80,8 +80,8 @@ def test_a_claim_has_verdict_and_comparisons(bench):
 def test_a_claim_that_was_made_of_its_records_is_no_test(bench):
     page = page_of(bench)
     seen = [one for one in bench.project.claims.claims if one.seen]
-    assert seen and page.count("(made after the results)") == len(seen)
-    assert f"made after the results {len(seen)}" in page, "not among those that hold"
+    assert seen and page.count("(post hoc)") == len(seen)
+    assert f"post hoc {len(seen)}" in page, "not among those that hold"
 
 
 def test_a_surprise_is_named_with_its_suspicion(bench):
@@ -141,7 +141,7 @@ def test_a_smaller_scale_says_in_words_what_holds_and_what_it_cannot_say(bench):
     assert "1 holds, 1 contradicted, 8 not run" in parts["Does not hold at this scale"]
     assert "Full pre-activation has a lower" in parts["Not run yet"] and pre_activation not in words
     assert parts["What this scale cannot say"] == "- How 56 layers do.\n"
-    assert not any("begin with exploding" in text for text in parts.values()), "made after the results"
+    assert not any("begin with exploding" in text for text in parts.values()), "post hoc"
 
 
 def test_a_run_that_diverged_is_counted(bench):

@@ -413,7 +413,7 @@ def test_metrics_json_has_the_measured_numbers(bench):
     assert metrics["cells"] == {
         "to be rebuilt": sum(PLACES.values()) - 46 - 3,  # quoted; the test sets of ImageNet and of VOC 2012
         "measured": 16,
-        **{word: verdicts.count(word) for word in ("agrees", "cut off", "differs", "undecided")},
+        **{word: verdicts.count(word) for word in ("agrees", "truncated", "differs", "undecided")},
     }
     assert metrics["cells"]["differs"] == 3, "12.345 for 5.93 in two tables, a failure for 12.35"
 
@@ -445,7 +445,7 @@ def test_diff_says_with_its_exit_status_whether_a_cell_contradicts_the_paper(ben
     assert "exclusive gating, b_g = -6 error 8.70 12.00 1 differs" in text
     assert "1x1 conv shortcut error 12.22 12.90 1 undecided" in text
     assert "CIFAR-10, NIN" not in text, "quoted rows are not compared"
-    assert "5 agrees, 1 differs, 1 undecided, 0 cut off" in text
+    assert "5 agrees, 1 differs, 1 undecided, 0 truncated" in text
     assert "Maxout" not in text and "Inception v3" not in text
 
 

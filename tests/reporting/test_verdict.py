@@ -7,7 +7,7 @@ import pytest
 from identity_mappings.parameters.reports import Cell, Reporting
 from identity_mappings.reporting import verdict
 from identity_mappings.reporting.rendering import render_macro
-from identity_mappings.reporting.verdict import AGREES, CUT_OFF, DIFFERS, UNDECIDED
+from identity_mappings.reporting.verdict import AGREES, DIFFERS, TRUNCATED, UNDECIDED
 
 RULE = Reporting(
     fail_above={"cifar10": 20.0},
@@ -146,13 +146,13 @@ def test_the_page_states_the_rule_with_its_constants():
         (1_727_962, "1.7M", AGREES),
         (19_350_000, "19.4M", AGREES),
         (19_349_999, "19.4M", DIFFERS),
-        (19_450_001, "19.4M", CUT_OFF),
+        (19_450_001, "19.4M", TRUNCATED),
         (19_500_000, "19.4M", DIFFERS),
         (269_722, "0.27M", AGREES),
-        (3_857_973_248, "3.8×10^9", CUT_OFF),  # ResNet-50: rounded, it is 3.9
+        (3_857_973_248, "3.8×10^9", TRUNCATED),  # ResNet-50: rounded, it is 3.9
         (4_089_184_256, "3.8×10^9", DIFFERS),  # with the stride on the 3x3
         (3_700_000_000, "3.8×10^9", DIFFERS),
-        (18.56, "18%", CUT_OFF),  # ResNet-34 of VGG-19
+        (18.56, "18%", TRUNCATED),  # ResNet-34 of VGG-19
         (17.5001, "18%", AGREES),
         (0, "1.7M", DIFFERS),
     ],

@@ -136,10 +136,10 @@ def make_line(message: str) -> str:
 
 
 def nearest(name: object, known: Iterable[object]) -> str:
-    """The known name that was probably meant, or all of them."""
+    """The known names of which one was probably meant, or all of them."""
     known = sorted(map(str, known))
-    close = difflib.get_close_matches(str(name), known, 1, 0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    close = difflib.get_close_matches(str(name), known, 3, 0.88) or difflib.get_close_matches(str(name), known, 1, 0.5)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(known)}"
 
 
 def known(kind: str) -> AfterValidator:

@@ -16,7 +16,7 @@ from .cells import FilledCell, fill_cells
 from .store import Records
 from .trace import Trace, TracedRun, Tracer
 
-COLOURS = {verdict.AGREES: "green", verdict.DIFFERS: "red", verdict.UNDECIDED: "yellow", verdict.CUT_OFF: "yellow"}
+COLOURS = {verdict.AGREES: "green", verdict.DIFFERS: "red", verdict.UNDECIDED: "yellow", verdict.TRUNCATED: "yellow"}
 BARS = "▁▂▃▄▅▆▇█"
 MOST_CELLS = 6  # more cells than these are listed only
 

@@ -45,7 +45,7 @@ def export(folder: Path, options: Options, output: Path | None = None) -> Path:
     except ImportError:
         cure = "make env, or pip install safetensors"
         raise UserError(f"export: the package safetensors is not installed: {cure}") from None
-    folder = folder if folder.is_dir() else folder.parent
+    folder = folder.parent if folder.is_file() else folder
     experiment, record = verify.read_record(folder, options.root)
     if record.metrics["status"] != "finished":
         raise UserError(f"{folder}: {record.metrics['status']}: only the weights of a finished run are exported")

@@ -35,7 +35,7 @@ def render_findings(records: Records, cells: list[FilledCell], judged: list[Judg
             "a count (weights, multiply-adds)": _count(cell.verdict for cell in rebuilt if cell.cell.is_cost),
             "a fact of the papers' text": _count(cell.verdict for cell in rebuilt if cell.cell.is_fact),
         },
-        claims_by_verdict=_count("made after the results" if each.claim.seen else each.verdict for each in judged),
+        claims_by_verdict=_count("post hoc" if each.claim.seen else each.verdict for each in judged),
         runs_by_state=_count(each.state for each in runs),
         judged=judged,
         describe_origin=claims.describe_origin,
@@ -110,7 +110,7 @@ def _claim_row(judged: Judged, published: bool) -> dict[str, str]:
         "source": judged.source,
         "metric": judged.claim.metric,
         "comparisons": claims.join_counts(judged.counts),
-        "verdict": f"{judged.verdict} (made after the results)" if judged.claim.seen else f"**{judged.verdict}**",
+        "verdict": f"{judged.verdict} (post hoc)" if judged.claim.seen else f"**{judged.verdict}**",
     }
     return row | ({"on paper": claims.join_counts(judged.on_paper)} if published else {})
 

@@ -94,7 +94,11 @@ def write_crate(scale: str, output: Path, root: Path = Path()) -> None:
         },
     )
     crate.root_dataset.append_to("mentions", [making, *trainings.values()])
-    (crate.write_zip if output.suffix == ".zip" else crate.write)(output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        (crate.write_zip if output.suffix == ".zip" else crate.write)(output)
+    except OSError as error:
+        raise UserError(f"{output}: {error.strerror}: name a file or folder that can be written") from None
     print(f"{output}: {len(files)} files, {len(trainings)} trainings; upload it as it is (Zenodo: Dataset)")
 
 

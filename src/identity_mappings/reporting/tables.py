@@ -18,7 +18,7 @@ from .rendering import format_padded, pad_columns, render
 from .store import Records, describe_outdated_records
 
 ORIGIN = "tables.json"
-COUNTED_VERDICTS = (verdict.AGREES, verdict.CUT_OFF, verdict.DIFFERS, verdict.UNDECIDED)
+COUNTED_VERDICTS = (verdict.AGREES, verdict.TRUNCATED, verdict.DIFFERS, verdict.UNDECIDED)
 TITLES = {
     "he2015": "Deep Residual Learning for Image Recognition (He et al. 2015, arXiv 1512.03385)",
     "he2016": "Identity Mappings in Deep Residual Networks (He et al. 2016, arXiv 1603.05027)",

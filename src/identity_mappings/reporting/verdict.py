@@ -10,7 +10,7 @@ from ..parameters.reports import Cell, Reporting
 from .rendering import render_macro
 
 AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
-CUT_OFF, NOT_JUDGED = "cut off", "not judged"
+TRUNCATED, NOT_JUDGED = "truncated", "not judged"
 FAIL = "fail"
 ENOUGH = 3  # runs, for a spread of their own
 RUNS_OF_THE_PAPERS = 5  # behind each of their medians
@@ -40,7 +40,7 @@ def judge_count(value: float, published: str | float) -> str:
     if format_count(value, published) == format_count(expected, published):
         return AGREES
     step = UNITS[unit] / 10**decimals
-    return CUT_OFF if math.floor(value / step) == round(expected / step) else DIFFERS
+    return TRUNCATED if math.floor(value / step) == round(expected / step) else DIFFERS
 
 
 def median(errors: Errors) -> float | None:
