@@ -83,7 +83,7 @@ def test_versions_room_and_data_are_looked_at(tmp_path, monkeypatch):
     (tmp_path / "data/cifar10/cifar-10-batches-py").mkdir(parents=True)
     (tmp_path / "data/cifar10/cifar-10-batches-py/data_batch_1").write_text("damaged")
     line = doctor.check_data(PROJECT, tmp_path / "data")
-    assert line.status == doctor.WRONG and "data_batch_1" in line.text and "data fetch cifar10" in line.text
+    assert line.status == doctor.WRONG and "data_batch_" in line.text and "data fetch cifar10" in line.text
 
 
 def test_a_gpu_that_torch_does_not_see_is_wrong(monkeypatch):
