@@ -90,8 +90,9 @@ def read_record(folder: Path, root: Path) -> tuple[Experiment, run.Record]:
         custom = parameters["network"]["shortcut"]["kind"] == "custom"
         name, scale, seed = metrics["experiment"], metrics["scale"], int(folder.name.removeprefix("seed"))
     except OSError:
-        found = sorted(root.glob(f"results/**/runs/{folder.name}-*/seed*")) or ["results/runs/EXPERIMENT-DIGEST/seed0"]
-        raise UserError(f"{folder}: no record of a run here: name a folder like {found[0]}") from None
+        others = sorted(map(str, root.glob(f"results/**/runs/{folder.name}-*/seed*")))
+        example = next(iter(others), "results/runs/EXPERIMENT-DIGEST/seed0")
+        raise UserError(f"{folder}: no record of a run here: name a folder like {example}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a record of a run ({type(error).__name__}: {error})") from None
     experiment = Experiment(name, scale, parameters, custom_source=_find_shortcut(name, root) if custom else None)
